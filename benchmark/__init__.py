@@ -1,0 +1,1 @@
+"""The benchmark: suites, runs, records, leaderboards and the command line."""

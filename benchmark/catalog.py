@@ -1,0 +1,51 @@
+"""What can be named in a suite or on the command line, beside the compressors."""
+
+from pathlib import Path
+
+from compressors.registry import Entry, Registry, UnknownName, suggestion
+
+DATA = Registry(
+    "data set",
+    "snnbench.data",
+    {
+        "digits_dvs": Entry(
+            "datamodules.digits_dvs:DigitsDVS",
+            "scikit-learn's digits before a simulated event camera; embedded",
+        ),
+        "nmnist": Entry("datamodules.nmnist:NMNIST", "N-MNIST: handwritten digits before a moving event camera"),
+    },
+)
+
+MODELS = Registry(
+    "model",
+    "snnbench.models",
+    {
+        "mlp": Entry(
+            "benchmark.models.mlp:mlp",
+            "flatten, 256 LIF, classes LIF; no bias (the SBC paper's N-MNIST network)",
+        ),
+        "conv": Entry(
+            "benchmark.models.conv:conv",
+            "two strided convolutions with BatchNorm, pool, two linear layers; LIF",
+        ),
+    },
+)
+
+SUITES = Path(__file__).parent / "suites"
+
+
+def suite_path(name: str) -> Path:
+    """The file of a shipped suite by name, or of any suite by path.
+
+    Raises:
+        UnknownName: there is neither.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path
+        raise UnknownName(f"no suite file at {name}")
+    shipped = {file.stem: file for file in sorted(SUITES.glob("*.yaml"))}
+    if name not in shipped:
+        raise UnknownName(f"unknown suite {name!r}: {suggestion(name, shipped)} (or give the path of a .yaml file)")
+    return shipped[name]

@@ -1,0 +1,89 @@
+"""The LightningModule around any spiking network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+
+def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of firing rates ``[B, K]`` to the one-hot target ``[B]``, summed over classes."""
+    return F.mse_loss(rates, F.one_hot(target, rates.shape[1]).to(rates), reduction="mean") * rates.shape[1]
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "rate_mse": rate_mse,
+    "cross_entropy": F.cross_entropy,
+}
+
+
+class SNNClassifier(LightningModule):
+    """Classifies ``x [B, T, C, H, W]`` (events) or ``[B, C, H, W]`` (images, shown ``timesteps`` times: direct coding).
+
+    The network's time-major order ``[T, B, ...]`` exists only in here. A class's score is its output's mean over time.
+
+    Args:
+        network: maps ``[T, B, C, H, W]`` to ``[T, B, classes]``; SpikingJelly modules in multi-step mode.
+        classes: number of classes.
+        timesteps: T.
+        loss: ``rate_mse`` or ``cross_entropy`` on the scores.
+        learning_rate: of Adam, annealed along a cosine to zero over the epochs of the fit.
+        weight_decay: of Adam.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: int,
+        timesteps: int,
+        loss: str = "rate_mse",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.timesteps = timesteps
+        self.loss = LOSSES[loss]
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        for part in ("train", "val", "test"):
+            setattr(self, f"{part}_accuracy", MulticlassAccuracy(num_classes=classes, average="micro"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
+        frames = x.transpose(0, 1) if x.ndim == 5 else x.expand(self.timesteps, *x.shape)
+        functional.reset_net(self.network)
+        return self.network(frames).mean(0)
+
+    def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        x, y = batch
+        scores = self(x)
+        loss = self.loss(scores, y)
+        metric = getattr(self, f"{part}_accuracy")
+        metric(scores, y)
+        self.log(f"{part}/loss", loss, on_epoch=True, on_step=False, batch_size=len(y))
+        self.log(f"{part}/accuracy", metric, on_epoch=True, on_step=False, batch_size=len(y))
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a training batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Accuracy and loss of a validation batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Accuracy and loss of a test batch."""
+        self._step(batch, "test")
+
+    def configure_optimizers(self) -> Any:
+        """Adam with cosine annealing over the fit's epochs."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        epochs = max(1, self.trainer.max_epochs or 1)
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)]

@@ -1,0 +1,1 @@
+"""The zoo: networks by name, built from SpikingJelly's layers and neurons."""

@@ -1,0 +1,176 @@
+"""Statistics of a layer's inputs, gathered over calibration batches without keeping any of them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
+
+from compressors.layers import Layer, LayerError, evaluating, hooks
+
+
+class CalibrationError(ValueError):
+    """Calibration data that cannot be used."""
+
+
+def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
+    """The membrane potential of a neuron below threshold after one unit impulse at step 0: ``[T]`` float64.
+
+    Measured on the neuron itself, with its threshold out of reach, so that any neuron whose response is a linear
+    filter will do (LIF with and without decayed input, PLIF, IF).
+
+    Raises:
+        LayerError: the response does not scale with the impulse, so no filter describes the neuron.
+    """
+    unit, double = (_subthreshold(neuron, scale, timesteps) for scale in (1.0, 2.0))
+    rest = _subthreshold(neuron, 0.0, timesteps)
+    response = unit - rest
+    if not torch.allclose(double - rest, 2 * response, rtol=1e-4, atol=1e-6):
+        raise LayerError(
+            f"the neuron {type(neuron).__name__} is not a linear filter below its threshold: "
+            "use the compressor 'obc', which looks at input currents"
+        )
+    return response
+
+
+def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
+    """Membrane potential over time, ``[T]``, of a neuron that cannot fire, given ``impulse`` in the first step."""
+    saved = {name: getattr(neuron, name) for name in ("v_threshold", "store_v_seq", "step_mode")}
+    reference = next(neuron.parameters(), torch.zeros(()))
+    current = torch.zeros(timesteps, 1, device=reference.device)
+    current[0] = impulse
+    functional.reset_net(neuron)
+    try:
+        neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = float("inf"), True, "m"  # type: ignore[assignment]
+        with torch.no_grad():
+            neuron(current)
+        return neuron.v_seq.flatten().double()  # type: ignore[union-attr,operator]
+    finally:
+        for name, value in saved.items():
+            setattr(neuron, name, value)
+        functional.reset_net(neuron)
+
+
+def over_time(x: Tensor, response: Tensor) -> Tensor:
+    """Filter ``x [T, ...]`` over time with a causal impulse response ``[T]``: ``M x`` with M lower-triangular Toeplitz."""
+    steps = torch.arange(len(response), device=response.device)
+    lag = steps[:, None] - steps
+    toeplitz = response[lag.clamp(min=0)] * (lag >= 0)
+    return torch.tensordot(toeplitz.to(x), x, dims=1)
+
+
+def unfolded(layer: Layer, x: Tensor) -> Tensor:
+    """The input vectors that the rows of a layer's weight are multiplied with: ``[groups, vectors, d]``.
+
+    ``x`` is ``[N, in]`` for a linear layer and ``[N, C, (H,) W]`` for a convolution, one vector for each position.
+    """
+    module = layer.module
+    if isinstance(module, nn.Linear):
+        return x.reshape(1, -1, module.in_features)
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        raise LayerError(f"layer {layer.name!r}: only convolutions with numeric zero padding are supported")
+    kernel, dilation, padding, stride = module.kernel_size, module.dilation, module.padding, module.stride
+    if isinstance(module, nn.Conv1d):
+        x = x.unsqueeze(2)
+        kernel, dilation, padding, stride = (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
+    patches = F.unfold(x, kernel, dilation, padding, stride)  # type: ignore[arg-type]  # [N, C * taps, positions]
+    patches = patches.unflatten(1, (module.groups, -1))
+    return patches.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+class _HessianSum:
+    """A forward pre-hook that adds up ``2 z^T z`` over the inputs of one layer, filtered over time if asked."""
+
+    def __init__(self, layer: Layer, response: Tensor | None, dtype: torch.dtype) -> None:
+        weight = layer.rows
+        self.layer, self.response = layer, response
+        self.total = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].to(self.total.dtype)
+        if not torch.isfinite(x).all():
+            raise CalibrationError(
+                f"layer {self.layer.name!r} receives NaN or infinite inputs from the calibration data"
+            )
+        if self.response is not None:
+            x = over_time(x, self.response)
+        z = unfolded(self.layer, x.flatten(0, 1))
+        self.total.baddbmm_(z.mT, z, alpha=2)
+
+
+def hessians(
+    network: nn.Module,
+    layers: Sequence[Layer],
+    responses: Mapping[str, Tensor | None],
+    batches: Callable[[], Iterable[Tensor]],
+    *,
+    dtype: torch.dtype = torch.float64,
+    max_memory: int = 8 * 2**30,
+) -> dict[str, Tensor]:
+    """``H = 2 E[sum over time and positions of z z^T]`` for each layer, the mean over samples: ``[groups, d, d]``.
+
+    ``z`` is a layer's unfolded input, filtered over time by ``responses[layer.name]`` ``[T]`` (SBC: the membrane), or as it
+    is where that is None (OBC: the input current). All layers see the inputs of the network as it stands. As many
+    layers share a pass over the data as ``max_memory`` (bytes for all Hessians at once) allows. Under
+    ``torch.distributed`` each rank takes its share of the batches, and the sums are reduced.
+
+    Raises:
+        CalibrationError: no calibration data, or data that are not finite.
+        LayerError: a layer that cannot be unfolded.
+    """
+    result: dict[str, Tensor] = {}
+    for part in _passes(layers, dtype, max_memory):
+        sums = {layer.name: _HessianSum(layer, responses[layer.name], dtype) for layer in part}
+        with evaluating(network), ExitStack() as stack:
+            for layer in part:
+                stack.enter_context(hooks([layer.module], sums[layer.name], before=True))
+            samples = sum(_run(network, x) for x in _share(batches()))
+        count = _reduced(torch.tensor(samples, dtype=torch.float64, device=part[0].module.weight.device))
+        if count == 0:
+            raise CalibrationError("the calibration set is empty: ask for at least one sample")
+        result |= {name: _reduced(s.total).div_(count) for name, s in sums.items()}
+    return result
+
+
+def _run(network: nn.Module, x: Tensor) -> int:
+    functional.reset_net(network)
+    network(x)
+    return len(x)
+
+
+def _passes(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
+    """Layers in execution order, cut into passes whose Hessians fit into ``max_memory`` bytes (a pass has one at least)."""
+    passes: list[list[Layer]] = []
+    used = 0
+    for layer in layers:
+        size = layer.groups * layer.rows.shape[1] ** 2 * dtype.itemsize
+        if not passes or used + size > max_memory:
+            passes.append([])
+            used = 0
+        passes[-1].append(layer)
+        used += size
+    return passes
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _share(batches: Iterable[Tensor]) -> Iterable[Tensor]:
+    """This process's batches: every world-size-th."""
+    if not _distributed():
+        yield from batches
+        return
+    for number, batch in enumerate(batches):
+        if number % dist.get_world_size() == dist.get_rank():
+            yield batch
+
+
+def _reduced(total: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if _distributed():
+        dist.all_reduce(total)
+    return total

@@ -49,3 +49,12 @@ def suite_path(name: str) -> Path:
     if name not in shipped:
         raise UnknownName(f"unknown suite {name!r}: {suggestion(name, shipped)} (or give the path of a .yaml file)")
     return shipped[name]
+
+
+def suites() -> dict[str, str]:
+    """Name -> description of the shipped suites, read as text so that listing them costs nothing."""
+    found = {}
+    for file in sorted(SUITES.glob("*.yaml")):
+        lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
+        found[file.stem] = next((text.strip() for key, _, text in lines if key == "description"), "")
+    return found

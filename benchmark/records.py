@@ -52,6 +52,7 @@ class RunRecord(BaseModel):
     division: Literal["post-training", "fine-tuned"] = "post-training"
     data: dict[str, Any]
     error: str | None = None
+    traceback: str | None = None
     dense: DenseNetwork | None = None
     metrics: dict[str, float] = {}
     compression: dict[str, Any] = {}
@@ -93,6 +94,12 @@ class RecordStore:
         path = self.path(record.question, record.id)
         write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
         return path
+
+    def lock_path(self, run_id: str) -> Path:
+        """The file that whoever works on a run holds a lock on; the system lets go of it when the process ends."""
+        folder = self.results / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{run_id}.lock"
 
     def writable(self) -> None:
         """Find out before the work, rather than after it, that nothing can be written.

@@ -21,7 +21,7 @@ Track = Callable[[Sequence[Item], str], Iterable[Item]]
 Division = Literal["post-training", "fine-tuned"]
 
 
-def _track(sequence: Sequence[Item], description: str) -> Iterable[Item]:
+def track(sequence: Sequence[Item], description: str) -> Iterable[Item]:
     """The default progress bar; it goes away when the work is done."""
     return rich_track(sequence, description, transient=True)
 
@@ -151,7 +151,7 @@ class Compressor(Callback):
         self.include, self.exclude = tuple(include), tuple(exclude)
         self.calibration = calibration
         self.compression: Compression | None = None
-        self.track: Track[Any] = _track
+        self.track: Track[Any] = track
 
     @classmethod
     def options(cls) -> dict[str, inspect.Parameter]:

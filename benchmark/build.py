@@ -1,0 +1,131 @@
+"""From names and options in a question to objects, with errors in the user's words."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from benchmark.catalog import DATA, MODELS
+from benchmark.classifier import LOSSES, SNNClassifier
+from benchmark.suite import Data, Named, Question, Suite, Training
+from compressors.base import Compressor
+from compressors.registry import COMPRESSORS, suggestion
+from datamodules.base import BenchmarkDataModule
+
+GIVEN_TO_DATA = {"batch_size", "calibration_samples", "calibration_seed", "num_workers", "root", "seed"}
+GIVEN_TO_COMPRESSORS = {"density", "calibration", "cache"}
+GIVEN_TO_MODELS = {"input_shape", "classes"}
+
+
+class OptionError(ValueError):
+    """An option that its data set, model or compressor does not have, or a value it refuses."""
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """Arguments of a function, or of a class's constructor and those of its bases."""
+    functions = [target] if inspect.isfunction(target) else [vars(c).get("__init__") for c in target.__mro__[:-1]]
+    found = [p for f in functions if f for p in inspect.signature(f).parameters.values()]
+    return {p.name: p for p in found if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def check_options(kind: str, named: Named, target: Any, given: set[str]) -> None:
+    """Refuse options that ``target`` does not take.
+
+    Raises:
+        OptionError: names the option and the nearest known one.
+    """
+    known = _parameters(target).keys() - given
+    for option in named.options:
+        if option not in known:
+            hint = suggestion(option, known) if known else "it has no options"
+            raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
+
+
+def _make(kind: str, named: Named, target: Any, given: set[str], **arguments: Any) -> Any:
+    check_options(kind, named, target, given)
+    try:
+        return target(**arguments, **named.options)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"the {kind} {named.label}: {error}") from error
+
+
+def datamodule(
+    data: Data, *, batch_size: int, calibration_samples: int, seed: int, root: Path | None = None
+) -> BenchmarkDataModule:
+    """The data set of a question. ``seed`` also seeds the draw of the calibration samples."""
+    arguments: dict[str, Any] = {
+        "root": root,
+        "timesteps": data.timesteps,
+        "batch_size": batch_size,
+        "calibration_samples": calibration_samples,
+        "calibration_seed": seed,
+        "seed": seed,
+    }
+    return _make("data set", data, DATA[data.name].load(), GIVEN_TO_DATA, **arguments)
+
+
+def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A network of the zoo, newly initialised."""
+    builder = MODELS[model.name].load()
+    return _make("model", model, builder, GIVEN_TO_MODELS, input_shape=input_shape, classes=classes)
+
+
+def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) -> SNNClassifier:
+    """The LightningModule around a network for a data set."""
+    if training.loss not in LOSSES:
+        raise OptionError(f"unknown loss {training.loss!r}: {suggestion(training.loss, LOSSES)}")
+    return SNNClassifier(
+        net,
+        classes=data.num_classes,
+        timesteps=data.timesteps,
+        loss=training.loss,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+    )
+
+
+def compressor(named: Named, density: float, seed: int, cache: Path | None = None) -> Compressor:
+    """A compressor with its budget. ``seed`` and ``cache`` go to those that take them."""
+    target = COMPRESSORS[named.name].load()
+    offered: Mapping[str, Any] = {"seed": seed, "cache": cache}
+    taken = {name: value for name, value in offered.items() if name in target.options() and name not in named.options}
+    if target.needs_density:
+        taken["density"] = density
+    return _make("compressor", named, target, GIVEN_TO_COMPRESSORS, **taken)
+
+
+def check_suite(suite: Suite) -> None:
+    """Build everything a suite names, but for data and networks: mistakes are found before any work.
+
+    Raises:
+        UnknownName: a name that nothing is registered under.
+        OptionError: an option that does not exist, or a value that is refused.
+    """
+    for data in suite.data:
+        check_options("data set", data, DATA[data.name].load(), GIVEN_TO_DATA)
+    for model in suite.models:
+        check_options("model", model, MODELS[model.name].load(), GIVEN_TO_MODELS)
+        for name in model.compressors or ():
+            if name not in {named.name for named in suite.compressors}:
+                known = [named.name for named in suite.compressors]
+                raise OptionError(
+                    f"the model {model.name!r} asks for the compressor {name!r}, which the suite does not have: "
+                    f"{suggestion(name, known)}"
+                )
+    for named in suite.compressors:
+        compressor(named, suite.densities[0], suite.seeds[0])
+
+
+def budgetless(suite: Suite) -> set[str]:
+    """Names of the suite's compressors that have no budget: they run once a seed."""
+    names = {named.name for named in suite.compressors}
+    return {name for name in names if not COMPRESSORS[name].load().needs_density}
+
+
+def describe_question(question: Question, data: BenchmarkDataModule) -> tuple[str, str]:
+    """A question's run id and its dense network's id on the data at hand."""
+    fingerprint = data.fingerprint()
+    version = COMPRESSORS[question.compressor.name].load().version
+    return question.id(fingerprint, version), question.dense_id(fingerprint)

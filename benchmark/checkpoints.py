@@ -1,0 +1,108 @@
+"""Networks as files: safetensors with a description, and other people's checkpoints. Loading one executes nothing."""
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from benchmark.records import StoreError
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that does not fit the network."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by name, what is known about them, and the SHA-256 of the file they came from."""
+
+    state: Mapping[str, Tensor]
+    description: Mapping[str, Any]
+    sha256: str
+
+
+def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Checkpoint:
+    """Write a network's state as safetensors, the description as JSON in its header: at once or not at all.
+
+    Raises:
+        StoreError: the folder is read-only or full.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+            partial = Path(folder, path.name)
+            save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
+            os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {path}: {error}; free space or choose another folder") from error
+    return Checkpoint(state, description, sha256(path))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint: ``.safetensors``, or a state dict or Lightning checkpoint that ``torch.save`` wrote.
+
+    A Lightning checkpoint's ``network.`` prefix is taken off. Pickled code is never run (``weights_only``).
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state dict (names -> tensors)")
+    return Checkpoint({name.removeprefix("network."): value for name, value in state.items()}, {}, sha256(path))
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        description = json.loads((file.metadata() or {}).get("snnbench", "{}"))
+    return Checkpoint(state, description, sha256(path))
+
+
+def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
+    """Load weights into a network.
+
+    Raises:
+        CheckpointError: names or shapes differ; names the first few of them.
+    """
+    expected = network.state_dict()
+    problems = [f"{name} is missing" for name in expected.keys() - checkpoint.state.keys()]
+    problems += [f"{name} is not in the network" for name in checkpoint.state.keys() - expected.keys()]
+    problems += [
+        f"{name} is {list(checkpoint.state[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in checkpoint.state and checkpoint.state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise CheckpointError(
+            f"{source} does not fit the network: {'; '.join(sorted(problems)[:4])}{more}; "
+            "give the model, its options and the data set it was trained with"
+        )
+    network.load_state_dict(checkpoint.state)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,120 @@
+"""The dense network of a question: trained once, kept by the hash of what it was trained on and how."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from filelock import FileLock
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from benchmark import build, checkpoints
+from benchmark.classifier import SNNClassifier
+from benchmark.records import DenseNetwork
+from benchmark.suite import Question
+from datamodules.base import BenchmarkDataModule
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense network, ready to be compressed, and where it came from."""
+
+    module: SNNClassifier
+    origin: DenseNetwork
+
+
+def dense_network(
+    question: Question, data: BenchmarkDataModule, dense_id: str, cache: Path, callbacks: list[Callback]
+) -> Dense:
+    """Load the question's dense network, or train and keep it. Two processes do not train the same one twice.
+
+    Args:
+        question: what network, on what data, trained how.
+        data: the data set, as the question names it.
+        dense_id: see :meth:`benchmark.suite.Question.dense_id`.
+        cache: folder of the kept networks.
+        callbacks: for the training, such as a progress bar.
+
+    Raises:
+        CheckpointError: the kept file is damaged; names it.
+        StoreError: the cache cannot be written to.
+    """
+    path = cache / "checkpoints" / f"{dense_id}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            _train(question, data, path, callbacks)
+    module = _untrained(question, data)
+    kept = checkpoints.load(path)
+    checkpoints.restore(module.network, kept, path)
+    known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
+    return Dense(module, DenseNetwork(id=dense_id, sha256=kept.sha256, **known))
+
+
+def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
+    net = build.network(question.model, data.input_shape, data.num_classes)
+    return build.classifier(net, data, question.training)
+
+
+def _train(question: Question, data: BenchmarkDataModule, path: Path, callbacks: list[Callback]) -> None:
+    """Train with early stop on the validation accuracy, and keep the best weights."""
+    started = time.perf_counter()
+    with quiet():
+        seed_everything(question.seed, workers=True, verbose=False)
+        module = _untrained(question, data)
+        with TemporaryDirectory() as folder:
+            best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
+            stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
+            trainer = Trainer(
+                max_epochs=question.training.epochs, callbacks=[*callbacks, stop, best], **trainer_settings()
+            )
+            trainer.fit(module, datamodule=data)
+            state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+    description = {
+        "model": question.model.model_dump(),
+        "data": data.describe(),
+        "training": question.training.model_dump(),
+        "seed": question.seed,
+        "validation_accuracy": float(best.best_model_score or 0.0),
+        "epochs": trainer.current_epoch,
+        "seconds": time.perf_counter() - started,
+    }
+    checkpoints.save(path, module.network, description)
+
+
+def trainer_settings() -> dict[str, Any]:
+    """What every Trainer of a run has in common: no files, no logs, no bars of its own."""
+    return {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's notices about the machine and its advice on workers out of the progress display."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*`max_epochs=0`.*")
+            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,156 @@
+"""One run: from the dense network to the record."""
+
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache as memoised
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from benchmark import build
+from benchmark.dense import dense_network, quiet, trainer_settings
+from benchmark.records import RunRecord
+from benchmark.suite import Question
+from compressors.base import Compression, Compressor, Track
+from compressors.base import track as default_track
+from compressors.registry import COMPRESSORS
+from datamodules.base import BenchmarkDataModule
+from hardware import CostReport, HardwareCost
+
+PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run needs beside its question: where things are, and whom to tell about progress."""
+
+    cache: Path
+    data_roots: dict[str, Path] = field(default_factory=dict)
+    track: Track[Any] = default_track
+    training_callbacks: Callable[[], list[Callback]] = list
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What compressing and testing a network gave. ``metrics`` are ``accuracy`` and ``loss`` on the test part."""
+
+    compression: Compression
+    metrics: dict[str, float]
+    cost: CostReport
+    seconds: dict[str, float]
+
+
+def open_data(question: Question, setting: Setting) -> BenchmarkDataModule:
+    """The data module of a question, set up.
+
+    Raises:
+        DataMissing: its files are not there.
+    """
+    data = build.datamodule(
+        question.data,
+        batch_size=question.training.batch_size,
+        calibration_samples=question.calibration_samples,
+        seed=question.seed,
+        root=setting.data_roots.get(question.data.name),
+    )
+    data.prepare_data()
+    return data
+
+
+def compress_and_measure(module: Any, data: BenchmarkDataModule, compressor: Compressor) -> Measured:
+    """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter."""
+    started = time.perf_counter()
+    with quiet():
+        Trainer(max_epochs=0, callbacks=[compressor], **trainer_settings()).fit(module, datamodule=data)
+        fitted = time.perf_counter()
+        counter = HardwareCost()
+        results = Trainer(callbacks=[counter], **trainer_settings()).test(module, datamodule=data, verbose=False)
+    compression, cost = compressor.compression, counter.report
+    if compression is None or cost is None:
+        raise RuntimeError(
+            f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
+        )
+    metrics = {name: float(results[0][f"test/{name}"]) for name in ("accuracy", "loss")}
+    seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
+    return Measured(compression, metrics, cost, seconds)
+
+
+def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Setting) -> RunRecord:
+    """Answer a question. A failure is an answer too: its error becomes the record's.
+
+    ``KeyboardInterrupt`` and its like go through.
+    """
+    run_id, dense_id = build.describe_question(question, data)
+    target = COMPRESSORS[question.compressor.name].load()
+    record = RunRecord(
+        id=run_id,
+        suite=suite,
+        status="failed",
+        question=question,
+        version=target.version,
+        control=target.control,
+        data=data.describe(),
+        environment=environment(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks())
+        seed_everything(question.seed, workers=True, verbose=False)
+        compressor = build.compressor(
+            question.compressor, question.density, question.seed, setting.cache / "eliminations"
+        )
+        compressor.track = setting.track
+        measured = compress_and_measure(dense.module, data, compressor)
+    except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
+        return record.model_copy(
+            update={"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        )
+    return record.model_copy(
+        update={
+            "status": "done",
+            "dense": dense.origin,
+            "metrics": measured.metrics,
+            "compression": measured.compression.to_dict(),
+            "cost": measured.cost.to_dict(),
+            "seconds": measured.seconds,
+        }
+    )
+
+
+@memoised
+def environment() -> dict[str, Any]:
+    """Versions, device and source revision: what else an answer may depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git": _revision(),
+    }
+
+
+def _revision() -> str | None:
+    """The checkout's git revision, with ``+changes`` where it has any; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    revision = git("rev-parse", "HEAD")
+    if revision is None:
+        return None
+    return f"{revision}+changes" if git("status", "--porcelain", "--untracked-files=no") else revision

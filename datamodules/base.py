@@ -1,0 +1,189 @@
+"""What every data set of the benchmark offers: fixed parts, calibration samples, a fingerprint, loaders."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import Batches
+from datamodules.errors import DataCorrupt, DataMissing
+from datamodules.fingerprint import combine, fingerprint_files
+from datamodules.splits import Indices, Parts, stratified_draw
+from datamodules.storage import data_folder
+
+__all__ = ["BenchmarkDataModule", "DataCorrupt", "DataMissing", "SampleTable"]
+
+VALIDATION_SHARE = 0.1
+"""Share of the training part that is set aside for early stopping, unless a set says otherwise."""
+
+
+class SampleTable:
+    """All samples of a set in one fixed order, and the part of the split that each belongs to.
+
+    Args:
+        keys: name of each sample, unique and independent of where the data lie.
+        labels: class of each sample, shape [n], int64.
+        parts: the fixed parts.
+        files: files that the samples come from, relative to the set's folder.
+    """
+
+    def __init__(self, keys: list[str], labels: Indices, parts: Parts, files: list[str]) -> None:
+        self.keys = keys
+        self.labels = labels
+        self.parts = parts
+        self.files = files
+
+
+class BenchmarkDataModule(LightningDataModule):
+    """A data set with train, validation, calibration and test parts that depend on no run's seed.
+
+    Event sets give ``x: [B, T, C, H, W]``, image sets ``x: [B, C, H, W]``, float32 when a LightningModule sees
+    them, and ``y: [B]`` int64. Validation and calibration samples come from the training part.
+
+    Args:
+        root: folder of the files; by default ``$SNNBENCH_DATA/<name>`` or the user's data folder.
+        timesteps: T, the number of time steps that a network sees.
+        batch_size: most samples in a batch (of one process).
+        num_workers: processes that load batches in the background.
+        split: one of the class's `splits`.
+        calibration_samples: number of calibration samples, drawn by class from the training part.
+        calibration_seed: of that draw.
+        seed: of the order of training samples (and of augmentations).
+
+    Raises:
+        ValueError: unknown split, or a number below 1 where one must be at least 1.
+    """
+
+    name: str
+    num_classes: ClassVar[int]
+    splits: ClassVar[tuple[str, ...]] = ("official",)
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        timesteps: int,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        split: str | None = None,
+        calibration_samples: int = 100,
+        calibration_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if split is not None and split not in self.splits:
+            raise ValueError(f"{self.name} has no split {split!r}; it has: {', '.join(self.splits)}")
+        for argument, value in (
+            ("timesteps", timesteps),
+            ("batch_size", batch_size),
+            ("calibration_samples", calibration_samples),
+        ):
+            if value < 1:
+                raise ValueError(f"{argument} is {value}; it must be at least 1")
+        self.root = data_folder(self.name) if root is None else Path(root).expanduser()
+        self.timesteps = timesteps
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.split = split or self.splits[0]
+        self.calibration_samples = calibration_samples
+        self.calibration_seed = calibration_seed
+        self.seed = seed
+        self._table: SampleTable | None = None
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one time step."""
+
+    @abstractmethod
+    def list_samples(self) -> SampleTable:
+        """Find the set's files and share them out; DataMissing says what is not there and how to get it."""
+
+    @abstractmethod
+    def dataset(self, samples: Indices, *, augment: bool) -> Dataset:
+        """The samples as a map from an index array into them to a whole batch ``(x, y)``."""
+
+    def settings(self) -> dict[str, Any]:
+        """What, besides the files, decides the input that a network sees; JSON-able, for `describe`."""
+        return {}
+
+    def prepare_data(self) -> None:
+        """Write what is computed once (on one process only) and check that the files are there."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """List the samples and fix the parts; the stage makes no difference."""
+        self.samples.parts  # noqa: B018  # found here, so that a missing set is reported before any work
+
+    @property
+    def samples(self) -> SampleTable:
+        """The samples and parts, listed on first use."""
+        if self._table is None:
+            self._table = self.list_samples()
+        return self._table
+
+    def calibration_indices(self) -> Indices:
+        """Indices of the calibration samples: by class, fixed by their number and `calibration_seed`."""
+        pool = self.samples.parts.calibration_pool
+        keys = [self.samples.keys[index] for index in pool]
+        salt = f"{self.name} calibration {self.calibration_seed}"
+        return pool[stratified_draw(keys, self.samples.labels[pool], self.calibration_samples, salt)]
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches in an order drawn anew each epoch from `seed`, augmented if asked for."""
+        return self._loader(self.dataset(self.samples.parts.train, augment=True), shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches, from the training part of the published split."""
+        return self._loader(self.dataset(self.samples.parts.validation, augment=False))
+
+    def calibration_dataloader(self) -> DataLoader:
+        """Calibration batches, never augmented."""
+        return self._loader(self.dataset(self.calibration_indices(), augment=False))
+
+    def test_dataloader(self) -> DataLoader:
+        """Test batches."""
+        return self._loader(self.dataset(self.samples.parts.test, augment=False))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn counts that travelled as bytes into float32, on the device."""
+        x, *rest = batch
+        return [x.float(), *rest] if isinstance(x, Tensor) and not x.is_floating_point() else batch
+
+    def fingerprint(self) -> str:
+        """Hash (hex) of the files' relative paths, sizes and contents, and of who is in which part."""
+        return combine(fingerprint_files(self.root, self.samples.files), self.name, self.split)
+
+    def describe(self) -> dict[str, Any]:
+        """What a record keeps of the data: JSON-able, and independent of where they lie."""
+        parts = self.samples.parts
+        return {
+            "name": self.name,
+            "split": self.split,
+            "timesteps": self.timesteps,
+            "input_shape": list(self.input_shape),
+            "num_classes": self.num_classes,
+            "counts": {
+                "train": len(parts.train),
+                "validation": len(parts.validation),
+                "calibration": self.calibration_samples,
+                "test": len(parts.test),
+            },
+            "calibration_seed": self.calibration_seed,
+            "fingerprint": self.fingerprint(),
+            **self.settings(),
+        }
+
+    def _loader(self, dataset: Dataset, *, shuffle: bool = False) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=None,  # the sampler gives whole batches
+            sampler=Batches(dataset, self.batch_size, shuffle=shuffle, seed=self.seed),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

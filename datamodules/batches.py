@@ -1,0 +1,53 @@
+"""Which samples make up each batch: every sample once per epoch, over all processes together."""
+
+from collections.abc import Iterator
+from math import ceil
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import Dataset, DistributedSampler
+
+from datamodules.splits import Indices
+
+
+class Batches(DistributedSampler[Indices]):
+    """A sampler of whole batches, for a DataLoader with ``batch_size=None`` and a dataset indexed by arrays.
+
+    Lightning leaves a DistributedSampler in place and tells it the epoch. Torch's own repeats samples until all
+    processes have equally many, which would count some test samples twice. Here the samples are shared out
+    once, and each process cuts its share into the same number of nearly equal batches, so that no process
+    waits for a gradient that never comes and no batch is a leftover of one or two samples.
+
+    Args:
+        dataset: what is sampled; only its length matters.
+        batch_size: most samples in a batch of one process.
+        shuffle: draw a new order each epoch, from `seed` and the epoch alone.
+        seed: of the order.
+
+    Raises:
+        ValueError: the dataset is empty, or has fewer samples than there are processes.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, *, shuffle: bool, seed: int) -> None:
+        running = dist.is_available() and dist.is_initialized()
+        processes = dist.get_world_size() if running else 1
+        rank = dist.get_rank() if running else 0
+        super().__init__(dataset, processes, rank, shuffle=shuffle, seed=seed)
+        self.samples = len(dataset)  # type: ignore[arg-type]
+        self.batch_size = batch_size
+        if self.samples < processes:
+            raise ValueError(f"{self.samples} samples cannot be shared out to {processes} process(es)")
+
+    def __iter__(self) -> Iterator[Indices]:
+        share = self._order()[self.rank :: self.num_replicas]
+        return iter(np.array_split(share, len(self)))
+
+    def __len__(self) -> int:
+        smallest_share, larger_shares = divmod(self.samples, self.num_replicas)
+        largest_share = smallest_share + (larger_shares > 0)
+        return min(ceil(largest_share / self.batch_size), smallest_share)
+
+    def _order(self) -> Indices:
+        if not self.shuffle:
+            return np.arange(self.samples)
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)

@@ -1,0 +1,125 @@
+"""Binned events on disk: sparse, memory-mapped, written once, and made dense one batch at a time."""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.splits import Indices
+from datamodules.storage import build_once
+
+SparseSample = tuple[NDArray[np.int32], NDArray[np.uint16]]
+"""Cells that hold events (ascending flat indices) and their counts, both [k]."""
+
+FORMAT_VERSION = 1
+"""Part of every cache's name: raise it when what is written changes."""
+
+
+class EventCache:
+    """Sparse samples of one shape in a folder of three arrays and a description.
+
+    ``cells`` (int32) and ``counts`` (uint16) hold the samples one after the other, ``offsets`` (int64, one
+    longer than there are samples) where each begins. Only the pages that a batch touches are read, and the
+    object is pickled as its path, so that worker processes share one copy in the page cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open_or_build(
+        cls, folder: Path, shape: tuple[int, ...], samples: Callable[[], Iterable[SparseSample]]
+    ) -> "EventCache":
+        """Open the cache in `folder`, writing it from `samples()` first if it is not there."""
+        return cls(build_once(folder, lambda unfinished: _write(unfinished, shape, samples())))
+
+    def __reduce__(self) -> tuple[type["EventCache"], tuple[Path]]:
+        return EventCache, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one dense sample, (T, 2, H, W)."""
+        return tuple(self._description["shape"])
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The smallest type that holds every count: uint8, or int32 where a cell has more than 255 events."""
+        return torch.uint8 if self._description["largest_count"] <= 255 else torch.int32
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each sample begins in `cells` and `counts`, shape [samples + 1]."""
+        return np.fromfile(self.folder / "offsets", dtype=np.int64)
+
+    @cached_property
+    def cells(self) -> NDArray[np.int32]:
+        """Cells that hold events, of all samples."""
+        return np.memmap(self.folder / "cells", dtype=np.int32, mode="r")
+
+    @cached_property
+    def counts(self) -> NDArray[np.uint16]:
+        """Events in each of these cells."""
+        return np.memmap(self.folder / "counts", dtype=np.uint16, mode="r")
+
+    @cached_property
+    def _description(self) -> dict:
+        return json.loads((self.folder / "description.json").read_text())
+
+    def dense(self, samples: Indices) -> Tensor:
+        """Frames of the given samples, shape [len(samples), T, 2, H, W], of type `dtype`."""
+        begins, ends = self.offsets[samples], self.offsets[samples + 1]
+        runs = list(zip(begins, ends, strict=True))  # a slice each: contiguous reads, one copy
+        cells = np.concatenate([self.cells[begin:end] for begin, end in runs]).astype(np.int64)
+        counts = np.concatenate([self.counts[begin:end] for begin, end in runs]).astype(np.int32)
+        sample_size = int(np.prod(self.shape))
+        cells += np.repeat(np.arange(len(samples)) * sample_size, ends - begins)
+        frames = torch.zeros(len(samples) * sample_size, dtype=self.dtype)
+        frames[torch.from_numpy(cells)] = torch.from_numpy(counts).to(self.dtype)
+        return frames.view(len(samples), *self.shape)
+
+
+class EventFrames(Dataset):
+    """Some samples of a cache with their labels; an array of positions gives one batch.
+
+    Args:
+        cache: the binned recordings.
+        samples: which of them, shape [n].
+        labels: their classes, shape [n].
+        binarize: 1 where there is any event, instead of how many.
+    """
+
+    def __init__(self, cache: EventCache, samples: Indices, labels: Indices, *, binarize: bool) -> None:
+        self.cache = cache
+        self.samples = samples
+        self.labels = labels
+        self.binarize = binarize
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, positions: Indices) -> tuple[Tensor, Tensor]:
+        frames = self.cache.dense(self.samples[positions])
+        frames = frames.clamp_(max=1) if self.binarize else frames
+        return frames, torch.from_numpy(self.labels[positions])
+
+
+def _write(folder: Path, shape: tuple[int, ...], samples: Iterable[SparseSample]) -> None:
+    lengths, largest = [0], 0
+    with (folder / "cells").open("wb") as cells_file, (folder / "counts").open("wb") as counts_file:
+        for cells, counts in samples:
+            cells.tofile(cells_file)
+            counts.tofile(counts_file)
+            lengths.append(len(cells))
+            largest = max(largest, int(counts.max()))
+    np.cumsum(lengths, dtype=np.int64).tofile(folder / "offsets")
+    description = {"shape": shape, "largest_count": largest, "format": FORMAT_VERSION}
+    (folder / "description.json").write_text(json.dumps(description))

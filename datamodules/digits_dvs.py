@@ -1,0 +1,88 @@
+"""scikit-learn's handwritten digits, seen by a simulated event camera and kept in N-MNIST's format.
+
+The 1,797 images are real (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998) and
+come with scikit-learn, so this set needs no download, and reads its files with N-MNIST's own reader.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.base import SampleTable
+from datamodules.dvs_camera import SENSOR, record
+from datamodules.errors import DataMissing
+from datamodules.events import Events
+from datamodules.nmnist import NMNIST, hold_out_validation
+from datamodules.splits import Indices, Parts, stratified_draw
+from datamodules.storage import build_once, cache_folder
+
+SIMULATION_SEED = 0
+TEST_SAMPLES = 397
+CALIBRATION_SAMPLES = 200
+VERSION = 1
+"""Part of the default folder's name: raise it when the recordings change."""
+
+
+class DigitsDVS(NMNIST):
+    """1,797 simulated recordings of handwritten digits on a 34x34 sensor, 315 ms each.
+
+    One fixed split, by class: 397 recordings for test, 200 for calibration, 120 for validation, 1,080 for
+    training. They are simulated once, in the cache folder unless `root` names another.
+    """
+
+    name = "digits_dvs"
+    splits: ClassVar[tuple[str, ...]] = ("fixed",)
+    sensor_size = (SENSOR, SENSOR)
+
+    def __init__(self, root: str | Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        if root is None:
+            self.root = cache_folder() / f"{self.name}-{VERSION}"
+
+    def list_samples(self) -> SampleTable:
+        """Recordings in order of their path, simulated first if they are not there."""
+        build_once(self.root, write_recordings)
+        return super().list_samples()
+
+    def _parts(self, files: list[str], labels: Indices) -> Parts:
+        test = np.flatnonzero([file.startswith("Test/") for file in files])
+        train = np.setdiff1d(np.arange(len(files)), test)
+        if (len(test), len(files)) != (TEST_SAMPLES, 1797):
+            raise DataMissing(
+                f"{self.name}: {self.root} holds {len(files)} recordings, {len(test)} of them for test, instead"
+                f" of 1797 and {TEST_SAMPLES}; remove the folder, and they are simulated again"
+            )
+        drawn = stratified_draw(
+            [files[index] for index in train], labels[train], CALIBRATION_SAMPLES, "digits_dvs calibration"
+        )
+        calibration = train[drawn]
+        split = hold_out_validation(
+            files, labels, np.sort(np.concatenate([test, calibration])), "digits_dvs validation"
+        )
+        return Parts(split.train, split.validation, calibration_pool=calibration, test=test)
+
+
+def write_recordings(folder: Path) -> None:
+    """Simulate all digits and write them as ``Train/<label>/<id>.bin`` and ``Test/<label>/<id>.bin``."""
+    from sklearn.datasets import load_digits  # takes a second, and is needed once
+
+    digits = load_digits()
+    ids = [f"{index:05d}" for index in range(len(digits.target))]
+    test = set(stratified_draw(ids, digits.target, TEST_SAMPLES, "digits_dvs test").tolist())
+    for part in ("Train", "Test"):
+        for label in range(10):
+            (folder / part / str(label)).mkdir(parents=True)
+    recordings = record(digits.images.astype(np.int64), SIMULATION_SEED)
+    for index, (label, events) in enumerate(zip(digits.target, recordings, strict=True)):
+        part = "Test" if index in test else "Train"
+        (folder / part / str(label) / f"{ids[index]}.bin").write_bytes(encode_nmnist(events).tobytes())
+
+
+def encode_nmnist(events: Events) -> NDArray[np.uint8]:
+    """N-MNIST's five bytes for each event (x, y, polarity and 23 bits of time, high byte first), [n, 5]."""
+    time = events["t"]
+    polarity_and_time = (events["p"].astype(np.int64) << 7) | (time >> 16)
+    columns = (events["x"], events["y"], polarity_and_time, time >> 8 & 255, time & 255)
+    return np.stack(columns, axis=1).astype(np.uint8)

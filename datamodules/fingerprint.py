@@ -1,0 +1,62 @@
+"""The fingerprint of a set of files: what is in them, not where or when they were written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from datamodules.storage import cache_folder
+
+
+def fingerprint_files(root: Path, paths: Sequence[str]) -> str:
+    """SHA-256 over the sorted list of (relative path, size, SHA-256 of the content).
+
+    The result is remembered in the cache folder for files whose sizes and modification times have not changed,
+    so that a second call reads no content.
+
+    Args:
+        root: folder of the set.
+        paths: files of the set, relative to `root`, with forward slashes.
+    """
+    listing = sorted((path, *_size_and_time(root / path)) for path in paths)
+    memo = cache_folder() / "fingerprints" / _digest([str(root.resolve()), listing])
+    if memo.is_file():
+        return memo.read_text()
+    contents = hash_files(root, [path for path, _, _ in listing])
+    fingerprint = _digest([[path, size, contents[path]] for path, size, _ in listing])
+    _write_atomically(memo, fingerprint)
+    return fingerprint
+
+
+def hash_files(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the content of each file, in parallel: hashing releases the interpreter's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(paths, pool.map(_hash_file, [root / path for path in paths]), strict=True))
+
+
+def combine(*facts: object) -> str:
+    """One SHA-256 for several JSON-able facts."""
+    return _digest(facts)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text)
+    unfinished.replace(path)

@@ -151,8 +151,8 @@ def read_record(path: Path) -> RunRecord:
         raise RecordError(f"{path}: not a run record ({first}); delete it and run the suite again") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file by way of a temporary one beside it, flushed to disk before it takes the name.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file (text as UTF-8) by way of a temporary one beside it, flushed to disk before it takes the name.
 
     Raises:
         StoreError: the folder is read-only, full, or not a folder.
@@ -161,8 +161,8 @@ def write_atomically(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from hardware.callback import HardwareCost
     from hardware.memory import WeightCoding
     from hardware.profiling import profile
-    from hardware.report import CostReport, LayerCost, NeuronCost
+    from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 
-__all__ = ["CostReport", "HardwareCost", "LayerCost", "NeuronCost", "WeightCoding", "profile"]
+__all__ = ["CostReport", "HardwareCost", "LayerCost", "NeuronCost", "OtherCost", "WeightCoding", "profile"]
 
 _HOME = {
     "CostReport": "hardware.report",
     "HardwareCost": "hardware.callback",
     "LayerCost": "hardware.report",
     "NeuronCost": "hardware.report",
+    "OtherCost": "hardware.report",
     "WeightCoding": "hardware.memory",
     "profile": "hardware.profiling",
 }

@@ -24,13 +24,15 @@ class HardwareCost(Callback):
     Args:
         codings: how weights are stored, by layer name as in `pl_module.named_modules()`; 32-bit float for
             the others.
+        state_bits: bits of one neuron state variable.
 
     Attributes:
         report: cost of the last finished test, None before the first.
     """
 
-    def __init__(self, codings: Mapping[str, WeightCoding] | None = None) -> None:
+    def __init__(self, codings: Mapping[str, WeightCoding] | None = None, state_bits: int = 32) -> None:
         self.codings = dict(codings or {})
+        self.state_bits = state_bits
         self.report: CostReport | None = None
         self._tracer: Tracer | None = None
         self._batch = ExitStack()
@@ -70,7 +72,8 @@ class HardwareCost(Callback):
         """Sum over processes, make the report and log its totals."""
         assert self._tracer is not None
         self._tracer.detach()
-        self.report = make_report(_over_processes(self._tracer.tally), pl_module, self.codings)
+        tally = _over_processes(self._tracer.tally)
+        self.report = make_report(tally, pl_module, self.codings, self.state_bits)
         pl_module.log_dict({f"cost/{name}": value for name, value in self.report.totals().items()})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

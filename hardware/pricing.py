@@ -6,54 +6,59 @@ from math import prod
 
 from torch import nn
 
-from hardware.memory import WeightCoding, format_bits
-from hardware.report import CostReport, LayerCost, NeuronCost, spread
-from hardware.tally import LayerTally, NetworkTally, NeuronTally
+from hardware.memory import Mask, WeightCoding, format_bits
+from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
+from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
-FLOAT_STATE_BITS = 32
+_FLOAT_BITS = 32
 
 
-def make_report(tally: NetworkTally, net: nn.Module, codings: Mapping[str, WeightCoding]) -> CostReport:
+def make_report(
+    tally: NetworkTally, net: nn.Module, codings: Mapping[str, WeightCoding], state_bits: int = _FLOAT_BITS
+) -> CostReport:
     """Turn the sums of a finished run into a report.
 
     Args:
         tally: what was counted.
         net: the network, to find the layers that were never called.
         codings: how weights are stored, by layer name; 32-bit float for the others.
+        state_bits: bits of one neuron state variable.
 
     Raises:
         ValueError: if nothing was counted, or `codings` names a layer that does not exist.
     """
-    samples = tally.per_sample.samples
-    if not samples:
+    if not tally.samples:
         raise ValueError("no sample was counted: run at least one test batch before asking for the cost")
-    tallies = [*tally.layers.values(), *_uncalled(net, tally.layers)]
+    tallies = [*tally.layers.values(), *_uncalled(net, tally.layers.values())]
     _refuse_unknown(codings, [layer.name for layer in tallies])
-    layers = tuple(_layer_cost(layer, codings.get(layer.name, WeightCoding()), samples) for layer in tallies)
-    _, sample_std, sample_max = spread(
-        samples, tally.per_sample.total, tally.per_sample.squares, tally.per_sample.largest
-    )
     return CostReport(
-        samples=samples,
+        samples=tally.samples,
         timesteps=max((len(layer.per_step) for layer in tallies), default=0),
-        layers=layers,
-        neurons=tuple(_neuron_cost(neuron) for neuron in tally.neurons.values()),
-        sample_std=sample_std,
-        sample_max=sample_max,
+        layers=tuple(_layer(layer, codings.get(layer.name, WeightCoding()), tally.samples) for layer in tallies),
+        neurons=tuple(_neurons(neuron, state_bits) for neuron in tally.neurons.values()),
+        others=tuple(_other(other) for other in tally.others.values()),
+        uncounted=tuple(tally.uncounted),
+        sample_std=tally.per_sample.deviation(tally.samples),
+        sample_max=tally.per_sample.largest,
     )
 
 
-def _uncalled(net: nn.Module, called: Mapping[str, LayerTally]) -> Iterable[LayerTally]:
+def _uncalled(net: nn.Module, called: Iterable[LayerTally]) -> Iterable[LayerTally]:
     """Weighted modules that no forward pass reached, except parts of a module that did the work itself."""
+    workers = [tally.name.split("#")[0] for tally in called if tally.weight_shape]
     for name, module in net.named_modules():
-        inside = any(name == other or name.startswith(f"{other}.") for other in called)
-        if not isinstance(module, _WEIGHTED) or inside:
+        inside = any(name == worker or name.startswith(f"{worker}.") for worker in workers)
+        if not isinstance(module, _WEIGHTED) or inside or not name:
             continue
         weight = module.weight.detach()
-        nonzero = int((weight != 0).sum())
-        fan_in, fan_out = weight[0].numel(), weight.numel() // weight.shape[1]
-        yield LayerTally(name, type(module).__name__, tuple(weight.shape), nonzero, fan_in, fan_out)
+        yield LayerTally(
+            name,
+            type(module).__name__,
+            tuple(weight.shape),
+            mask=Mask.of((weight != 0).cpu().numpy()),
+            biases=0 if module.bias is None else module.bias.numel(),
+        )
 
 
 def _refuse_unknown(codings: Mapping[str, WeightCoding], names: list[str]) -> None:
@@ -64,12 +69,11 @@ def _refuse_unknown(codings: Mapping[str, WeightCoding], names: list[str]) -> No
             raise ValueError(f"coding given for unknown layer {name!r}{hint}")
 
 
-def _layer_cost(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerCost:
-    rows, weights = tally.weight_shape[0], prod(tally.weight_shape)
-    kind = tally.values.kind
-    real = kind == "real"
-    sums = tally.per_sample
-    mean, std, largest = spread(samples, sums.total, sums.squares, sums.largest)
+def _layer(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerCost:
+    real = "real" == tally.values.kind == (tally.other_values or tally.values).kind
+    # Of two factors the one that is no real number decides what an operation is.
+    values = tally.other_values if tally.values.kind == "real" and tally.other_values else tally.values
+    by_value = round(tally.synops_by_value) if values.kind == "graded" else tally.synops
     return LayerCost(
         name=tally.name,
         kind=tally.kind,
@@ -78,33 +82,47 @@ def _layer_cost(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerC
         output_shape=tally.output_shape,
         fan_in=tally.fan_in,
         fan_out=tally.fan_out,
-        weights=weights,
-        nonzero=tally.nonzero,
+        synapses=tally.synapses,
+        weights=prod(tally.weight_shape) if tally.mask else 0,
+        nonzero=tally.mask.kept if tally.mask else 0,
         bits=coding.bits,
         side_bits=coding.side_bits,
+        bias_bits=_bias_bits(tally, coding),
         calls=tally.calls,
-        inputs=kind,
+        inputs=values.kind,
+        input_bits=values.bits,
         input_entries=tally.input_entries,
         input_events=tally.input_events,
         ac=0 if real else tally.synops,
-        ac_by_value=round(tally.synops_by_value) if kind == "graded" else 0 if real else tally.synops,
+        ac_by_value=0 if real else by_value,
         mac=tally.synops if real else 0,
         dense=tally.dense,
         synops_per_step=tuple(tally.per_step),
-        sample_mean=mean,
-        sample_std=std,
-        sample_max=largest,
-        memory_bits=format_bits(rows, weights // rows, tally.nonzero, coding.bits),
+        sample_mean=tally.per_sample.mean(samples),
+        sample_std=tally.per_sample.deviation(samples),
+        sample_max=tally.per_sample.largest,
+        memory_bits=format_bits(tally.mask, coding) if tally.mask else {"none": 0},
     )
 
 
-def _neuron_cost(tally: NeuronTally) -> NeuronCost:
+def _bias_bits(tally: LayerTally, coding: WeightCoding) -> int:
+    """Biases; a BatchNorm folds into them and into the weights, or into a scale where weights are integers."""
+    biases = max(tally.biases, tally.norm_channels) * coding.bias_bits
+    scales_exist = coding.bits == _FLOAT_BITS or coding.scales >= tally.norm_channels
+    return biases if scales_exist else biases + tally.norm_channels * coding.scale_bits
+
+
+def _neurons(tally: NeuronTally, state_bits: int) -> NeuronCost:
     return NeuronCost(
         name=tally.name,
         kind=tally.kind,
         neurons=tally.neurons,
         states=tally.states,
-        state_bits=tally.neurons * tally.states * FLOAT_STATE_BITS,
+        state_bits=tally.neurons * tally.states * state_bits,
         updates=tally.updates,
         spikes=tally.spikes,
     )
+
+
+def _other(tally: OtherTally) -> OtherCost:
+    return OtherCost(tally.name, tally.kind, tally.operations, tally.parameters * _FLOAT_BITS)

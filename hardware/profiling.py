@@ -13,7 +13,12 @@ from hardware.report import CostReport
 from hardware.trace import Tracer
 
 
-def profile(net: nn.Module, loader: Iterable[Any], codings: Mapping[str, WeightCoding] | None = None) -> CostReport:
+def profile(
+    net: nn.Module,
+    loader: Iterable[Any],
+    codings: Mapping[str, WeightCoding] | None = None,
+    state_bits: int = 32,
+) -> CostReport:
     """Run a network over a loader and count what it costs.
 
     The network runs in evaluation mode without gradients, its neurons are reset before each batch, and its
@@ -23,6 +28,7 @@ def profile(net: nn.Module, loader: Iterable[Any], codings: Mapping[str, WeightC
         net: maps x: [B, ...] to logits; time, where it has it, comes before batch inside.
         loader: yields (x: [B, ...], y: [B]).
         codings: how weights are stored, by layer name; 32-bit float for the others.
+        state_bits: bits of one neuron state variable.
 
     Returns:
         The cost summed over all samples of the loader.
@@ -46,4 +52,4 @@ def profile(net: nn.Module, loader: Iterable[Any], codings: Mapping[str, WeightC
     finally:
         tracer.detach()
         net.train(training)
-    return make_report(tracer.tally, net, codings or {})
+    return make_report(tracer.tally, net, codings or {}, state_bits)

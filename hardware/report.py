@@ -1,18 +1,20 @@
 """What a network costs, as numbers: plain frozen data, JSON-able, with integers that stay Python integers."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from math import sqrt
+from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Any
 
-from hardware.memory import best_format
+from hardware.memory import best_format, entropy_bound_bits
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of one weighted layer, summed over the test set where not said otherwise.
+    """Cost of one layer that multiplies, summed over the test set where not said otherwise.
+
+    A layer has a weight, or is the product of two activations (kind `product`, attention), which has none.
 
     Args:
         name: qualified module name.
@@ -20,14 +22,17 @@ class LayerCost:
         weight_shape: shape of the weight.
         input_shape: input of one step of one sample, without batch and time.
         output_shape: output of one step of one sample.
-        fan_in: weights per output entry, zeros included.
-        fan_out: output channels a weight's input can reach times taps, zeros included.
+        fan_in: weights per output entry, zeros included, borders aside.
+        fan_out: weights per input entry, zeros included, borders and stride aside.
+        synapses: connections if each is stored by itself, as chips without weight sharing do, zeros excluded.
         weights: number of weights.
         nonzero: number of weights that are not zero.
         bits: bits per weight.
         side_bits: bits of scale factors, zero points and code books.
+        bias_bits: bits of biases and of the BatchNorm that follows, folded into bias and (quantized) scale.
         calls: number of forward calls; 0: never called.
         inputs: values the layer received: silent, spikes, ternary, graded, scaled or real.
+        input_bits: bits of one entry in a buffer of these values.
         input_entries: entries received, zeros included.
         input_events: nonzero entries received.
         ac: accumulates: (event, nonzero weight) pairs if the inputs are spikes of any kind, else 0.
@@ -48,12 +53,15 @@ class LayerCost:
     output_shape: tuple[int, ...]
     fan_in: int
     fan_out: int
+    synapses: int
     weights: int
     nonzero: int
     bits: int
     side_bits: int
+    bias_bits: int
     calls: int
     inputs: str
+    input_bits: int
     input_entries: int
     input_events: int
     ac: int
@@ -74,7 +82,7 @@ class LayerCost:
     @property
     def density(self) -> float:
         """Share of the weights that are not zero."""
-        return self.nonzero / self.weights
+        return self.nonzero / self.weights if self.weights else 1.0
 
     @property
     def called(self) -> bool:
@@ -93,8 +101,23 @@ class LayerCost:
 
     @property
     def stored_bits(self) -> int:
-        """Weights in the best format with their index, and scales."""
-        return self.memory_bits[self.best_format] + self.side_bits
+        """Weights in the best format with their index, scales and biases."""
+        return self.memory_bits[self.best_format] + self.side_bits + self.bias_bits
+
+    @property
+    def bound_bits(self) -> float:
+        """Entropy bound N H(d) + n b on the weights: how far a format can go."""
+        return entropy_bound_bits(self.weights, self.nonzero, self.bits)
+
+    @property
+    def event_rate(self) -> float:
+        """Share of the received entries that are events."""
+        return self.input_events / self.input_entries if self.input_entries else 0.0
+
+    @property
+    def buffer_bits(self) -> int:
+        """Bits of one step of this layer's input for one sample."""
+        return prod(self.input_shape) * self.input_bits if self.weights else 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +149,24 @@ class NeuronCost:
 
 
 @dataclass(frozen=True)
+class OtherCost:
+    """Operations that are no synaptic operations, counted apart.
+
+    Args:
+        name: qualified module name.
+        kind: avg_pool2d, max_pool2d, ... (event, window) pairs; addition: positions where two activations
+            meet that are both nonzero; batch_norm: entries normalised.
+        operations: summed over the test set.
+        parameter_bits: bits of a BatchNorm that follows no layer it could be folded into.
+    """
+
+    name: str
+    kind: str
+    operations: int
+    parameter_bits: int
+
+
+@dataclass(frozen=True)
 class CostReport:
     """Cost of a network on a test set.
 
@@ -134,6 +175,8 @@ class CostReport:
         timesteps: time steps per sample.
         layers: weighted layers, in order of first call; layers never called come last.
         neurons: spiking neuron layers, in order of first call.
+        others: pooling, additions and normalisation.
+        uncounted: "module: function" for calls that multiply inside and could not be counted.
         sample_std: population standard deviation of the synaptic operations of a sample.
         sample_max: synaptic operations of the most expensive sample.
     """
@@ -142,9 +185,11 @@ class CostReport:
     timesteps: int
     layers: tuple[LayerCost, ...]
     neurons: tuple[NeuronCost, ...]
+    others: tuple[OtherCost, ...]
+    uncounted: tuple[str, ...]
     sample_std: float
     sample_max: int
-    schema: int = field(default=SCHEMA)
+    schema: int = SCHEMA
 
     @property
     def ac(self) -> int:
@@ -183,8 +228,20 @@ class CostReport:
 
     @property
     def stored_bits(self) -> int:
-        """Weights, index and scales in each layer's best format, in bits."""
-        return sum(layer.stored_bits for layer in self.layers)
+        """Weights and index in each layer's best format, scales, biases and normalisation, in bits."""
+        return sum(layer.stored_bits for layer in self.layers) + sum(o.parameter_bits for o in self.others)
+
+    @property
+    def format_bits(self) -> dict[str, int]:
+        """Bits of all weights if the whole network uses one format; only formats that hold every layer."""
+        layers = [layer.memory_bits for layer in self.layers if layer.weights]
+        shared = set.intersection(*map(set, layers)) if layers else set()
+        return {name: sum(layer[name] for layer in layers) for name in sorted(shared)}
+
+    @property
+    def bound_bits(self) -> float:
+        """Entropy bound on all weights, in bits."""
+        return sum(layer.bound_bits for layer in self.layers)
 
     @property
     def state_bits(self) -> int:
@@ -195,6 +252,22 @@ class CostReport:
     def total_bits(self) -> int:
         """Stored weights and neuron state, in bits."""
         return self.stored_bits + self.state_bits
+
+    @property
+    def buffer_bits(self) -> int:
+        """Largest buffer of one step between two layers, for one sample, in bits."""
+        return max((layer.buffer_bits for layer in self.layers), default=0)
+
+    @property
+    def steps_used(self) -> int:
+        """Time steps in which any sample caused a synaptic operation."""
+        steps = [layer.synops_per_step for layer in self.layers]
+        return sum(any(layer[t] for layer in steps if t < len(layer)) for t in range(self.timesteps))
+
+    @property
+    def pipeline_steps(self) -> int:
+        """Steps from the first input to the last output where each neuron layer adds a step of delay."""
+        return self.timesteps + max(0, len(self.neurons) - 1)
 
     @property
     def uncalled(self) -> tuple[str, ...]:
@@ -209,6 +282,7 @@ class CostReport:
             "synops_mac": self.mac / self.samples,
             "synops_dense": self.dense / self.samples,
             "spikes": self.spikes_per_sample,
+            "neuron_updates": sum(layer.updates for layer in self.neurons) / self.samples,
             "weight_bits": float(self.weight_bits),
             "stored_bits": float(self.stored_bits),
             "total_bits": float(self.total_bits),
@@ -232,6 +306,8 @@ class CostReport:
                 **data,
                 "layers": tuple(_rebuild(LayerCost, layer) for layer in data["layers"]),
                 "neurons": tuple(_rebuild(NeuronCost, layer) for layer in data["neurons"]),
+                "others": tuple(_rebuild(OtherCost, other) for other in data["others"]),
+                "uncounted": tuple(data["uncounted"]),
             }
         )
 
@@ -240,10 +316,3 @@ def _rebuild(kind: type, data: Mapping[str, Any]) -> Any:
     """Build a dataclass from a dict, lists turned back into tuples."""
     values = {f.name: data[f.name] for f in fields(kind)}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def spread(count: int, total: int, squares: int, largest: int) -> tuple[float, float, int]:
-    """Mean, population standard deviation and maximum from exact sums over `count` samples."""
-    if not count:
-        return 0.0, 0.0, 0
-    return total / count, sqrt(max(0, count * squares - total * total)) / count, largest

@@ -1,11 +1,13 @@
 """Running sums of what each layer did: Python integers, exact at any size, mergeable across processes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import prod, sqrt
+from typing import Any
 
 from torch import Tensor
 
+from hardware.memory import Mask
 from hardware.synops import ValueRange
 
 
@@ -17,7 +19,6 @@ class SampleSums:
     in `batch` and become moments when the batch is closed.
     """
 
-    samples: int = 0
     total: int = 0
     squares: int = 0
     largest: int = 0
@@ -27,35 +28,44 @@ class SampleSums:
         """Add int64 [B] to the samples of the open batch."""
         self.batch = counts if self.batch is None else self.batch + counts
 
-    def close_batch(self, size: int) -> None:
-        """Turn the open batch of `size` samples into moments; a layer that stayed uncalled counts zeros."""
-        counts = [0] * size if self.batch is None else self.batch.tolist()
-        self.samples += size
+    def close_batch(self) -> None:
+        """Turn the open batch into moments; without one its samples counted zeros, which change no sum."""
+        counts = [] if self.batch is None else self.batch.tolist()
         self.total += sum(counts)
         self.squares += sum(count * count for count in counts)
-        self.largest = max(self.largest, *counts)
+        self.largest = max(self.largest, *counts, 0)
         self.batch = None
 
     def merge(self, other: "SampleSums") -> None:
         """Add the samples of another process."""
-        self.samples += other.samples
         self.total += other.total
         self.squares += other.squares
         self.largest = max(self.largest, other.largest)
 
+    def mean(self, samples: int) -> float:
+        """Mean over `samples` samples."""
+        return self.total / samples
+
+    def deviation(self, samples: int) -> float:
+        """Population standard deviation over `samples` samples."""
+        return sqrt(samples * self.squares - self.total**2) / samples
+
 
 @dataclass
 class LayerTally:
-    """Running sums of one weighted layer; the names are those of `LayerCost`."""
+    """Running sums of one layer that multiplies; the names are those of `report.LayerCost`."""
 
     name: str
     kind: str
     weight_shape: tuple[int, ...]
-    nonzero: int
-    fan_in: int
-    fan_out: int
+    fan_in: int = 0
+    fan_out: int = 0
+    mask: Mask | None = None
+    biases: int = 0
+    norm_channels: int = 0
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
+    synapses: int = 0
     calls: int = 0
     input_entries: int = 0
     input_events: int = 0
@@ -63,6 +73,7 @@ class LayerTally:
     synops_by_value: float = 0.0
     dense: int = 0
     values: ValueRange = field(default_factory=ValueRange)
+    other_values: ValueRange | None = None
     per_step: list[int] = field(default_factory=list)
     per_sample: SampleSums = field(default_factory=SampleSums)
     batch_calls: int = 0
@@ -70,13 +81,16 @@ class LayerTally:
     def add_steps(self, synops: Tensor) -> None:
         """Add int64 [steps, B]; single-step calls of one batch are taken as consecutive steps."""
         first = self.batch_calls if len(synops) == 1 else 0
-        add_at(self.per_step, first, synops.sum(1).tolist())
+        steps = synops.sum(1).tolist()
+        add_at(self.per_step, first, steps)
+        self.synops += sum(steps)
         self.per_sample.add(synops.sum(0))
         self.batch_calls += 1
+        self.calls += 1
 
-    def close_batch(self, size: int) -> None:
-        """Finish a batch of `size` samples."""
-        self.per_sample.close_batch(size)
+    def close_batch(self) -> None:
+        """Finish a batch."""
+        self.per_sample.close_batch()
         self.batch_calls = 0
 
     def merge(self, other: "LayerTally") -> None:
@@ -88,13 +102,15 @@ class LayerTally:
         self.synops_by_value += other.synops_by_value
         self.dense += other.dense
         self.values |= other.values
+        if self.other_values is not None and other.other_values is not None:
+            self.other_values |= other.other_values
         add_at(self.per_step, 0, other.per_step)
         self.per_sample.merge(other.per_sample)
 
 
 @dataclass
 class NeuronTally:
-    """Running sums of one neuron layer; the names are those of `NeuronCost`."""
+    """Running sums of one neuron layer; the names are those of `report.NeuronCost`."""
 
     name: str
     kind: str
@@ -110,34 +126,56 @@ class NeuronTally:
 
 
 @dataclass
-class NetworkTally:
-    """Running sums of a whole network, keyed by layer name in order of first call."""
+class OtherTally:
+    """Running sums of pooling, additions and normalisation; the names are those of `report.OtherCost`."""
 
+    name: str
+    kind: str
+    parameters: int = 0
+    operations: int = 0
+
+    def merge(self, other: "OtherTally") -> None:
+        """Add the sums of another process."""
+        self.operations += other.operations
+
+
+@dataclass
+class NetworkTally:
+    """Running sums of a whole network, keyed by name in order of first call."""
+
+    samples: int = 0
     layers: dict[str, LayerTally] = field(default_factory=dict)
     neurons: dict[str, NeuronTally] = field(default_factory=dict)
+    others: dict[str, OtherTally] = field(default_factory=dict)
+    uncounted: dict[str, None] = field(default_factory=dict)  # an ordered set
     per_sample: SampleSums = field(default_factory=SampleSums)
 
     def close_batch(self, size: int) -> None:
         """Finish a batch of `size` samples in all layers."""
+        self.samples += size
         for layer in self.layers.values():
             if layer.per_sample.batch is not None:
                 self.per_sample.add(layer.per_sample.batch)
-            layer.close_batch(size)
-        self.per_sample.close_batch(size)
+            layer.close_batch()
+        self.per_sample.close_batch()
 
     def merge(self, other: "NetworkTally") -> None:
-        """Add the sums of another process; a layer only one process has called is taken over."""
-        for name, layer in other.layers.items():
-            if name in self.layers:
-                self.layers[name].merge(layer)
-            else:
-                self.layers[name] = layer
-        for name, neuron in other.neurons.items():
-            if name in self.neurons:
-                self.neurons[name].merge(neuron)
-            else:
-                self.neurons[name] = neuron
+        """Add the sums of another process."""
+        self.samples += other.samples
+        _merge_each(self.layers, other.layers)
+        _merge_each(self.neurons, other.neurons)
+        _merge_each(self.others, other.others)
+        self.uncounted |= other.uncounted
         self.per_sample.merge(other.per_sample)
+
+
+def _merge_each(mine: dict[str, Any], others: Mapping[str, Any]) -> None:
+    """Merge entry by entry; one that only another process has is taken over."""
+    for name, tally in others.items():
+        if name in mine:
+            mine[name].merge(tally)
+        else:
+            mine[name] = tally
 
 
 def add_at(sums: list[int], first: int, values: Sequence[int]) -> None:
@@ -152,8 +190,8 @@ def split_steps(counts: Tensor, lead: Sequence[int], batch_size: int, name: str)
 
     Args:
         counts: int64 [prod(lead)], one count per input row.
-        lead: leading dimensions of the input: [B], [T, B], [T * B] or, for linear layers on tokens,
-            [B, N], [T, B, N], [T * B, N]; time comes before batch.
+        lead: leading dimensions of the input, time before batch: [B], [T, B], [T * B] or, for layers on
+            tokens, [B, N], [T, B, N], [T * B, N].
         batch_size: B.
         name: layer name for the error.
 

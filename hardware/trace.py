@@ -5,7 +5,7 @@ therefore the one the forward pass really uses (masked, parametrized, quantized 
 layer of an unknown class is seen as well as nn.Conv2d. Module hooks only tell whose operation it is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,13 +16,11 @@ from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hardware.synops import Geometry, convolution_fan_out, count_pairs, examine, linear_fan_out
-from hardware.tally import LayerTally, NetworkTally, NeuronTally, split_steps
-
-_CONVOLUTION_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_TRANSPOSED_ARGUMENTS = (
-    "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation",
-)  # fmt: skip
+from hardware.geometry import convolution_fan_out, linear_fan_out
+from hardware.memory import Mask
+from hardware.operations import UNREADABLE, Addition, Normalisation, Pooling, Product, Weighted, read
+from hardware.synops import count_pairs, count_products, examine
+from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, split_steps
 
 
 @dataclass
@@ -32,13 +30,13 @@ class _Reach:
     present: Tensor
     source: tuple[int, int] | None
     fan_out: Tensor  # float32 [entries]
-    effective: int
+    synapses: int
     dense: int
-    output_shape: tuple[int, ...]
+    mask: Mask
 
 
 class Tracer(TorchFunctionMode):
-    """Counts every weighted operation of a network while it is the active function mode.
+    """Counts the operations of a network while it is the active function mode.
 
     Args:
         net: the network; layer names are those of `net.named_modules()`.
@@ -52,9 +50,12 @@ class Tracer(TorchFunctionMode):
         self.tally = NetworkTally()
         self._names = {module: name or type(net).__name__ for name, module in net.named_modules()}
         self._owners: list[nn.Module] = []
+        self._inside_neuron = 0  # what a neuron computes is one update, not additions
         self._reach: dict[tuple[Any, ...], _Reach] = {}
         self._handles: list[Any] = []
         self._batch_size = 0
+        self._steps = 1  # of the last weighted layer: tells products how time was folded
+        self._last_weighted: LayerTally | None = None
 
     def attach(self) -> None:
         """Hook into every module of the network."""
@@ -74,6 +75,7 @@ class Tracer(TorchFunctionMode):
     def batch(self, size: int) -> Iterator[None]:
         """Count the forward pass inside as one batch of `size` samples."""
         self._owners.clear()
+        self._inside_neuron = 0
         self._batch_size = size
         with self:
             yield
@@ -86,179 +88,160 @@ class Tracer(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Count `func` if it is a weighted operation, then run it."""
+        """Count `func` if it is an operation of the network, then run it."""
         kwargs = kwargs or {}
-        count = _COUNTED.get(getattr(func, "__name__", ""))
-        if count is not None:
-            count(self, func.__name__, *args, **kwargs)
+        if self._owners and not self._inside_neuron:
+            self._count(getattr(func, "__name__", ""), args, kwargs)
         return func(*args, **kwargs)
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
         self._owners.append(module)
+        self._inside_neuron += isinstance(module, BaseNode)
 
     def _leave_module(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         self._owners.pop()
+        self._inside_neuron -= isinstance(module, BaseNode)
         if isinstance(module, BaseNode) and isinstance(output, Tensor):
             self._count_neurons(module, output)
 
+    def _count(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        owner = self._names[self._owners[-1]]
+        if function in UNREADABLE:
+            self.tally.uncounted[f"{owner}: {function}"] = None
+        operation = read(function, args, kwargs)
+        match operation:
+            case Weighted():
+                self._count_weighted(owner, function, operation)
+            case Product():
+                self._count_product(owner, operation)
+            case Pooling():
+                self._count_pooling(owner, function, operation)
+            case Addition():
+                both = (operation.left != 0) & (operation.right != 0)
+                self._other(owner, "addition").operations += int(both.sum())
+            case Normalisation():
+                self._count_normalisation(owner, operation)
+
     def _count_neurons(self, module: BaseNode, output: Tensor) -> None:
         name = self._names[module]
-        kind = type(module).__name__
-        tally = self.tally.neurons.setdefault(name, NeuronTally(name, kind))
+        tally = self.tally.neurons.setdefault(name, NeuronTally(name, type(module).__name__))
         steps = len(output) if module.step_mode == "m" else 1
         tally.neurons = output.numel() // (steps * self._batch_size)
         tally.states = sum(
             isinstance(state, Tensor) and not key.endswith("_seq") for key, state in module._memories.items()
         )
         tally.updates += output.numel()
-        tally.spikes += int(examine(output)[0].sum(dtype=torch.float64))
+        tally.spikes += _events(examine(output.detach())[0].reshape(steps, -1))
 
-    def _count_linear(self, kind: str, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        def reach(present: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-            return linear_fan_out(present), (len(present),)
-
-        self._count(kind, input, weight, 1, weight.shape[1], weight.shape[0], (), reach)
-
-    def _count_convolution(self, kind: str, *args: Any, **kwargs: Any) -> None:
-        given = dict(zip(_CONVOLUTION_ARGUMENTS, args, strict=False)) | kwargs
-        input, weight = given["input"], given["weight"]
-        kernel = weight.shape[2:]
-        dilation = _per_dimension(given.get("dilation", 1), len(kernel))
-        geometry = Geometry(
-            stride=_per_dimension(given.get("stride", 1), len(kernel)),
-            padding=_padding(given.get("padding", 0), kernel, dilation),
-            dilation=dilation,
-            groups=given.get("groups", 1),
-        )
-        self._count_geometry(kind, input, weight, geometry, weight.shape[0] // geometry.groups, weight[0].numel())
-
-    def _count_transposed(self, kind: str, *args: Any, **kwargs: Any) -> None:
-        given = dict(zip(_TRANSPOSED_ARGUMENTS, args, strict=False)) | kwargs
-        input, weight = given["input"], given["weight"]
-        dimensions = weight.dim() - 2
-        geometry = Geometry(
-            stride=_per_dimension(given.get("stride", 1), dimensions),
-            padding=tuple((p, p) for p in _per_dimension(given.get("padding", 0), dimensions)),
-            dilation=_per_dimension(given.get("dilation", 1), dimensions),
-            groups=given.get("groups", 1),
-            output_padding=_per_dimension(given.get("output_padding", 0), dimensions),
-            transposed=True,
-        )
-        taps = weight[0, 0].numel()
-        fan_in = weight.shape[0] // geometry.groups * taps
-        self._count_geometry(kind, input, weight, geometry, weight.shape[1], fan_in)
-
-    def _count_geometry(
-        self, kind: str, input: Tensor, weight: Tensor, geometry: Geometry, channels: int, fan_in: int
-    ) -> None:
-        size = input.shape[2 - weight.dim() :]
-        outputs = channels * geometry.groups
-
-        def reach(present: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-            shape = (outputs, *geometry.output_size(size, weight.shape[2:]))
-            return convolution_fan_out(present, size, geometry), shape
-
-        taps = prod(weight.shape[2:])
-        self._count(kind, input, weight, weight.dim() - 1, fan_in, channels * taps, (geometry,), reach)
-
-    def _count(
-        self,
-        kind: str,
-        input: Tensor,
-        weight: Tensor,
-        entry_dimensions: int,
-        fan_in: int,
-        fan_out: int,
-        settings: tuple[Any, ...],
-        reach_of: Callable[[Tensor], tuple[Tensor, tuple[int, ...]]],
-    ) -> None:
-        """Add one call to the tally of the layer it belongs to."""
-        shape = tuple(input.shape[-entry_dimensions:])
-        lead = tuple(input.shape[:-entry_dimensions]) or (1,)
-        tally = self._tally_of(kind, weight, fan_in, fan_out)
-        reach = self._reach_of((tally.name, shape, *settings), weight, input.device, reach_of)
-        indicator, values = examine(input.detach().reshape(-1, prod(shape)))
+    def _count_weighted(self, owner: str, kind: str, operation: Weighted) -> None:
+        shape = operation.entry_shape
+        rows = operation.input.detach().reshape(-1, prod(shape))
+        lead = tuple(operation.input.shape[: -len(shape)]) or (1,)
+        weight_shape = tuple(operation.weight.shape)
+        tally = self._layer(owner, kind, weight_shape, lambda known: known.weight_shape == weight_shape)
+        reach = self._reach_of((tally.name, shape, operation.geometry), operation)
+        indicator, values = examine(rows)
         counts = count_pairs(indicator, reach.fan_out)
         steps = split_steps(counts, lead, self._batch_size, tally.name)
-        total = int(counts.sum())
-        by_value: float = total
-        if values.kind not in ("silent", "spikes", "ternary"):
-            magnitude = input.detach().abs().reshape(-1, prod(shape)).sum(0, dtype=torch.float64)
-            by_value = float(magnitude @ reach.fan_out.double())
-        tally.input_shape, tally.output_shape = shape, reach.output_shape
-        tally.nonzero = reach.effective
-        tally.calls += 1
-        tally.input_entries += input.numel()
-        tally.input_events += int(indicator.sum(1).sum(dtype=torch.float64))
-        tally.synops += total
-        tally.synops_by_value += by_value
-        tally.dense += reach.dense * len(counts)
+        if values.kind in ("graded", "scaled", "real"):
+            tally.synops_by_value += float(rows.abs().sum(0, dtype=torch.float64) @ reach.fan_out.double())
+        else:
+            tally.synops_by_value += int(counts.sum())
+        tally.fan_in, tally.fan_out, tally.mask = operation.fan_in, operation.fan_out, reach.mask
+        tally.biases = 0 if operation.bias is None else operation.bias.numel()
+        tally.input_shape, tally.output_shape = shape, operation.output_shape
+        tally.synapses = reach.synapses
+        tally.input_entries += rows.numel()
+        tally.input_events += _events(indicator)
+        tally.dense += reach.dense * len(rows)
         tally.values |= values
         tally.add_steps(steps)
+        self._steps, self._last_weighted = len(steps), tally
 
-    def _tally_of(self, kind: str, weight: Tensor, fan_in: int, fan_out: int) -> LayerTally:
-        """Return the tally of the current module; a second weight of one module gets a name of its own."""
-        owner = self._names[self._owners[-1] if self._owners else self.net]
-        shape = tuple(weight.shape)
-        name, number = owner, 1
-        while name in self.tally.layers and self.tally.layers[name].weight_shape != shape:
+    def _count_product(self, owner: str, operation: Product) -> None:
+        left, right = operation.left.detach(), operation.right.detach()
+        shapes = tuple(left.shape[-2:]), tuple(right.shape[-2:])
+        tally = self._layer(
+            f"{owner}.product", "product", (), lambda known: (known.input_shape, known.output_shape) == shapes
+        )
+        tally.input_shape, tally.output_shape = shapes
+        (left_there, left_values), (right_there, right_values) = examine(left), examine(right)
+        counts = count_products(left_there, right_there)
+        folds = self._steps * self._batch_size
+        if counts.numel() % folds:
+            folds = self._batch_size
+        lead = (folds, counts.numel() // folds)
+        tally.add_steps(split_steps(counts.reshape(-1), lead, self._batch_size, tally.name))
+        tally.synops_by_value += int(counts.sum())
+        tally.input_entries += left.numel() + right.numel()
+        tally.input_events += _events(left_there.flatten(1)) + _events(right_there.flatten(1))
+        tally.dense += counts.numel() * left.shape[-2] * left.shape[-1] * right.shape[-1]
+        tally.values |= left_values
+        tally.other_values = right_values | tally.other_values if tally.other_values else right_values
+
+    def _count_pooling(self, owner: str, kind: str, operation: Pooling) -> None:
+        size = operation.input.shape[-len(operation.windows) :]
+        indicator, _ = examine(operation.input.detach().reshape(-1, prod(size)))
+        windows = operation.fan_out().flatten().float().to(indicator.device)
+        self._other(owner, kind).operations += int(count_pairs(indicator, windows).sum())
+
+    def _count_normalisation(self, owner: str, operation: Normalisation) -> None:
+        tally = self._other(owner, "batch_norm")
+        tally.operations += operation.input.numel()
+        channels = operation.input.shape[1]
+        layer = self._last_weighted
+        if layer is not None and layer.output_shape[0] == channels:
+            layer.norm_channels = channels
+        else:
+            tally.parameters = 2 * channels
+
+    def _other(self, owner: str, kind: str) -> OtherTally:
+        return self.tally.others.setdefault(f"{owner}: {kind}", OtherTally(owner, kind))
+
+    def _layer(
+        self, base: str, kind: str, weight_shape: tuple[int, ...], same: Callable[[LayerTally], bool]
+    ) -> LayerTally:
+        """Return the tally of a module's operation; a second weight of one module gets a name of its own."""
+        name, number = base, 1
+        while name in self.tally.layers and not same(self.tally.layers[name]):
             number += 1
-            name = f"{owner}#{number}"
-        if name not in self.tally.layers:
-            self.tally.layers[name] = LayerTally(name, kind, shape, 0, fan_in, fan_out)
-        return self.tally.layers[name]
+            name = f"{base}#{number}"
+        return self.tally.layers.setdefault(name, LayerTally(name, kind, weight_shape))
 
-    def _reach_of(
-        self,
-        key: tuple[Any, ...],
-        weight: Tensor,
-        device: torch.device,
-        reach_of: Callable[[Tensor], tuple[Tensor, tuple[int, ...]]],
-    ) -> _Reach:
+    def _reach_of(self, key: tuple[Any, ...], operation: Weighted) -> _Reach:
         """Return the fan-out of a weight, computed anew only if its zeros have moved since the last call."""
-        source = None if weight.is_inference() else (weight.data_ptr(), weight._version)
+        weight = operation.weight
+        # A weight computed in the forward pass may come to lie where the last one lay: its zeros are compared.
+        source = (weight.data_ptr(), weight._version) if isinstance(weight, nn.Parameter) else None
         known = self._reach.get(key)
         if known is not None and source is not None and known.source == source:
             return known
         present = weight.detach() != 0
         if known is None or not torch.equal(known.present, present):
-            fan_out, output_shape = reach_of(present)
-            dense, _ = reach_of(torch.ones_like(present))
-            known = _Reach(
-                present=present,
-                source=source,
-                fan_out=fan_out.flatten().float().to(device),
-                effective=int(present.sum()),
-                dense=int(dense.sum()),
-                output_shape=output_shape,
-            )
+            known = _reach(present, source, operation)
+            self._reach[key] = known
         known.source = source
-        self._reach[key] = known
         return known
 
 
-_Counter = Callable[..., None]
-_COUNTED: dict[str, _Counter] = {
-    "linear": Tracer._count_linear,
-    **{f"conv{n}d": Tracer._count_convolution for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": Tracer._count_transposed for n in (1, 2, 3)},
-}
+def _reach(present: Tensor, source: tuple[int, int] | None, operation: Weighted) -> _Reach:
+    fan_out = _fan_out(present, operation)
+    return _Reach(
+        present=present,
+        source=source,
+        fan_out=fan_out.flatten().float().to(operation.input.device),
+        synapses=int(fan_out.sum()),
+        dense=int(_fan_out(torch.ones_like(present), operation).sum()),
+        mask=Mask.of(present.cpu().numpy()),
+    )
 
 
-def _per_dimension(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
-    """Spread a stride or the like over the spatial dimensions."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dimensions if len(values) == 1 else values
+def _fan_out(present: Tensor, operation: Weighted) -> Tensor:
+    if operation.geometry is None:
+        return linear_fan_out(present)
+    return convolution_fan_out(present, operation.entry_shape[1:], operation.geometry)
 
 
-def _padding(
-    padding: int | Sequence[int] | str, kernel: Sequence[int], dilation: Sequence[int]
-) -> tuple[tuple[int, int], ...]:
-    """Zeros before and after the input; of an odd total PyTorch puts the extra zero at the end."""
-    if padding == "same":
-        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    if padding == "valid":
-        padding = 0
-    assert not isinstance(padding, str)  # PyTorch itself refuses any other word
-    return tuple((p, p) for p in _per_dimension(padding, len(kernel)))
+def _events(indicator: Tensor) -> int:
+    """Number of ones in zeros and ones [rows, entries], exact for rows below 2**24 entries."""
+    return int(indicator.sum(1).sum(dtype=torch.float64))

@@ -1,0 +1,241 @@
+"""What a call of a PyTorch function means: which weight meets which input, and how.
+
+Each reader takes the arguments of one function and returns a description; nothing is counted here. A reader
+returns None if the call is no operation of the network (a matrix product of two constants, say).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hardware.geometry import Geometry, adaptive_windows, sliding_windows, window_fan_out
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """An input meets a weight.
+
+    Args:
+        input: [..., in] for a linear layer, [..., C, *size] for a convolution.
+        weight: [out, in] or [C_out, C_in / groups, *kernel].
+        geometry: None for a linear layer.
+        bias: [out] or None.
+    """
+
+    input: Tensor
+    weight: Tensor
+    geometry: Geometry | None = None
+    bias: Tensor | None = None
+
+    @property
+    def transposed(self) -> bool:
+        """Whether this is a transposed convolution, whose weight is [C_in, C_out / groups, *kernel]."""
+        return self.geometry is not None and self.geometry.transposed
+
+    @property
+    def entry_shape(self) -> tuple[int, ...]:
+        """Shape of one input without batch and time."""
+        return tuple(self.input.shape[1 - self.weight.dim() :])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one output without batch and time."""
+        if self.geometry is None:
+            return (len(self.weight),)
+        channels = self.weight.shape[1] * self.geometry.groups if self.transposed else len(self.weight)
+        return (channels, *self.geometry.output_size(self.entry_shape[1:], self.weight.shape[2:]))
+
+    @property
+    def fan_in(self) -> int:
+        """Weights per output entry, borders aside."""
+        groups = self.geometry.groups if self.geometry else 1
+        return self.weight[:, 0].numel() // groups if self.transposed else self.weight[0].numel()
+
+    @property
+    def fan_out(self) -> int:
+        """Weights per input entry, borders and stride aside."""
+        groups = self.geometry.groups if self.geometry else 1
+        return self.weight[0].numel() if self.transposed else self.weight[:, 0].numel() // groups
+
+
+@dataclass(frozen=True)
+class Product:
+    """Two activations meet in a matrix product: left [..., n, k], right [..., k, m]."""
+
+    left: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Events enter pooling windows: input [..., *size], windows per spatial dimension bool [outputs, size]."""
+
+    input: Tensor
+    windows: tuple[Tensor, ...]
+
+    def fan_out(self) -> Tensor:
+        """Windows that cover each position: float64 [*size]."""
+        return window_fan_out(self.windows)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Two activations of one shape are added."""
+
+    left: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A batch normalisation with running statistics: input [R, C, ...]."""
+
+    input: Tensor
+
+
+Operation = Weighted | Product | Pooling | Addition | Normalisation
+Reader = Callable[[Mapping[str, Any]], Operation | None]
+
+
+def read(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation | None:
+    """Describe a call, or return None if the function does not concern the cost."""
+    if function not in _READERS:
+        return None
+    names, reader = _READERS[function]
+    return reader(dict(zip(names, args, strict=False)) | dict(kwargs))
+
+
+def _linear(given: Mapping[str, Any]) -> Operation:
+    return Weighted(given["input"], given["weight"], None, given.get("bias"))
+
+
+def _convolution(given: Mapping[str, Any]) -> Operation:
+    kernel = given["weight"].shape[2:]
+    dilation = _spread(given.get("dilation", 1), len(kernel))
+    geometry = Geometry(
+        stride=_spread(given.get("stride", 1), len(kernel)),
+        padding=_padding(given.get("padding", 0), kernel, dilation),
+        dilation=dilation,
+        groups=given.get("groups", 1),
+    )
+    return Weighted(given["input"], given["weight"], geometry, given.get("bias"))
+
+
+def _transposed(given: Mapping[str, Any]) -> Operation:
+    dimensions = given["weight"].dim() - 2
+    geometry = Geometry(
+        stride=_spread(given.get("stride", 1), dimensions),
+        padding=tuple((p, p) for p in _spread(given.get("padding", 0), dimensions)),
+        dilation=_spread(given.get("dilation", 1), dimensions),
+        groups=given.get("groups", 1),
+        output_padding=_spread(given.get("output_padding", 0), dimensions),
+        transposed=True,
+    )
+    return Weighted(given["input"], given["weight"], geometry, given.get("bias"))
+
+
+def _product(given: Mapping[str, Any]) -> Operation | None:
+    left, right = given["input"], given["other"]
+    if isinstance(right, nn.Parameter) and right.dim() == 2:
+        return Weighted(left, right.t())
+    return Product(left, right) if min(left.dim(), right.dim()) >= 3 else None
+
+
+def _pool(given: Mapping[str, Any]) -> Operation:
+    kernel = given["kernel_size"]
+    dimensions = len(kernel) if isinstance(kernel, Sequence) else given["dimensions"]
+    kernel = _spread(kernel, dimensions)
+    stride = _spread(given.get("stride") or kernel, dimensions)
+    padding = _spread(given.get("padding", 0), dimensions)
+    dilation = _spread(given.get("dilation", 1), dimensions)
+    size = given["input"].shape[-dimensions:]
+    return Pooling(
+        given["input"],
+        tuple(
+            sliding_windows(n, _pooled_size(n, k, s, p, d, given.get("ceil_mode", False)), k, s, p, d)
+            for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+        ),
+    )
+
+
+def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> int:
+    """Windows along one dimension; with `ceil` the last one must still start inside the input or its padding."""
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    if not ceil:
+        return span // stride + 1
+    outputs = -(-span // stride) + 1
+    return outputs - 1 if (outputs - 1) * stride >= size + padding else outputs
+
+
+def _adaptive_pool(given: Mapping[str, Any]) -> Operation:
+    wanted = _spread(given["output_size"], given["dimensions"])
+    size = given["input"].shape[-len(wanted) :]
+    return Pooling(given["input"], tuple(adaptive_windows(n, o or n) for n, o in zip(size, wanted, strict=True)))
+
+
+def _addition(given: Mapping[str, Any]) -> Operation | None:
+    left, right = given["input"], given["other"]
+    if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
+        return None
+    activations = left.shape == right.shape and left.dim() >= 2 and left.is_floating_point()
+    return Addition(left, right) if activations else None
+
+
+def _normalisation(given: Mapping[str, Any]) -> Operation:
+    return Normalisation(given["input"])
+
+
+def _in_dimensions(reader: Reader, dimensions: int) -> Reader:
+    return lambda given: reader({"dimensions": dimensions, **given})
+
+
+_CONVOLUTION_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED_ARGUMENTS = (*_CONVOLUTION_ARGUMENTS[:5], "output_padding", "groups", "dilation")
+_AVERAGE_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "ceil_mode")
+_MAXIMUM_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_BINARY = ("input", "other")
+
+_READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
+    "linear": (("input", "weight", "bias"), _linear),
+    "batch_norm": (("input",), _normalisation),
+    **dict.fromkeys(("matmul", "__matmul__", "bmm"), (_BINARY, _product)),
+    **dict.fromkeys(("add", "add_", "__add__", "__radd__", "__iadd__"), (_BINARY, _addition)),
+}
+for _n in (1, 2, 3):
+    _READERS |= {
+        f"conv{_n}d": (_CONVOLUTION_ARGUMENTS, _convolution),
+        f"conv_transpose{_n}d": (_TRANSPOSED_ARGUMENTS, _transposed),
+        f"avg_pool{_n}d": (_AVERAGE_ARGUMENTS, _in_dimensions(_pool, _n)),
+        f"max_pool{_n}d": (_MAXIMUM_ARGUMENTS, _in_dimensions(_pool, _n)),
+        f"adaptive_avg_pool{_n}d": (("input", "output_size"), _in_dimensions(_adaptive_pool, _n)),
+        f"adaptive_max_pool{_n}d": (("input", "output_size"), _in_dimensions(_adaptive_pool, _n)),
+    }
+
+UNREADABLE = frozenset(
+    {
+        "bilinear", "einsum", "gru", "gru_cell", "lstm", "lstm_cell", "multi_head_attention_forward",
+        "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell", "scaled_dot_product_attention",
+        "_native_multi_head_attention", "_transformer_encoder_layer_fwd", "mm", "addmm", "baddbmm", "mv",
+    }
+)  # fmt: skip
+"""Functions that multiply inside, where no reader looks: their presence is reported, their cost is not."""
+
+
+def _spread(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
+    """Spread a stride or the like over the spatial dimensions."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dimensions if len(values) == 1 else values
+
+
+def _padding(
+    padding: int | Sequence[int] | str, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Zeros before and after the input; of an odd total PyTorch puts the extra zero at the end."""
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    if isinstance(padding, str):  # "valid"; PyTorch itself refuses any other word
+        padding = 0
+    return tuple((p, p) for p in _spread(padding, len(kernel)))

@@ -1,0 +1,187 @@
+"""The cost report for people: one row per layer, totals, and the same as CSV, JSON and a picture."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from hardware.energy import EnergyReport
+from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
+
+Row = dict[str, Any]
+
+COLUMNS = {
+    "layer": "qualified module name",
+    "kind": "operation or neuron class",
+    "shape": "shape of the weight, or number of neurons",
+    "density": "nonzero weights / weights",
+    "bits": "bits per weight, or per state variable",
+    "inputs": "values received: silent, spikes, ternary, graded, scaled, real",
+    "rate": "events / entries received, or spikes / (neurons x steps)",
+    "ac": "accumulates per sample: (event, nonzero weight) pairs of spike inputs",
+    "mac": "multiply-accumulates per sample: the same pairs of real inputs",
+    "dense": "pairs per sample if each entry were an event and no weight zero",
+    "operations": "neuron updates, pooling pairs, additions or normalised entries per sample",
+    "format": "memory format with the fewest bits",
+    "memory_bits": "weights in that format with index, scales and biases, or neuron state",
+    "energy_j": "joules per sample under the profile",
+    "energy_share": "share of the energy of the whole network",
+}
+"""Columns of the table and what they mean."""
+
+
+def table_rows(report: CostReport, energy: EnergyReport) -> list[Row]:
+    """Return one row per layer, neuron layer and other operation, and the totals as the last row.
+
+    Args:
+        report: what was counted.
+        energy: the same report priced.
+    """
+    joules = energy.joules_by("layer")
+    whole = energy.joules
+    rows = [
+        *(_layer_row(layer, report.samples) for layer in report.layers),
+        *(_neuron_row(neuron, report.samples) for neuron in report.neurons),
+        *(_other_row(other, report.samples) for other in report.others),
+        _totals_row(report),
+    ]
+    seen: set[str] = set()
+    for row in rows[:-1]:
+        # Rows of one module (its product and its additions, say) share one energy entry: the first shows it.
+        row["energy_j"] = 0.0 if row["layer"] in seen else joules.get(row["layer"], 0.0)
+        seen.add(row["layer"])
+    rows[-1]["energy_j"] = whole
+    return [
+        {column: row.get(column) for column in COLUMNS} | {"energy_share": row["energy_j"] / whole if whole else 0.0}
+        for row in rows
+    ]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(report: CostReport, energy: EnergyReport) -> str:
+    """Return the whole report, its energy and the rows as JSON."""
+    content = {"report": report.to_dict(), "energy": energy.to_dict(), "rows": table_rows(report, energy)}
+    return json.dumps(content, indent=2)
+
+
+def to_table(report: CostReport, energy: EnergyReport) -> Table:
+    """Return the rows as a table for the terminal."""
+    low, high = energy.joules_range
+    span = "" if low == high else f" (sources: {low:.3g} to {high:.3g} J)"
+    table = Table(
+        title=f"{report.samples} samples, {report.timesteps} steps, per sample",
+        caption=f"energy: {energy.profile} [{energy.status}]{span}. {energy.uncertainty}",
+        caption_justify="left",
+    )
+    for column in COLUMNS:
+        words = column in ("layer", "kind", "inputs", "format")
+        table.add_column(column.replace("_", " "), justify="left" if words else "right", overflow="fold")
+    rows = table_rows(report, energy)
+    for row in rows:
+        table.add_row(*(_text(column, row[column]) for column in COLUMNS), end_section=row is rows[-2])
+    return table
+
+
+def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:
+    """Save bars per layer: synaptic operations per sample, stored bits, and energy per sample.
+
+    Args:
+        report: what was counted.
+        energy: the same report priced.
+        path: picture file; its suffix gives the format.
+    """
+    rows = table_rows(report, energy)[:-1]
+    names = [row["layer"] for row in rows]
+    operations = [(row["ac"] or 0) + (row["mac"] or 0) for row in rows]
+    panels = {
+        "synaptic operations": operations,
+        "memory (bits)": [row["memory_bits"] or 0 for row in rows],
+        f"energy (J), {energy.profile}": [row["energy_j"] for row in rows],
+    }
+    figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True)
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        axis.barh(range(len(rows)), values)
+        axis.set_title(title)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(rows)), names)
+    axes[0].invert_yaxis()
+    figure.suptitle("per sample")
+    figure.savefig(path)
+
+
+def _layer_row(layer: LayerCost, samples: int) -> Row:
+    return {
+        "layer": layer.name,
+        "kind": layer.kind if layer.called else f"{layer.kind} (never called)",
+        "shape": "x".join(map(str, layer.weight_shape)),
+        "density": layer.density if layer.weights else None,
+        "bits": layer.bits if layer.weights else None,
+        "inputs": layer.inputs,
+        "rate": layer.event_rate,
+        "ac": layer.ac / samples,
+        "mac": layer.mac / samples,
+        "dense": layer.dense / samples,
+        "format": layer.best_format,
+        "memory_bits": layer.stored_bits,
+    }
+
+
+def _neuron_row(neuron: NeuronCost, samples: int) -> Row:
+    variables = neuron.neurons * neuron.states
+    return {
+        "layer": neuron.name,
+        "kind": neuron.kind,
+        "shape": str(neuron.neurons),
+        "bits": neuron.state_bits // variables if variables else None,
+        "rate": neuron.firing_rate,
+        "operations": neuron.updates / samples,
+        "memory_bits": neuron.state_bits,
+    }
+
+
+def _other_row(other: OtherCost, samples: int) -> Row:
+    return {
+        "layer": other.name,
+        "kind": other.kind,
+        "operations": other.operations / samples,
+        "memory_bits": other.parameter_bits,
+    }
+
+
+def _totals_row(report: CostReport) -> Row:
+    weights = sum(layer.weights for layer in report.layers)
+    entries = sum(layer.input_entries for layer in report.layers)
+    return {
+        "layer": "total",
+        "shape": str(weights),
+        "density": sum(layer.nonzero for layer in report.layers) / weights if weights else None,
+        "rate": sum(layer.input_events for layer in report.layers) / entries if entries else None,
+        "ac": report.ac / report.samples,
+        "mac": report.mac / report.samples,
+        "dense": report.dense / report.samples,
+        "memory_bits": report.total_bits,
+    }
+
+
+def _text(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column in ("density", "rate", "energy_share"):
+        return f"{value:.2%}"
+    if column == "energy_j":
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

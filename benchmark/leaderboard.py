@@ -1,0 +1,272 @@
+"""Leaderboards from records: for the terminal, as Markdown, CSV and JSON, and with plots in a folder.
+
+Tables are those of :mod:`benchmark.standings`. People read rounded numbers in handy units; CSV and JSON have the raw
+ones, in the units of :data:`benchmark.standings.MEASURES`.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+
+from benchmark.plots import plot
+from benchmark.records import RecordStore, RunRecord, write_atomically
+from benchmark.standings import COSTS, MEASURES, Apart, Board, Row, Spread, Table, standings
+
+PLOTS = "leaderboard"  # folder of the pictures, beside leaderboard.md
+
+
+def build(store: RecordStore, *, suite: str | None = None, data: str | None = None, model: str | None = None) -> Board:
+    """The tables of a store, or of the records of one suite, data set or network (by their plain names)."""
+
+    def wanted(record: RunRecord) -> bool:
+        asked = record.question
+        pairs = ((suite, record.suite), (data, asked.data.name), (model, asked.model.name))
+        return all(wish is None or wish == found for wish, found in pairs)
+
+    board = standings(record for record in store if wanted(record))
+    unreadable = tuple(Apart("", "unreadable", problem) for problem in store.problems())
+    return replace(board, apart=board.apart + unreadable)
+
+
+def write(board: Board, out: Path) -> None:
+    """Write ``leaderboard.md``, ``leaderboard.csv`` and a picture per table, each file whole or not at all.
+
+    Raises:
+        StoreError: the folder is read-only or full.
+    """
+    for table in board.tables:
+        write_atomically(out / PLOTS / f"{table.slug}.png", plot(table))
+    write_atomically(out / "leaderboard.csv", as_csv(board))
+    write_atomically(out / "leaderboard.md", markdown(board))
+
+
+def terminal(board: Board) -> RenderableType:
+    """What ``snnbench leaderboard`` prints; a budget's rows stand together."""
+    if not board.tables and not board.apart:
+        return "no records yet: `snnbench run smoke` makes some"
+    parts: list[RenderableType] = []
+    for table in board.tables:
+        parts += [_Fitted(table), ""]
+    if board.apart:
+        parts.append(_rich_apart(board.apart))
+    if board.tables:
+        parts.append(f"[dim]{LEGEND}[/dim]")
+    return Group(*parts)
+
+
+def markdown(board: Board) -> str:
+    """The tables in GitHub's Markdown, each followed by its picture."""
+    lines = ["# Leaderboard", "", LEGEND, ""]
+    for table in board.tables:
+        lines += [f"## {_cell(table.title)}", "", _cell(_facts(table)), "", *_markdown_table(table), ""]
+        lines += [f"![Accuracy over synaptic operations and over memory]({PLOTS}/{table.slug}.png)", ""]
+    if board.apart:
+        lines += ["## Not in a table", ""]
+        lines += [f"- {_cell(f'`{item.run}` {item.label}: {item.reason}'.strip())}" for item in board.apart]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_csv(board: Board) -> str:
+    """One line a row, raw numbers; a spread over seeds is ``<name>`` and ``<name>_std``."""
+    out = io.StringIO()
+    rows = [_flat(table, row) for table in board.tables for row in table.rows]
+    writer = csv.DictWriter(
+        out, [*_IDENTITY, *(f"{name}{end}" for name in MEASURES for end in ("", "_std")), *_FRONTS], lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_json(board: Board) -> dict[str, Any]:
+    """Plain dicts, lists, strings and numbers."""
+    return {
+        "measures": MEASURES,
+        "tables": [
+            {**asdict(table.setup), "division": table.division, "rows": [_row_dict(row) for row in table.rows]}
+            for table in board.tables
+        ],
+        "apart": [asdict(item) for item in board.apart],
+    }
+
+
+# numbers for people --------------------------------------------------------------------------------------------------
+
+
+def count(value: float) -> str:
+    """1234567 -> ``1.23 M``."""
+    for limit, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= limit * 0.9995:  # what rounds up to the next unit is shown in it
+            return f"{value / limit:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def size(bits: float) -> str:
+    """373555 bits -> ``45.6 KiB``."""
+    value = bits / 8
+    for limit, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= limit * 0.9995:
+            return f"{value / limit:.3g} {unit}" if value < 999.5 * limit else f"{value / limit:.0f} {unit}"
+    return f"{value:.0f} B"
+
+
+def percent(value: float) -> str:
+    """0.934 -> ``93.40``."""
+    return f"{100 * value:.2f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares, in percentage points, with its sign: -0.012 -> ``−1.20``."""
+    return f"{100 * value:+.2f}".replace("-", "−").replace("−0.00", "+0.00")
+
+
+def seconds(value: float) -> str:
+    """0.1234 -> ``0.12 s``, 754 -> ``12.6 min``."""
+    if value < 120:
+        return f"{value:.2g} s" if value < 9.95 else f"{value:.0f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def _spread(spread: Spread | None, form: Callable[[float], str]) -> str:
+    if spread is None:
+        return "–"
+    return form(spread.mean) if spread.std is None else f"{form(spread.mean)} ± {percent(spread.std)}"
+
+
+# columns -------------------------------------------------------------------------------------------------------------
+
+LEGEND = (
+    "Mean ± sample standard deviation over seeds. Accuracy in % of the test samples; Δ in points to the same dense "
+    "checkpoint; density as achieved; operations per sample; memory as stored, index included. "
+    "Pareto: no other row is at least as accurate at lower cost (ops: operations, mem: memory). (c): control."
+)
+
+_FRONT_NAMES = {"synops": "ops", "stored_bits": "mem"}
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "budget": lambda row: "" if row.dense else f"{row.budget:g}",
+    "method": lambda row: f"{row.label} (c)" if row.control else row.label,
+    "accuracy": lambda row: _spread(row.measured["accuracy"], percent),
+    "Δ dense": lambda row: "" if row.dense else _spread(row.measured.get("difference"), points),
+    "density": lambda row: f"{row.measured['density'].mean:.3g}",
+    "AC": lambda row: count(row.measured["synops_ac"].mean),
+    "MAC": lambda row: count(row.measured["synops_mac"].mean),
+    "memory": lambda row: size(row.measured["stored_bits"].mean),
+    "time": lambda row: "" if row.dense else seconds(row.measured["compression_seconds"].mean),
+    "calib.": lambda row: "" if row.dense else str(row.calibration_samples),
+    "seeds": lambda row: str(len(row.runs)),
+    "Pareto": lambda row: " ".join(name for cost, name in _FRONT_NAMES.items() if cost in row.fronts),
+}
+_TEXT = {"method", "Pareto"}
+_DISPENSABLE = ("calib.", "time", "seeds", "density")
+
+_IDENTITY = (
+    "division", "data", "split", "timesteps", "model", "fingerprint", "training",
+    "method", "budget", "calibration_samples", "control", "seeds", "records",
+)  # fmt: skip
+_FRONTS = tuple(f"pareto_{cost}" for cost in COSTS)
+
+
+def _facts(table: Table) -> str:
+    setup = table.setup
+    return f"Table {table.key}: data {setup.fingerprint[:8]}, dense training {setup.training[:8]}."
+
+
+class _Fitted:
+    """A table that leaves out what can be looked up elsewhere, before a narrow terminal cuts what cannot."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(width=1000)
+        for left_out in range(len(_DISPENSABLE) + 1):
+            shown = _rich_table(self.table, without=_DISPENSABLE[:left_out])
+            if Measurement.get(console, unlimited, shown).maximum <= options.max_width:
+                break
+        yield shown
+
+
+def _rich_table(table: Table, without: Sequence[str] = ()) -> RichTable:
+    columns = {name: cell for name, cell in _COLUMNS.items() if name not in without}
+    shown = RichTable(
+        title=escape(table.title),
+        caption=_facts(table),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0) if len(without) < len(_DISPENSABLE) else 0,
+        show_edge=False,
+    )
+    for name in columns:
+        shown.add_column(name, justify="left" if name in _TEXT else "right", no_wrap=name != "method")
+    for row, following in zip(table.rows, (*table.rows[1:], None), strict=True):
+        last_of_budget = following is None or following.budget != row.budget or row.dense
+        cells = [escape(cell(row)) for cell in columns.values()]
+        shown.add_row(*cells, style="dim" if row.control else None, end_section=last_of_budget)
+    return shown
+
+
+def _rich_apart(apart: tuple[Apart, ...]) -> RichTable:
+    shown = RichTable(title="not in a table", title_justify="left")
+    for name in ("run", "question", "reason"):
+        shown.add_column(name, overflow="fold")
+    for item in apart:
+        shown.add_row(escape(item.run), escape(item.label), escape(item.reason))
+    return shown
+
+
+def _markdown_table(table: Table) -> list[str]:
+    def line(cells: list[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    rules = [":---" if name in _TEXT else "---:" for name in _COLUMNS]
+    rows = [line([_cell(cell(row)) for cell in _COLUMNS.values()]) for row in table.rows]
+    return [line(list(_COLUMNS)), line(rules), *rows]
+
+
+def _cell(text: str) -> str:
+    """Text that cannot end a cell, open a tag, or begin another line."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _flat(table: Table, row: Row) -> dict[str, Any]:
+    spreads = {
+        f"{name}{end}": value
+        for name, spread in row.measured.items()
+        for end, value in (("", spread.mean), ("_std", spread.std))
+    }
+    return {
+        **asdict(table.setup),
+        "division": table.division,
+        "method": row.label,
+        "budget": row.budget,
+        "calibration_samples": row.calibration_samples,
+        "control": row.control,
+        "seeds": " ".join(map(str, row.runs)),
+        "records": " ".join(row.runs.values()),
+        **spreads,
+        **{f"pareto_{cost}": cost in row.fronts for cost in COSTS},
+    }
+
+
+def _row_dict(row: Row) -> dict[str, Any]:
+    return {
+        "method": row.label,
+        "budget": row.budget,
+        "calibration_samples": row.calibration_samples,
+        "control": row.control,
+        "runs": {str(seed): run for seed, run in row.runs.items()},
+        "measured": {name: asdict(spread) for name, spread in row.measured.items()},
+        "pareto": [cost for cost in COSTS if cost in row.fronts],
+    }

@@ -1,4 +1,4 @@
-"""The command ``snnbench``. Heavy packages are imported by the commands that need them, never by ``--help`` or ``list``."""
+"""The command ``snnbench``. Commands import the heavy packages they need; ``--help`` and ``list`` need none."""
 
 import json
 import logging

@@ -111,8 +111,8 @@ class Network:
 class Compressor(Callback):
     """A method that makes a trained network smaller: ``Trainer(callbacks=[Method(...)]).fit(module, datamodule)``.
 
-    With ``max_epochs=0`` the method is post-training: it looks at calibration data and takes no gradient step. With more
-    epochs the compressed network is fine-tuned, the masks being enforced after every optimizer step. Either way the
+    With ``max_epochs=0`` the method is post-training: it looks at calibration data and takes no gradient step. With
+    more epochs the compressed network is fine-tuned, the masks being enforced after every optimizer step. Either way the
     module ends with plain layers and exact zeros. The calibration data are those of the datamodule's
     ``calibration_dataloader()``, or of ``calibration``.
 
@@ -133,9 +133,7 @@ class Compressor(Callback):
         CalibrationError: at the start of the fit: no calibration data.
     """
 
-    version: ClassVar[int] = (
-        1  # raise it when the method's results change: records of another version are another question
-    )
+    version: ClassVar[int] = 1  # raise it when the results change: another version is another question
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
     needs_density: ClassVar[bool] = True
 
@@ -224,9 +222,7 @@ class Compressor(Callback):
         layers = select(find_layers(module, lambda: module(first[:1])), self.include, self.exclude)
         for layer in layers:
             if not torch.isfinite(layer.rows).all():
-                raise LayerError(
-                    f"layer {layer.name!r} has NaN or infinite weights: the network did not train, or its file is bad"
-                )
+                raise LayerError(f"layer {layer.name!r} has NaN or infinite weights: train it again or check its file")
         return Network(module, layers, batches, self.track)
 
     def _loader(self, trainer: Trainer) -> Iterable[Any]:
@@ -235,7 +231,7 @@ class Compressor(Callback):
         datamodule = getattr(trainer, "datamodule", None)
         if not hasattr(datamodule, "calibration_dataloader"):
             raise CalibrationError(
-                f"{type(self).__name__} needs calibration data: fit with a datamodule that has a calibration_dataloader(), "
+                f"{type(self).__name__} needs calibration data: fit with a datamodule that has calibration_dataloader(), "
                 "or pass calibration=DataLoader(...) of training samples"
             )
         return datamodule.calibration_dataloader()

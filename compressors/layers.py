@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import functional, layer
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, layer.Dropout, layer.Dropout2d)
 
 
 class LayerError(ValueError):
@@ -126,13 +126,13 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _followers(
-    layer: nn.Module, calls: list[tuple[nn.Module, Tensor, Tensor]]
+    start: nn.Module, calls: list[tuple[nn.Module, Tensor, Tensor]]
 ) -> tuple[nn.Module | None, nn.Module | None]:
-    """The BatchNorm and the neuron that the output of ``layer`` reaches."""
+    """The BatchNorm and the neuron that the output of ``start`` reaches."""
     norm = None
-    start = next(i for i, (module, _, _) in enumerate(calls) if module is layer)
-    trail = _storage(calls[start][2])
-    for module, taken, output in calls[start + 1 :]:
+    first = next(i for i, (module, _, _) in enumerate(calls) if module is start)
+    trail = _storage(calls[first][2])
+    for module, taken, output in calls[first + 1 :]:
         if _storage(taken) != trail:
             continue
         if is_neuron(module):
@@ -152,14 +152,14 @@ def select(layers: list[Layer], include: Sequence[str], exclude: Sequence[str]) 
         LayerError: a pattern matches no layer, or no layer is left.
     """
 
-    def matches(layer: Layer, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(layer.name, pattern) for pattern in patterns)
+    def matches(entry: Layer, patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(entry.name, pattern) for pattern in patterns)
 
-    known = ", ".join(layer.name for layer in layers)
+    known = ", ".join(entry.name for entry in layers)
     for pattern in (*include, *exclude):
-        if not any(matches(layer, [pattern]) for layer in layers):
+        if not any(matches(entry, [pattern]) for entry in layers):
             raise LayerError(f"the pattern {pattern!r} matches no layer; the network's layers: {known}")
-    chosen = [layer for layer in layers if matches(layer, include) and not matches(layer, exclude)]
+    chosen = [entry for entry in layers if matches(entry, include) and not matches(entry, exclude)]
     if not chosen:
         raise LayerError(f"no layer is left to compress: `exclude` takes out all of: {known}")
     return chosen

@@ -7,7 +7,7 @@ from compressors.pruning import Pruner, largest
 
 
 class Magnitude(Pruner):
-    """Keeps each layer's largest weights; ``allocation`` says how many (``global`` and ``lamp`` are its usual forms)."""
+    """Keeps each layer's largest weights; ``allocation`` says how many (often ``global`` or ``lamp``)."""
 
     control = True
 

@@ -22,10 +22,10 @@ class OBC(Pruner):
     """Removes the weights whose loss costs the layer's input currents least, and lets the others make up for them.
 
     Frantar, Singh and Alistarh, "Optimal Brain Compression" (NeurIPS 2022, arXiv 2208.11580): ExactOBS in each row,
-    OBC's global step across the rows of a layer, calibration on the dense network. Added here, for this class and
-    :class:`~compressors.sbc.SBC` alike so that they differ in the Hessian alone: a row's losses are weighed by the factor
-    with which BatchNorm passes its output on, squared (the authors of SBC do so; OBC's have no such factor), and the
-    damping is relative to the mean of the Hessian's diagonal.
+    OBC's global step across the rows of a layer, calibration on the dense network. Added here, for
+    this class and :class:`~compressors.sbc.SBC` alike so that they differ in the Hessian alone: a row's losses are
+    weighed by the factor with which BatchNorm passes its output on, squared (the authors of SBC do so; OBC's have no
+    such factor), and the damping is relative to the mean of the Hessian's diagonal.
 
     Args:
         density: share of weights to keep.

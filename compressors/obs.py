@@ -38,7 +38,8 @@ class Elimination:
 def damped(hessian: Tensor, damping: float) -> Tensor:
     """``H + damping * mean(diag H) * I`` for each group: ``[groups, d, d]``.
 
-    Inputs that were never active get curvature from the damping alone: their weights cost next to nothing and go first.
+    Inputs that were never active get curvature from the damping alone, so their weights cost what it charges and no
+    more, and no other weight makes up for them.
 
     Raises:
         HessianError: a group has entries that are not finite, or no active input at all.
@@ -163,7 +164,7 @@ def steps_per_row(losses: Tensor, remove: int) -> Tensor:
 
 
 def mask_after(order: Tensor, steps: Tensor) -> Tensor:
-    """The weights left when row ``r`` has taken ``steps[r]`` steps of its elimination: bool ``[rows, d]``, True is kept."""
+    """The weights left when row ``r`` has taken ``steps[r]`` steps: bool ``[rows, d]``, True is kept."""
     columns = torch.arange(order.shape[1], device=order.device)
     return torch.empty_like(order, dtype=torch.bool).scatter_(1, order, columns >= steps[:, None])
 

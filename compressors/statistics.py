@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from compressors.layers import Layer, LayerError, evaluating, hooks
 
 
+OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
+
+
 class CalibrationError(ValueError):
     """Calibration data that cannot be used."""
 
@@ -44,7 +47,7 @@ def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
     current[0] = impulse
     functional.reset_net(neuron)
     try:
-        neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = float("inf"), True, "m"  # type: ignore[assignment]
+        neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = OUT_OF_REACH, True, "m"  # type: ignore[assignment]
         with torch.no_grad():
             neuron(current)
         return neuron.v_seq.flatten().double()  # type: ignore[union-attr,operator]
@@ -55,7 +58,7 @@ def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
 
 
 def over_time(x: Tensor, response: Tensor) -> Tensor:
-    """Filter ``x [T, ...]`` over time with a causal impulse response ``[T]``: ``M x`` with M lower-triangular Toeplitz."""
+    """Filter ``x [T, ...]`` over time with a causal impulse response ``[T]``: ``M x``, M lower-triangular Toeplitz."""
     steps = torch.arange(len(response), device=response.device)
     lag = steps[:, None] - steps
     toeplitz = response[lag.clamp(min=0)] * (lag >= 0)
@@ -110,11 +113,11 @@ def hessians(
     dtype: torch.dtype = torch.float64,
     max_memory: int = 8 * 2**30,
 ) -> dict[str, Tensor]:
-    """``H = 2 E[sum over time and positions of z z^T]`` for each layer, the mean over samples: ``[groups, d, d]``.
+    """``H = 2 E[sum over time and positions of z z^T]`` of each layer, a mean over samples: ``[groups, d, d]``.
 
-    ``z`` is a layer's unfolded input, filtered over time by ``responses[layer.name]`` ``[T]`` (SBC: the membrane), or as it
-    is where that is None (OBC: the input current). All layers see the inputs of the network as it stands. As many
-    layers share a pass over the data as ``max_memory`` (bytes for all Hessians at once) allows. Under
+    ``z`` is a layer's unfolded input, filtered over time by ``responses[layer.name]`` ``[T]`` (SBC: the membrane), or
+    as it is where that is None (OBC: the input current). All layers see the inputs of the network as it stands. As
+    many layers share a pass over the data as ``max_memory`` (bytes for all Hessians at once) allows. Under
     ``torch.distributed`` each rank takes its share of the batches, and the sums are reduced.
 
     Raises:
@@ -142,7 +145,7 @@ def _run(network: nn.Module, x: Tensor) -> int:
 
 
 def _passes(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
-    """Layers in execution order, cut into passes whose Hessians fit into ``max_memory`` bytes (a pass has one at least)."""
+    """Layers in execution order, cut into passes whose Hessians fit into ``max_memory`` bytes; one layer at least."""
     passes: list[list[Layer]] = []
     used = 0
     for layer in layers:

@@ -10,9 +10,10 @@ from benchmark.models.neurons import lif
 def conv(
     input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 128, tau: float = 2.0
 ) -> nn.Module:
-    """Two strided 3x3 convolutions with BatchNorm, an average pool, two linear layers; LIF after every weight layer.
+    """Two strided 3x3 convolutions with BatchNorm, a max pool, two linear layers; LIF after every layer.
 
-    Input ``[T, B, C, H, W]``, output spikes ``[T, B, classes]``. The convolutions have ``width`` and ``2 * width`` channels.
+    Input ``[T, B, C, H, W]``, output spikes ``[T, B, classes]``. The convolutions have ``width`` and twice as many
+    channels.
     """
     features = nn.Sequential(
         layer.Conv2d(input_shape[0], width, 3, stride=2, padding=1, bias=False, step_mode="m"),

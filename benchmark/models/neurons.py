@@ -7,6 +7,7 @@ from torch import nn
 def lif(tau: float) -> nn.Module:
     """A multi-step LIF neuron with membrane time constant ``tau`` (steps), threshold 1 and hard reset to 0.
 
-    The input is decayed, ``v += (x - v) / tau``; training uses the arctangent surrogate gradient and detaches the reset.
+    The input is decayed, ``v += (x - v) / tau``; training uses the arctangent surrogate gradient and
+    detaches the reset.
     """
     return neuron.LIFNode(tau=tau, surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m")

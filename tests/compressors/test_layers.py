@@ -1,0 +1,92 @@
+"""Layers and what follows them are found by the computation, not by names."""
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from compressors.layers import LayerError, find_layers, select
+
+
+class Branched(nn.Module):
+    """Layers declared out of order, a residual sum, a pooled convolution and a layer nobody calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = layer.Linear(4 * 2 * 2, 3, bias=False)
+        self.unused = layer.Linear(5, 5)
+        self.second = layer.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.first = layer.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.norm = layer.BatchNorm2d(4)
+        self.spike = neuron.IFNode()
+        self.drop = layer.Dropout(0.5)
+        self.pool = layer.AvgPool2d(2)
+        self.sum_spike = neuron.LIFNode()
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x):
+        x = self.spike(self.drop(self.norm(self.first(x))))
+        x = self.sum_spike(self.second(x) + x)
+        return self.head(self.pool(x).flatten(2))
+
+
+@pytest.fixture
+def found():
+    net = Branched()
+    return net, find_layers(net, lambda: net(torch.rand(3, 1, 2, 4, 4)))
+
+
+def test_order_is_that_of_execution(found):
+    assert [entry.name for entry in found[1]] == ["first", "second", "head"]
+
+
+def test_batchnorm_and_neuron_are_followed_through_dropout(found):
+    net, layers = found
+    assert layers[0].norm is net.norm
+    assert layers[0].neuron is net.spike
+
+
+def test_a_sum_or_the_end_leaves_a_layer_without_neuron(found):
+    assert [entry.neuron for entry in found[1][1:]] == [None, None]
+
+
+def test_time_steps_are_those_of_the_input(found):
+    assert {entry.timesteps for entry in found[1]} == {3}
+
+
+def test_batchnorm_gain(found):
+    net, layers = found
+    net.norm.running_var.copy_(torch.tensor([1.0, 4.0, 9.0, 16.0]))
+    with torch.no_grad():
+        net.norm.weight.copy_(torch.tensor([1.0, 1.0, 3.0, -4.0]))
+    torch.testing.assert_close(layers[0].row_gain(), torch.tensor([1.0, 0.5, 1.0, -1.0]), rtol=1e-4, atol=0)
+    assert torch.equal(layers[1].row_gain(), torch.ones(4))
+
+
+def test_patterns_choose_layers(found):
+    layers = found[1]
+    assert [entry.name for entry in select(layers, ["*"], ["head"])] == ["first", "second"]
+    assert [entry.name for entry in select(layers, ["f*", "h*"], [])] == ["first", "head"]
+    with pytest.raises(LayerError, match=r"'conv\*' matches no layer.*first, second, head"):
+        select(layers, ["conv*"], [])
+    with pytest.raises(LayerError, match="no layer is left"):
+        select(layers, ["*"], ["*"])
+
+
+def test_a_network_without_layers_is_refused():
+    net = nn.Sequential(neuron.IFNode(step_mode="m"))
+    with pytest.raises(LayerError, match="no linear or convolutional layer"):
+        find_layers(net, lambda: net(torch.rand(2, 1, 3)))
+
+
+def test_single_step_networks_are_refused_with_the_remedy():
+    net = nn.Sequential(layer.Linear(3, 2, step_mode="s"), neuron.IFNode(step_mode="s"))
+    with pytest.raises(LayerError, match="'0'.*step mode 'm'"):
+        find_layers(net, lambda: net(torch.rand(1, 3)))
+
+
+def test_hooks_go_even_when_the_forward_pass_fails(found):
+    net = found[0]
+    with pytest.raises(RuntimeError):
+        find_layers(net, lambda: net(torch.rand(3, 1, 7, 4, 4)))
+    assert not any(module._forward_hooks for module in net.modules())

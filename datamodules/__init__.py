@@ -1,37 +1,24 @@
-"""Data sets as LightningDataModules, found by name without importing anything heavy."""
+"""Data sets as LightningDataModules; a class is imported when it is first asked for, not with the package."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from datamodules.base import BenchmarkDataModule
-
-DATA_SETS = {
-    "digits_dvs": "datamodules.digits_dvs:DigitsDVS",
-    "nmnist": "datamodules.nmnist:NMNIST",
-}
-"""Name of each data set -> ``module:class``; the module is imported by `load_class` only."""
-
-_EXPORTS = {path.partition(":")[2]: path for path in DATA_SETS.values()} | {
-    "BenchmarkDataModule": "datamodules.base:BenchmarkDataModule",
-    "DataMissing": "datamodules.errors:DataMissing",
-    "DataCorrupt": "datamodules.errors:DataCorrupt",
+_CLASSES = {
+    "BenchmarkDataModule": "base",
+    "CIFAR100": "cifar100",
+    "CIFAR10DVS": "cifar10_dvs",
+    "DVSGesture": "dvs_gesture",
+    "DataCorrupt": "errors",
+    "DataMissing": "errors",
+    "DigitsDVS": "digits_dvs",
+    "ImageNet": "imagenet",
+    "NMNIST": "nmnist",
 }
 
-__all__ = ["DATA_SETS", "load_class", *_EXPORTS]
-
-
-def load_class(name: str) -> "type[BenchmarkDataModule]":
-    """Import and return the data module class of the set `name`; KeyError for a name that is not listed."""
-    return _resolve(DATA_SETS[name])
-
-
-def _resolve(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(import_module(module), attribute)
+__all__ = sorted(_CLASSES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return _resolve(_EXPORTS[name])
+    if name in _CLASSES:
+        return getattr(import_module(f"datamodules.{_CLASSES[name]}"), name)
     raise AttributeError(f"module 'datamodules' has no attribute {name!r}")

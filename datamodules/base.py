@@ -1,6 +1,8 @@
 """What every data set of the benchmark offers: fixed parts, calibration samples, a fingerprint, loaders."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import Batches
+from datamodules.download import Download
 from datamodules.errors import DataCorrupt, DataMissing
 from datamodules.fingerprint import combine, fingerprint_files
 from datamodules.splits import Indices, Parts, stratified_draw
@@ -17,25 +20,30 @@ from datamodules.storage import data_folder
 
 __all__ = ["BenchmarkDataModule", "DataCorrupt", "DataMissing", "SampleTable"]
 
-VALIDATION_SHARE = 0.1
-"""Share of the training part that is set aside for early stopping, unless a set says otherwise."""
 
-
+@dataclass(frozen=True)
 class SampleTable:
     """All samples of a set in one fixed order, and the part of the split that each belongs to.
 
     Args:
         keys: name of each sample, unique and independent of where the data lie.
-        labels: class of each sample, shape [n], int64.
+        labels: class of each sample, shape [n].
         parts: the fixed parts.
-        files: files that the samples come from, relative to the set's folder.
+        sources: file that each sample comes from, relative to the set's folder; samples of one file stand
+            together.
+        lists: files that say which samples there are or what they show.
     """
 
-    def __init__(self, keys: list[str], labels: Indices, parts: Parts, files: list[str]) -> None:
-        self.keys = keys
-        self.labels = labels
-        self.parts = parts
-        self.files = files
+    keys: list[str]
+    labels: Indices
+    parts: Parts
+    sources: list[str]
+    lists: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[str]:
+        """Every file that the samples depend on."""
+        return sorted({*self.sources, *self.lists})
 
 
 class BenchmarkDataModule(LightningDataModule):
@@ -61,6 +69,12 @@ class BenchmarkDataModule(LightningDataModule):
     name: str
     num_classes: ClassVar[int]
     splits: ClassVar[tuple[str, ...]] = ("official",)
+    published_counts: ClassVar[dict[str, int]]
+    """Samples that the whole set has, by the name of the folder or part that holds them; see `holder`."""
+    downloads: ClassVar[tuple[Download, ...]] = ()
+    """Archives that may be fetched by a program."""
+    instructions: ClassVar[str]
+    """Which files to get from where, for a person."""
 
     def __init__(
         self,
@@ -105,7 +119,15 @@ class BenchmarkDataModule(LightningDataModule):
 
     @abstractmethod
     def dataset(self, samples: Indices, *, augment: bool) -> Dataset:
-        """The samples as a map from an index array into them to a whole batch ``(x, y)``."""
+        """The samples as a map from a `Batch` of positions among them to ``(x, y)``."""
+
+    @abstractmethod
+    def check(self, sample: int) -> None:
+        """Read one sample from its file; DataCorrupt names the file if it cannot be used."""
+
+    def class_names(self) -> list[str]:
+        """Name of each class."""
+        return [str(label) for label in range(self.num_classes)]
 
     def settings(self) -> dict[str, Any]:
         """What, besides the files, decides the input that a network sees; JSON-able, for `describe`."""
@@ -117,7 +139,7 @@ class BenchmarkDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """List the samples and fix the parts; the stage makes no difference."""
-        self.samples.parts  # noqa: B018  # found here, so that a missing set is reported before any work
+        self.samples  # noqa: B018  # listed here, so that a missing set is reported before any work
 
     @property
     def samples(self) -> SampleTable:
@@ -142,17 +164,20 @@ class BenchmarkDataModule(LightningDataModule):
         return self._loader(self.dataset(self.samples.parts.validation, augment=False))
 
     def calibration_dataloader(self) -> DataLoader:
-        """Calibration batches, never augmented."""
-        return self._loader(self.dataset(self.calibration_indices(), augment=False))
+        """Calibration batches, never augmented, float32 at once: a method may read them without a Trainer."""
+        return self._loader(self.dataset(self.calibration_indices(), augment=False), collate=self._as_input)
 
     def test_dataloader(self) -> DataLoader:
         """Test batches."""
         return self._loader(self.dataset(self.samples.parts.test, augment=False))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn counts that travelled as bytes into float32, on the device."""
-        x, *rest = batch
-        return [x.float(), *rest] if isinstance(x, Tensor) and not x.is_floating_point() else batch
+        """Turn the bytes that travelled to the device into the float32 that a network sees."""
+        return self._as_input(batch)
+
+    def to_float(self, x: Tensor) -> Tensor:
+        """Stored values as the float32 that a network sees."""
+        return x.float()
 
     def fingerprint(self) -> str:
         """Hash (hex) of the files' relative paths, sizes and contents, and of who is in which part."""
@@ -178,11 +203,18 @@ class BenchmarkDataModule(LightningDataModule):
             **self.settings(),
         }
 
-    def _loader(self, dataset: Dataset, *, shuffle: bool = False) -> DataLoader:
+    def _as_input(self, batch: Any) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        return (x if x.is_floating_point() else self.to_float(x)), y
+
+    def _loader(
+        self, dataset: Dataset, *, shuffle: bool = False, collate: Callable[[Any], Any] | None = None
+    ) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=None,  # the sampler gives whole batches
             sampler=Batches(dataset, self.batch_size, shuffle=shuffle, seed=self.seed),
+            collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import torch.distributed as dist
@@ -10,19 +11,30 @@ from torch.utils.data import Dataset, DistributedSampler
 from datamodules.splits import Indices
 
 
-class Batches(DistributedSampler[Indices]):
-    """A sampler of whole batches, for a DataLoader with ``batch_size=None`` and a dataset indexed by arrays.
+class Batch(NamedTuple):
+    """What a dataset is asked for: positions of samples, shape [B], and a seed for their augmentation."""
+
+    positions: Indices
+    seed: int
+
+
+class Batches(DistributedSampler[Batch]):
+    """A sampler of whole batches, for a DataLoader with ``batch_size=None``.
 
     Lightning leaves a DistributedSampler in place and tells it the epoch. Torch's own repeats samples until all
     processes have equally many, which would count some test samples twice. Here the samples are shared out
     once, and each process cuts its share into the same number of nearly equal batches, so that no process
-    waits for a gradient that never comes and no batch is a leftover of one or two samples.
+    waits for a gradient that never comes and no batch is a leftover of one or two samples. (With one sample a
+    batch, shares that differ by one cannot be cut equally; then the numbers of batches differ by one.)
+
+    The order and each batch's seed come from `seed`, the epoch and the process alone, whatever the number of
+    workers.
 
     Args:
         dataset: what is sampled; only its length matters.
         batch_size: most samples in a batch of one process.
-        shuffle: draw a new order each epoch, from `seed` and the epoch alone.
-        seed: of the order.
+        shuffle: draw a new order each epoch.
+        seed: of the order and of the batches' seeds.
 
     Raises:
         ValueError: the dataset is empty, or has fewer samples than there are processes.
@@ -38,9 +50,10 @@ class Batches(DistributedSampler[Indices]):
         if self.samples < processes:
             raise ValueError(f"{self.samples} samples cannot be shared out to {processes} process(es)")
 
-    def __iter__(self) -> Iterator[Indices]:
+    def __iter__(self) -> Iterator[Batch]:
         share = self._order()[self.rank :: self.num_replicas]
-        return iter(np.array_split(share, len(self)))
+        seeds = np.random.SeedSequence([self.seed, self.epoch, self.rank]).generate_state(len(self), np.uint32)
+        return map(Batch, np.array_split(share, len(self)), seeds.tolist())
 
     def __len__(self) -> int:
         smallest_share, larger_shares = divmod(self.samples, self.num_replicas)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.augment import EventAugmentation, EventBatch
+from datamodules.batches import Batch
 from datamodules.splits import Indices
 from datamodules.storage import build_once
 
@@ -74,42 +77,63 @@ class EventCache:
     def _description(self) -> dict:
         return json.loads((self.folder / "description.json").read_text())
 
-    def dense(self, samples: Indices) -> Tensor:
-        """Frames of the given samples, shape [len(samples), T, 2, H, W], of type `dtype`."""
+    def sparse(self, samples: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Filled cells of a batch, as flat indices into [len(samples), T, 2, H, W], and their counts, both [k]."""
         begins, ends = self.offsets[samples], self.offsets[samples + 1]
         runs = list(zip(begins, ends, strict=True))  # a slice each: contiguous reads, one copy
         cells = np.concatenate([self.cells[begin:end] for begin, end in runs]).astype(np.int64)
-        counts = np.concatenate([self.counts[begin:end] for begin, end in runs]).astype(np.int32)
-        sample_size = int(np.prod(self.shape))
-        cells += np.repeat(np.arange(len(samples)) * sample_size, ends - begins)
-        frames = torch.zeros(len(samples) * sample_size, dtype=self.dtype)
+        counts = np.concatenate([self.counts[begin:end] for begin, end in runs]).astype(np.int64)
+        cells += np.repeat(np.arange(len(samples)) * prod(self.shape), ends - begins)
+        return cells, counts
+
+    def dense(self, cells: NDArray[np.int64], counts: NDArray[np.int64], batch_size: int) -> Tensor:
+        """Frames of a batch from its filled cells, shape [batch_size, T, 2, H, W], of type `dtype`."""
+        frames = torch.zeros(batch_size * prod(self.shape), dtype=self.dtype)
         frames[torch.from_numpy(cells)] = torch.from_numpy(counts).to(self.dtype)
-        return frames.view(len(samples), *self.shape)
+        return frames.view(batch_size, *self.shape)
 
 
 class EventFrames(Dataset):
-    """Some samples of a cache with their labels; an array of positions gives one batch.
+    """Some samples of a cache with their labels; a `Batch` gives frames [B, T, 2, H, W] and labels [B].
 
     Args:
         cache: the binned recordings.
         samples: which of them, shape [n].
         labels: their classes, shape [n].
         binarize: 1 where there is any event, instead of how many.
+        augmentation: of each batch, or None.
     """
 
-    def __init__(self, cache: EventCache, samples: Indices, labels: Indices, *, binarize: bool) -> None:
+    def __init__(
+        self,
+        cache: EventCache,
+        samples: Indices,
+        labels: Indices,
+        binarize: bool = False,
+        augmentation: EventAugmentation | None = None,
+    ) -> None:
         self.cache = cache
         self.samples = samples
         self.labels = labels
         self.binarize = binarize
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, positions: Indices) -> tuple[Tensor, Tensor]:
-        frames = self.cache.dense(self.samples[positions])
-        frames = frames.clamp_(max=1) if self.binarize else frames
-        return frames, torch.from_numpy(self.labels[positions])
+    def __getitem__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        size = len(batch.positions)
+        cells, counts = self.cache.sparse(self.samples[batch.positions])
+        labels = torch.from_numpy(self.labels[batch.positions])
+        if self.augmentation is not None:
+            events = EventBatch.from_flat(cells, counts, (size, *self.cache.shape))
+            events = self.augmentation.sparse(events, batch.seed)
+            cells, counts = events.flat(), events.count
+        counts = counts.clip(max=1) if self.binarize else counts
+        frames = self.cache.dense(cells, counts, size)
+        if self.augmentation is not None:
+            return self.augmentation.dense(frames, labels, batch.seed)
+        return frames, labels
 
 
 def _write(folder: Path, shape: tuple[int, ...], samples: Iterable[SparseSample]) -> None:

@@ -14,8 +14,8 @@ from datamodules.base import SampleTable
 from datamodules.dvs_camera import SENSOR, record
 from datamodules.errors import DataMissing
 from datamodules.events import Events
-from datamodules.nmnist import NMNIST, hold_out_validation
-from datamodules.splits import Indices, Parts, stratified_draw
+from datamodules.nmnist import NMNIST
+from datamodules.splits import Indices, Parts, hold_out_validation, stratified_draw
 from datamodules.storage import build_once, cache_folder
 
 SIMULATION_SEED = 0
@@ -35,6 +35,9 @@ class DigitsDVS(NMNIST):
     name = "digits_dvs"
     splits: ClassVar[tuple[str, ...]] = ("fixed",)
     sensor_size = (SENSOR, SENSOR)
+    published_counts: ClassVar[dict[str, int]] = {"Train": 1797 - TEST_SAMPLES, "Test": TEST_SAMPLES}
+    downloads = ()
+    instructions = "remove the folder, and the recordings are simulated again"
 
     def __init__(self, root: str | Path | None = None, **options: Any) -> None:
         super().__init__(root, **options)
@@ -52,7 +55,7 @@ class DigitsDVS(NMNIST):
         if (len(test), len(files)) != (TEST_SAMPLES, 1797):
             raise DataMissing(
                 f"{self.name}: {self.root} holds {len(files)} recordings, {len(test)} of them for test, instead"
-                f" of 1797 and {TEST_SAMPLES}; remove the folder, and they are simulated again"
+                f" of 1797 and {TEST_SAMPLES}; {self.instructions}"
             )
         drawn = stratified_draw(
             [files[index] for index in train], labels[train], CALIBRATION_SAMPLES, "digits_dvs calibration"

@@ -1,18 +1,20 @@
 """What the event-camera sets share: recordings in files, binned once, read from the cache."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from torch.utils.data import DataLoader
-
+from datamodules.augment import EventAugmentation
 from datamodules.base import BenchmarkDataModule
 from datamodules.binning import Binning
 from datamodules.cache import FORMAT_VERSION, EventCache, EventFrames, SparseSample
+from datamodules.errors import DataCorrupt
 from datamodules.events import Events
 from datamodules.fingerprint import combine, fingerprint_files
+from datamodules.parallel import map_in_order
 from datamodules.splits import Indices
 from datamodules.storage import cache_folder
 
@@ -31,6 +33,7 @@ class EventDataModule(BenchmarkDataModule):
         frame_size: height and width of a frame, both this long; events of merged pixels are added. By default
             the sensor's own size.
         binarize: 1 where there is any event, instead of how many.
+        augment: names of augmentations for training batches, applied in this order; see `augment.py`.
         options: of `BenchmarkDataModule`.
     """
 
@@ -46,17 +49,23 @@ class EventDataModule(BenchmarkDataModule):
         window_us: int | None = None,
         frame_size: int | None = None,
         binarize: bool = False,
+        augment: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(root, timesteps=timesteps, **options)
         size = self.sensor_size if frame_size is None else (frame_size, frame_size)
         self.binning = Binning(timesteps, self.sensor_size, size, binning, window_us)
         self.binarize = binarize
+        self.augmentation = EventAugmentation(tuple(augment), self.num_classes)
         self._cache: EventCache | None = None
 
     @abstractmethod
     def read(self, sample: int) -> Events:
         """Events of one recording, in order of time; DataCorrupt names a file that cannot be used."""
+
+    def check(self, sample: int) -> None:
+        """Read one recording."""
+        self.read(sample)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -69,6 +78,7 @@ class EventDataModule(BenchmarkDataModule):
             "binning": self.binning.by,
             "window_us": self.binning.window_us,
             "binarize": self.binarize,
+            "augment": list(self.augmentation.names),
         }
 
     def setup(self, stage: str | None = None) -> None:
@@ -82,24 +92,26 @@ class EventDataModule(BenchmarkDataModule):
         if self._cache is None:
             key = combine(fingerprint_files(self.root, self.samples.files), asdict(self.binning), FORMAT_VERSION)
             folder = cache_folder() / "events" / self.name / key[:32]
-            self._cache = EventCache.open_or_build(folder, self.binning.shape, self._binned)
+            self._cache = EventCache.open_or_build(folder, self.binning.shape, self._all_binned)
         return self._cache
 
     def dataset(self, samples: Indices, *, augment: bool) -> EventFrames:
         """The given recordings as frames."""
-        return EventFrames(self.cache, samples, self.samples.labels[samples], binarize=self.binarize)
+        augmentation = self.augmentation if augment and self.augmentation.names else None
+        return EventFrames(self.cache, samples, self.samples.labels[samples], self.binarize, augmentation)
 
-    def calibration_dataloader(self) -> DataLoader:
-        """Calibration batches, never augmented, float32."""
-        loader = super().calibration_dataloader()
-        loader.collate_fn = _as_float
-        return loader
+    def _all_binned(self) -> Iterator[SparseSample]:
+        """Every recording binned, in order; those of one file are read together, files in parallel."""
+        sources = self.samples.sources
+        groups = [list(group) for _, group in groupby(range(len(sources)), key=sources.__getitem__)]
+        for binned in map_in_order(self._binned, groups):
+            if isinstance(binned, DataCorrupt):
+                raise binned
+            yield from binned
 
-    def _binned(self) -> Iterator[SparseSample]:
-        for sample, key in enumerate(self.samples.keys):
-            yield self.binning.count(self.read(sample), key)
-
-
-def _as_float(batch: Any) -> Any:
-    frames, labels = batch
-    return frames.float(), labels
+    def _binned(self, samples: list[int]) -> list[SparseSample] | DataCorrupt:
+        keys = self.samples.keys
+        try:
+            return [self.binning.count(self.read(sample), keys[sample]) for sample in samples]
+        except DataCorrupt as error:
+            return error

@@ -5,13 +5,29 @@ from typing import ClassVar
 
 import numpy as np
 
-from datamodules.base import VALIDATION_SHARE, SampleTable
+from datamodules.base import SampleTable
+from datamodules.download import Download
 from datamodules.errors import DataMissing
 from datamodules.event_set import EventDataModule
 from datamodules.events import Events, read_nmnist
-from datamodules.splits import Indices, Parts, stratified_draw
+from datamodules.splits import Indices, Parts, hold_out_validation, stratified_draw
 
 POOLED_TEST_SAMPLES = 300
+
+_FILES = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files/"
+DOWNLOADS = (
+    Download(
+        _FILES + "39c25547-014b-4137-a934-9d29fa53c7a0/file_downloaded",
+        "train.zip",
+        "20959b8e626244a1b502305a9e6e2031",
+    ),
+    Download(
+        _FILES + "05a4d654-7e03-4c15-bdfa-9bb2bcbea494/file_downloaded",
+        "test.zip",
+        "69ca8762b2fe404d9b9bad1103e97832",
+    ),
+)
+"""As tonic 1.7 lists them."""
 
 
 class NMNIST(EventDataModule):
@@ -26,12 +42,19 @@ class NMNIST(EventDataModule):
     num_classes = 10
     splits: ClassVar[tuple[str, ...]] = ("official", "pooled")
     sensor_size = (34, 34)
+    published_counts: ClassVar[dict[str, int]] = {"Train": 60_000, "Test": 10_000}
+    downloads: ClassVar[tuple[Download, ...]] = DOWNLOADS
+    instructions = (
+        "get train.zip and test.zip (CC BY-SA 4.0) from https://www.garrickorchard.com/datasets/n-mnist"
+        " (https://doi.org/10.17632/468j46mzdv) and unpack both, so that the folder holds Train/<label>/<id>.bin"
+        " and Test/<label>/<id>.bin"
+    )
 
     def list_samples(self) -> SampleTable:
         """Recordings in order of their path."""
-        files = recordings(self.root)
+        files = self._recordings()
         labels = np.array([int(Path(file).parent.name) for file in files], dtype=np.int64)
-        return SampleTable(files, labels, self._parts(files, labels), files)
+        return SampleTable(files, labels, self._parts(files, labels), sources=files)
 
     def _parts(self, files: list[str], labels: Indices) -> Parts:
         if self.split == "pooled":
@@ -44,24 +67,11 @@ class NMNIST(EventDataModule):
         """Events of one recording, in order of time."""
         return read_nmnist(self.root / self.samples.keys[sample], self.sensor_size)
 
-
-def recordings(root: Path) -> list[str]:
-    """Paths of all recordings relative to `root`, sorted; DataMissing if either part has none."""
-    files = sorted(path.relative_to(root).as_posix() for path in root.glob("T*/[0-9]/*.bin"))
-    for part in ("Train", "Test"):
-        if not any(file.startswith(part + "/") for file in files):
-            raise DataMissing(
-                f"nmnist: no recordings {root / part}/<label>/<id>.bin; unpack {part}.zip of"
-                " https://www.garrickorchard.com/datasets/n-mnist there, or name the folder that holds Train/"
-                " and Test/ as root"
-            )
-    return files
-
-
-def hold_out_validation(keys: list[str], labels: Indices, test: Indices, salt: str) -> Parts:
-    """Parts for a given test part: a tenth of the rest, by class, for validation; the others for training."""
-    rest = np.setdiff1d(np.arange(len(keys)), test)
-    count = max(1, round(len(rest) * VALIDATION_SHARE))
-    validation = rest[stratified_draw([keys[index] for index in rest], labels[rest], count, salt)]
-    train = np.setdiff1d(rest, validation)
-    return Parts(train, validation, calibration_pool=train, test=test)
+    def _recordings(self) -> list[str]:
+        found = [path.relative_to(self.root).as_posix() for path in self.root.glob("T*/[0-9]/*.bin")]
+        for part in self.published_counts:
+            if not any(file.startswith(part + "/") for file in found):
+                raise DataMissing(
+                    f"{self.name}: no recordings in {self.root / part}/<label>/<id>.bin; {self.instructions}"
+                )
+        return sorted(found)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
+VALIDATION_SHARE = 0.1
+"""Share of the training samples that is set aside, for early stopping."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -56,6 +59,15 @@ def stratified_draw(keys: Sequence[str], labels: NDArray[np.int64], count: int, 
     rank_in_class = np.arange(len(keys)) - np.repeat(first_of_class, sizes)
     drawn = by_class[rank_in_class < np.repeat(share, sizes)]
     return drawn[np.argsort(hashes[drawn], kind="stable")]
+
+
+def hold_out_validation(keys: Sequence[str], labels: NDArray[np.int64], test: Indices, salt: str) -> Parts:
+    """Parts for a given test part: a tenth of the rest, by class, for validation; the others for training."""
+    rest = np.setdiff1d(np.arange(len(keys)), test)
+    count = max(1, round(len(rest) * VALIDATION_SHARE))
+    validation = np.sort(rest[stratified_draw([keys[index] for index in rest], labels[rest], count, salt)])
+    train = np.setdiff1d(rest, validation)
+    return Parts(train, validation, calibration_pool=train, test=test)
 
 
 def _hashes(keys: Sequence[object], salt: str) -> NDArray[np.uint64]:

@@ -1,0 +1,96 @@
+"""Files from the network: resumed where they broke off, checked, unpacked."""
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from torchvision.datasets.utils import extract_archive
+
+from datamodules.errors import DataCorrupt, DataMissing
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Download:
+    """An archive of a set.
+
+    Args:
+        url: where it is.
+        filename: its name in the set's folder.
+        md5: of its content, as published.
+        unpacks_to: folder that its content goes to, relative to the set's folder.
+        holds: archives inside it that are unpacked in their place.
+    """
+
+    url: str
+    filename: str
+    md5: str
+    unpacks_to: str = "."
+    holds: tuple[str, ...] = ()
+
+
+def fetch_and_unpack(archive: Download, root: Path) -> None:
+    """Fetch an archive into `root` unless it is there, check it and unpack it.
+
+    Raises:
+        DataMissing: it cannot be fetched; what has arrived so far is kept, and the next call goes on from there.
+        DataCorrupt: what arrived is not what was published; it is removed.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    target = root / archive.filename
+    if not target.is_file():
+        unfinished = target.with_name(target.name + ".part")
+        _fetch(archive.url, unfinished)
+        _check(unfinished, archive)
+        unfinished.replace(target)
+    else:
+        _check(target, archive)
+    extract_archive(str(target), str(root / archive.unpacks_to))
+    for inner in archive.holds:
+        extract_archive(str(root / archive.unpacks_to / inner), str(root / archive.unpacks_to))
+
+
+def _fetch(url: str, target: Path) -> None:
+    """Append to `target` what is missing of it."""
+    have = target.stat().st_size if target.is_file() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "snnbench", "Range": f"bytes={have}-"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            resumed = response.status == HTTPStatus.PARTIAL_CONTENT
+            length = int(response.headers.get("Content-Length") or 0)
+            chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
+            _write(chunks, target, have if resumed else 0, length)
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+            raise DataMissing(f"{url} answers {error.code} {error.reason}") from error
+        # the file was whole already: its checksum says whether it is right
+    except OSError as error:
+        raise DataMissing(f"{url} cannot be fetched: {error}") from error
+
+
+def _write(chunks: Iterable[bytes], target: Path, have: int, length: int) -> None:
+    columns = (TextColumn(target.stem), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with target.open("ab" if have else "wb") as file, Progress(*columns) as progress:
+        task = progress.add_task("", total=have + length or None, completed=have)
+        for chunk in chunks:
+            file.write(chunk)
+            progress.advance(task, len(chunk))
+    if length and target.stat().st_size < have + length:
+        raise DataMissing(f"{target}: the connection closed early; run the command again, and it goes on")
+
+
+def _check(path: Path, archive: Download) -> None:
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    if md5 != archive.md5:
+        path.unlink()
+        raise DataCorrupt(
+            f"{path.name} from {archive.url} has md5 {md5} instead of {archive.md5}; it was removed, fetch it again"
+        )

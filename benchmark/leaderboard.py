@@ -17,28 +17,41 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from benchmark.page import render
 from benchmark.plots import plot
 from benchmark.records import RecordStore, RunRecord, write_atomically
 from benchmark.standings import COSTS, MEASURES, Apart, Board, Row, Spread, Table, standings
+from hardware.energy import DEFAULT_PROFILE
 
 PLOTS = "leaderboard"  # folder of the pictures, beside leaderboard.md
 
 
-def build(store: RecordStore, *, suite: str | None = None, data: str | None = None, model: str | None = None) -> Board:
-    """The tables of a store, or of the records of one suite, data set or network (by their plain names)."""
+def build(
+    store: RecordStore,
+    *,
+    suite: str | None = None,
+    data: str | None = None,
+    model: str | None = None,
+    energy_profile: str = DEFAULT_PROFILE,
+) -> Board:
+    """The tables of a store, or of the records of one suite, data set or network (by their plain names).
+
+    Raises:
+        ValueError: there is no such energy profile.
+    """
 
     def wanted(record: RunRecord) -> bool:
         asked = record.question
         pairs = ((suite, record.suite), (data, asked.data.name), (model, asked.model.name))
         return all(wish is None or wish == found for wish, found in pairs)
 
-    board = standings(record for record in store if wanted(record))
+    board = standings((record for record in store if wanted(record)), energy_profile)
     unreadable = tuple(Apart("", "unreadable", problem) for problem in store.problems())
     return replace(board, apart=board.apart + unreadable)
 
 
 def write(board: Board, out: Path) -> None:
-    """Write ``leaderboard.md``, ``leaderboard.csv`` and a picture per table, each file whole or not at all.
+    """Write ``leaderboard.md``, ``.csv`` and ``.html`` and a picture per table, each file whole or not at all.
 
     Raises:
         StoreError: the folder is read-only or full.
@@ -46,6 +59,7 @@ def write(board: Board, out: Path) -> None:
     for table in board.tables:
         write_atomically(out / PLOTS / f"{table.slug}.png", plot(table))
     write_atomically(out / "leaderboard.csv", as_csv(board))
+    write_atomically(out / "leaderboard.html", render(board))
     write_atomically(out / "leaderboard.md", markdown(board))
 
 

@@ -16,7 +16,7 @@ _SCALES = {"synops": 1.0, "stored_bits": 1 / 8192}
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them apart in grey as well
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX*"
-_GREYS = ("#555555", "#888888", "#b0b0b0")
+_GREYS = ("#505050", "#707070", "#909090", "#a8a8a8", "#c0c0c0")
 
 
 def plot(table: Table) -> bytes:

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from benchmark.records import RunRecord
 from benchmark.suite import Named, digest
+from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 from hardware.report import CostReport
 
 DENSE = "identity"  # the compressor that leaves the network as it is
@@ -22,6 +23,7 @@ MEASURES = {
     "weight_bits": "nonzero weights times their width, in bits",
     "stored_bits": "weights, index and scales in each layer's best format, in bits",
     "total_bits": "stored weights and neuron state, in bits",
+    "energy_j": "energy per sample under the board's profile, in joules: an estimate",
     "compression_seconds": "wall time of calibration and compression, in seconds",
 }
 """What a row measures: name -> meaning and unit. Operations and memory are those of :class:`hardware.CostReport`."""
@@ -137,10 +139,12 @@ class Apart:
 
 @dataclass(frozen=True)
 class Board:
-    """All tables, and the records that stand in none."""
+    """All tables, the records that stand in none, all records by id, and the energy profile that priced them."""
 
     tables: tuple[Table, ...]
     apart: tuple[Apart, ...]
+    runs: Mapping[str, RunRecord]
+    energy_profile: str
 
 
 @dataclass(frozen=True)
@@ -169,28 +173,33 @@ class _Entry:
         return self.method, asked.density, 0 if self.dense else asked.calibration_samples
 
 
-def standings(records: Iterable[RunRecord]) -> Board:
+def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFILE) -> Board:
     """Sort records into tables.
 
     Runs are compared only if they share data (split, time steps, content), network, training of the dense network and,
     seed by seed, the dense checkpoint itself. What fails that stands apart, with the reason, as do failed runs and
     runs of a compressor's older version. The dense network stands in the tables of both divisions.
+
+    Raises:
+        ValueError: there is no such energy profile.
     """
+    load_profile(energy_profile)
+    runs = {record.id: record for record in records}
     groups: dict[Setup, list[_Entry]] = defaultdict(list)
     apart: list[Apart] = []
-    for record in sorted(records, key=lambda record: record.id):
+    for _, record in sorted(runs.items()):
         if record.status == "failed":
             apart.append(_apart(record, f"failed: {record.error}"))
             continue
         try:
-            groups[Setup.of(record)].append(_Entry(record, _measure(record)))
+            groups[Setup.of(record)].append(_Entry(record, _measure(record, energy_profile)))
         except (KeyError, TypeError, ValueError) as error:
             apart.append(_apart(record, f"unreadable result ({type(error).__name__}: {error})"))
     tables: list[Table] = []
     for setup in sorted(groups):
         entries = _of_one_checkpoint(_of_newest_version(groups[setup], apart), apart)
         tables += _tables(setup, entries)
-    return Board(tuple(tables), tuple(apart))
+    return Board(tuple(tables), tuple(apart), runs, energy_profile)
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:
@@ -211,7 +220,7 @@ def _apart(record: RunRecord, reason: str) -> Apart:
     return Apart(record.id, record.question.label, reason)
 
 
-def _measure(record: RunRecord) -> dict[str, float]:
+def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
     """The numbers of a finished record, ``difference`` not among them.
 
     Raises:
@@ -229,6 +238,7 @@ def _measure(record: RunRecord) -> dict[str, float]:
         "weight_bits": cost.weight_bits,
         "stored_bits": cost.stored_bits,
         "total_bits": cost.total_bits,
+        "energy_j": energy(cost, energy_profile).joules,
         "compression_seconds": record.compression["seconds"],
     }
 

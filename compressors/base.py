@@ -112,8 +112,8 @@ class Compressor(Callback):
     """A method that makes a trained network smaller: ``Trainer(callbacks=[Method(...)]).fit(module, datamodule)``.
 
     With ``max_epochs=0`` the method is post-training: it looks at calibration data and takes no gradient step. With
-    more epochs the compressed network is fine-tuned, the masks being enforced after every optimizer step. Either way the
-    module ends with plain layers and exact zeros. The calibration data are those of the datamodule's
+    more epochs the compressed network is fine-tuned, the masks being enforced after every optimizer step. Either way
+    the module ends with plain layers and exact zeros. The calibration data are those of the datamodule's
     ``calibration_dataloader()``, or of ``calibration``.
 
     Subclasses implement :meth:`compress`. Their constructor's arguments are their options, and are kept in records.
@@ -231,7 +231,7 @@ class Compressor(Callback):
         datamodule = getattr(trainer, "datamodule", None)
         if not hasattr(datamodule, "calibration_dataloader"):
             raise CalibrationError(
-                f"{type(self).__name__} needs calibration data: fit with a datamodule that has calibration_dataloader(), "
+                f"{type(self).__name__} needs a calibration_dataloader(): fit with a datamodule that has one, "
                 "or pass calibration=DataLoader(...) of training samples"
             )
         return datamodule.calibration_dataloader()

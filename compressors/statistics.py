@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from compressors.layers import Layer, LayerError, evaluating, hooks
 
-
 OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
 
 

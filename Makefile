@@ -1,0 +1,32 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything happens in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint perf clean
+
+demo: $(STAMP)
+	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
+	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench leaderboard --results .demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+perf: $(STAMP)
+	$(BIN)/python -m benchmark.perf
+
+# uv resolves and installs in a fraction of pip's time; it comes from the same package index.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo

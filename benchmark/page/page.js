@@ -1,0 +1,360 @@
+"use strict";
+
+// Names come from records, which anybody may have written: they are only ever set as text, never as markup.
+
+const LIMIT = 300; // rows drawn at once; the rest on request
+const byId = (id) => document.getElementById(id);
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+// numbers for people -------------------------------------------------------------------------------------------------
+
+function scaled(value, units, base) {
+  let step = 0;
+  while (step < units.length - 1 && value >= base * 0.9995) { value /= base; step += 1; }
+  return `${value >= 999.5 ? value.toFixed(0) : Number(value.toPrecision(3))} ${units[step]}`.trim();
+}
+
+const count = (value) => scaled(value, ["", "k", "M", "G", "T"], 1000);
+const size = (bits) => scaled(bits / 8, ["B", "KiB", "MiB", "GiB"], 1024);
+const joules = (value) => scaled(value * 1e12, ["pJ", "nJ", "µJ", "mJ", "J"], 1000);
+const percent = (value) => (100 * value).toFixed(2);
+const points = (value) => (100 * value).toFixed(2).replace("-0.00", "0.00").replace(/^(?=\d)/, "+").replace("-", "−");
+const plain = (value) => String(Number(value.toPrecision(3)));
+const seconds = (value) => (value < 120 ? `${plain(value)} s` : `${(value / 60).toFixed(1)} min`);
+
+const MEASURES = {
+  accuracy: ["accuracy [%]", percent], difference: ["Δ dense [points]", points], density: ["density", plain],
+  synops: ["synaptic operations", count], synops_ac: ["AC", count], synops_mac: ["MAC", count],
+  stored_bits: ["memory", size], weight_bits: ["weights only", size], total_bits: ["memory and state", size],
+  energy_j: ["energy (estimate)", joules], compression_seconds: ["time", seconds],
+};
+const COSTS = ["synops", "synops_ac", "synops_mac", "stored_bits", "weight_bits", "total_bits", "energy_j", "density",
+  "compression_seconds"];
+const GAINS = ["accuracy", "difference"];
+const AXIS_SCALES = { // plotly shows plain numbers: bits become KiB, joules become µJ, shares become %
+  accuracy: [100, "accuracy [%]"], difference: [100, "difference to dense [points]"],
+  stored_bits: [1 / 8192, "memory as stored [KiB]"], weight_bits: [1 / 8192, "nonzero weights [KiB]"],
+  total_bits: [1 / 8192, "memory and neuron state [KiB]"], energy_j: [1e6, "energy per sample, estimate [µJ]"],
+  synops: [1, "synaptic operations per sample"], synops_ac: [1, "accumulates per sample"],
+  synops_mac: [1, "multiply-accumulates per sample"], density: [1, "density"],
+  compression_seconds: [1, "time to compress [s]"],
+};
+
+function spread(row, name) {
+  const found = row.measured[name];
+  if (!found) return "–";
+  const [, form] = MEASURES[name];
+  const [mean, std] = found;
+  const withSpread = GAINS.includes(name) && std !== null;
+  return withSpread ? `${form(mean)} ± ${percent(std)}` : form(mean);
+}
+
+// columns: label, whether it is text, value to sort by, text to show ------------------------------------------------
+
+const measured = (name) => ({
+  label: MEASURES[name][0],
+  value: (row) => (row.measured[name] ? row.measured[name][0] : -Infinity),
+  show: (row) => spread(row, name),
+});
+const COLUMNS = [
+  { label: "method", text: true, value: (row) => row.method, show: (row) => row.method + (row.control ? " (c)" : "") },
+  { label: "budget", value: (row) => row.budget, show: (row) => (row.dense ? "" : plain(row.budget)) },
+  ...["accuracy", "difference", "density", "synops_ac", "synops_mac", "stored_bits", "total_bits", "weight_bits", "energy_j",
+    "compression_seconds"].map(measured),
+  { label: "calibration", value: (row) => row.calibration, show: (row) => (row.dense ? "" : String(row.calibration)) },
+  { label: "Pareto", text: true, value: (row) => -row.fronts.length, show: (row) => frontNames(row) },
+  { label: "runs by seed", text: true, value: (row) => row.runs.length, show: null },
+  { label: "table", text: true, value: (row) => row.table.title, show: (row) => row.table.title },
+];
+
+function frontNames(row) {
+  const names = { synops: "operations", stored_bits: "memory" };
+  return row.fronts.map((cost) => names[cost]).reverse().join(", ");
+}
+
+function searchable(row) {
+  return COLUMNS.filter((column) => column.show).map((column) => column.show(row)).join(" ").toLowerCase();
+}
+
+// state and what follows from it -------------------------------------------------------------------------------------
+
+let content;
+let rows = [];
+const sorting = { column: null, descending: false };
+let limit = LIMIT;
+
+function chosen() {
+  const table = byId("table").value;
+  const words = byId("words").value.toLowerCase().split(/\s+/).filter(Boolean);
+  return rows.filter((row) =>
+    (table === "all" || row.table.key === table)
+    && (byId("controls").checked || !row.control || row.dense)
+    && (!byId("front").checked || row.fronts.length)
+    && words.every((word) => row.words.includes(word)));
+}
+
+function sorted(found) {
+  if (!sorting.column) return found;
+  const sign = sorting.descending ? -1 : 1;
+  const { value } = sorting.column;
+  return [...found].sort((a, b) => {
+    const [left, right] = [value(a), value(b)];
+    return sign * (typeof left === "string" ? left.localeCompare(right) : left - right || 0);
+  });
+}
+
+function update() {
+  const found = chosen();
+  drawRows(sorted(found));
+  drawPlot(found);
+  drawSummaries();
+  byId("shown").textContent = `${found.length} of ${rows.length} rows`;
+}
+
+// table --------------------------------------------------------------------------------------------------------------
+
+function drawHead() {
+  const head = element("tr");
+  for (const column of COLUMNS) {
+    const button = element("button", { type: "button", textContent: column.label });
+    button.addEventListener("click", () => sortBy(column));
+    column.head = element("th", { scope: "col", className: column.text ? "text" : "" }, button);
+    head.append(column.head);
+  }
+  byId("rows").tHead.replaceChildren(head);
+}
+
+function sortBy(column) {
+  sorting.descending = sorting.column === column ? !sorting.descending : !column.text;
+  sorting.column = column;
+  for (const other of COLUMNS) other.head.removeAttribute("aria-sort");
+  column.head.setAttribute("aria-sort", sorting.descending ? "descending" : "ascending");
+  drawRows(sorted(chosen()));
+}
+
+function drawRows(found) {
+  byId("rows").tBodies[0].replaceChildren(...found.slice(0, limit).map(drawnRow));
+  byId("more").hidden = found.length <= limit;
+  byId("more").textContent = `Show all ${found.length} rows`;
+}
+
+function drawnRow(row) {
+  const drawn = element("tr", { className: row.dense ? "dense" : row.control ? "control" : "" });
+  for (const column of COLUMNS) {
+    const cell = element("td", { className: column.text ? "text" : "" });
+    if (column.show) cell.textContent = column.show(row);
+    else cell.append(...runLinks(row));
+    if (column.label === "Pareto") cell.classList.add("on-front");
+    drawn.append(cell);
+  }
+  return drawn;
+}
+
+function runLinks(row) {
+  return row.runs.flatMap(([seed, id]) => [
+    element("a", { href: `#run/${id}`, textContent: seed, ariaLabel: `${row.method}, seed ${seed}` }), " "]);
+}
+
+// plot ---------------------------------------------------------------------------------------------------------------
+
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]; // Okabe and Ito
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star"];
+const GREYS = ["#7d8894", "#9aa3ad", "#5f6b77"];
+const forPlotly = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function drawPlot(found) {
+  const axes = { x: byId("x").value, y: byId("y").value };
+  const usable = found.filter((row) => row.measured[axes.x] && row.measured[axes.y]);
+  const tables = new Set(usable.map((row) => row.table));
+  const traces = [...grouped(usable, (row) => `${row.method}\n${row.table.key}`)]
+    .map(([, group], i) => curve(group, axes, i, tables.size > 1));
+  if (tables.size === 1 && usable.length) traces.unshift(frontTrace(usable, axes)); // only what is comparable has a front
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+  const layout = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: "system-ui" },
+    margin: { l: 55, r: 15, t: 10, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: -0.18 },
+    xaxis: { ...axis, title: { text: AXIS_SCALES[axes.x][1] }, type: byId("log").checked ? "log" : "linear" },
+    yaxis: { ...axis, title: { text: AXIS_SCALES[axes.y][1] } },
+    hoverlabel: { bgcolor: colour("--shade"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+  };
+  Plotly.react("plot", traces, layout, { responsive: true, displaylogo: false });
+}
+
+function grouped(items, key) {
+  const groups = new Map();
+  for (const item of items) groups.set(key(item), [...(groups.get(key(item)) ?? []), item]);
+  return groups;
+}
+
+const place = (row, name) => row.measured[name][0] * AXIS_SCALES[name][0];
+
+function curve(group, { x, y }, i, manyTables) {
+  const ordered = [...group].sort((a, b) => place(a, x) - place(b, x));
+  const [{ method, control, dense, table }] = group;
+  const shade = dense ? colour("--ink") : control ? GREYS[i % GREYS.length] : COLOURS[i % COLOURS.length];
+  return {
+    name: forPlotly(manyTables ? `${method} – ${table.title}` : method),
+    x: ordered.map((row) => place(row, x)), y: ordered.map((row) => place(row, y)),
+    error_y: { array: ordered.map((row) => (row.measured[y][1] ?? 0) * AXIS_SCALES[y][0]), thickness: 1, width: 3 },
+    customdata: ordered.map((row) => row.runs[0][1]), text: ordered.map((row) => hoverText(row, x, y)),
+    hovertemplate: "%{text}<extra></extra>", mode: "lines+markers",
+    line: { color: shade, dash: control ? "dash" : "solid" },
+    marker: { color: shade, symbol: dense ? "star" : SYMBOLS[i % SYMBOLS.length], size: dense ? 13 : 8 },
+  };
+}
+
+function hoverText(row, x, y) {
+  const names = new Set(["accuracy", "difference", y, x, "synops", "stored_bits"]);
+  const lines = [...names].map((name) => `${MEASURES[name][0]}: ${spread(row, name)}`);
+  const budget = row.dense ? "" : ` at ${plain(row.budget)}`;
+  return [`<b>${forPlotly(row.method)}${budget}</b>`, ...lines, `seeds: ${row.runs.length}`].join("<br>");
+}
+
+function frontTrace(found, { x, y }) {
+  const front = [];
+  let best = -Infinity;
+  for (const row of [...found].sort((a, b) => place(a, x) - place(b, x) || place(b, y) - place(a, y))) {
+    if (place(row, y) > best) { front.push(row); best = place(row, y); }
+  }
+  return {
+    name: "Pareto front", x: front.map((row) => place(row, x)), y: front.map((row) => place(row, y)), mode: "lines",
+    line: { shape: "hv", width: 5, color: colour("--front") }, opacity: 0.45, hoverinfo: "skip",
+  };
+}
+
+// in short -----------------------------------------------------------------------------------------------------------
+
+function drawSummaries() {
+  const shown = content.tables.filter((table) => [table.key, "all"].includes(byId("table").value));
+  byId("summary-tables").replaceChildren(...shown.slice(0, 20).flatMap(drawnSummary));
+}
+
+function drawnSummary(table) {
+  const cells = table.summaries.map((summary) => [
+    summary.method + (summary.control ? " (c)" : ""),
+    smallest(summary.smallest.synops, count), smallest(summary.smallest.stored_bits, size),
+    area(summary.area.synops), area(summary.area.stored_bits),
+  ]);
+  const heads = ["method", "fewest operations within 1 point", "least memory within 1 point",
+    "mean accuracy over operations [%]", "mean accuracy over memory [%]"];
+  const parts = [element("h3", { textContent: table.title }), simpleTable(heads, cells)];
+  if (table.reported.length) {
+    parts.push(element("p", { className: "note", textContent: "Reported by papers, on networks and data of their own, not measured here:" }),
+      element("ul", {}, ...table.reported.map((text) => element("li", { textContent: text }))));
+  }
+  return parts;
+}
+
+const smallest = (found, form) => (found ? `${form(found.cost)} (at ${plain(found.budget)})` : "none");
+const area = (value) => (value === undefined ? "–" : percent(value));
+
+function simpleTable(heads, cells) {
+  const headRow = element("tr", {}, ...heads.map((text, i) => element("th", { scope: "col", textContent: text, className: i ? "" : "text" })));
+  const body = cells.map((line) => element("tr", {}, ...line.map((cell, i) =>
+    (cell instanceof Node ? cell : element("td", { textContent: cell, className: i ? "" : "text" })))));
+  return element("div", { className: "scroll", tabIndex: 0 }, element("table", {}, element("thead", {}, headRow), element("tbody", {}, ...body)));
+}
+
+// one run ------------------------------------------------------------------------------------------------------------
+
+function drawRun() {
+  const id = location.hash.startsWith("#run/") ? location.hash.slice(5) : null;
+  const run = id && Object.hasOwn(content.runs, id) ? content.runs[id] : null;
+  byId("run").hidden = !run;
+  if (!run) return;
+  byId("run-title").textContent = `Run ${id}: ${run.label}`;
+  byId("run-body").replaceChildren(
+    definitions({ suite: run.suite, ...run.facts }),
+    element("h3", { textContent: "Layers, per sample" }), drawnLayers(run.layers),
+    element("h3", { textContent: "Made with" }), definitions(flat(content.environments[run.environment])),
+    element("h3", { textContent: "To run it again" }), copyable(run.command),
+  );
+  byId("run").scrollIntoView();
+  byId("run").focus({ preventScroll: true });
+}
+
+function definitions(facts) {
+  return element("dl", {}, ...Object.entries(facts).flatMap(([name, value]) =>
+    [element("dt", { textContent: name }), element("dd", { textContent: String(value) })]));
+}
+
+function flat(facts, prefix = "") {
+  return Object.fromEntries(Object.entries(facts).flatMap(([name, value]) =>
+    (value && typeof value === "object" ? Object.entries(flat(value, `${name} `)) : [[prefix + name, value]])));
+}
+
+function drawnLayers(layers) {
+  const most = (name) => Math.max(...layers.map((layer) => layer[name]), 1e-300);
+  const bar = (layer, name, form) => {
+    const cell = element("td", { className: "bar", textContent: form(layer[name]) });
+    cell.style.setProperty("--share", `${(100 * layer[name]) / most(name)}%`);
+    return cell;
+  };
+  const heads = ["layer", "kind", "input", "weights", "kept", "bits", "AC", "MAC", "memory", "format", "loss estimate"];
+  return simpleTable(heads, layers.map((layer) => [
+    layer.name, layer.kind, layer.inputs, count(layer.weights), percent(layer.nonzero / Math.max(1, layer.weights)) + " %", layer.bits,
+    bar(layer, "ac", count), bar(layer, "mac", count), bar(layer, "stored_bits", size), layer.format,
+    layer.loss === null || layer.loss === undefined ? "–" : plain(layer.loss),
+  ]));
+}
+
+function copyable(text) {
+  const button = element("button", { type: "button", textContent: "Copy" });
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  });
+  return element("div", {}, element("pre", { textContent: text, tabIndex: 0 }), button);
+}
+
+// beginning ----------------------------------------------------------------------------------------------------------
+
+function fillChoices() {
+  const option = (value, text) => element("option", { value, textContent: text });
+  const tables = content.tables.map((table) => option(table.key, table.title));
+  byId("table").replaceChildren(...tables, option("all", "all tables (not comparable with each other)"));
+  byId("x").replaceChildren(...COSTS.map((name) => option(name, AXIS_SCALES[name][1])));
+  byId("y").replaceChildren(...GAINS.map((name) => option(name, AXIS_SCALES[name][1])));
+}
+
+function drawApart() {
+  byId("apart").hidden = !content.apart.length;
+  byId("apart-list").replaceChildren(...content.apart.map((item) =>
+    element("li", { textContent: [item.run, `${item.label}:`, item.reason].filter(Boolean).join(" ") })));
+}
+
+async function begin() {
+  content = JSON.parse(await unpacked("content"));
+  document.head.append(element("script", { textContent: await unpacked("plotly") }));
+  rows = content.tables.flatMap((table) => table.rows.map((row) => ({ ...row, table })));
+  for (const row of rows) row.words = searchable(row);
+  byId("legend").textContent = "Mean ± sample standard deviation over seeds. AC and MAC: accumulates and multiply-accumulates per "
+    + "sample. (c): control. Pareto: no other row of its table is at least as accurate at lower cost. Energy is an estimate from the "
+    + `counts under the profile ${content.energy.profile}: ${content.energy.uncertainty}`;
+  fillChoices();
+  drawHead();
+  drawApart();
+  update();
+  for (const id of ["table", "controls", "front", "x", "y", "log"]) byId(id).addEventListener("change", update);
+  byId("words").addEventListener("input", update);
+  for (const form of ["filters", "axes"]) byId(form).addEventListener("submit", (event) => event.preventDefault());
+  byId("more").addEventListener("click", () => { limit = Infinity; drawRows(sorted(chosen())); });
+  byId("plot").on("plotly_click", ({ points: [point] }) => { if (point.customdata) location.hash = `run/${point.customdata}`; });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
+  addEventListener("hashchange", drawRun);
+  drawRun();
+  document.documentElement.dataset.ready = "yes";
+}
+
+begin();

@@ -1,0 +1,38 @@
+"""What papers report, to stand beside what was measured."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import yaml
+from pydantic import TypeAdapter
+
+from benchmark.suite import Strict
+
+
+class Reported(Strict):
+    """A published result: ``difference`` in points to the paper's own dense network; ``sparsity`` in [0, 1)."""
+
+    data: str
+    method: str
+    network: str
+    sparsity: float
+    difference: float
+    paper: str
+    read: Literal["paper", "note"]
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        known_by = "" if self.read == "paper" else ", known from a summary"
+        return (
+            f"{self.method} ({self.network}) at {100 * (1 - self.sparsity):g} % of the weights: "
+            f"{self.difference:+.2f} points ({self.paper}{known_by})"
+        )
+
+
+@cache
+def reported() -> tuple[Reported, ...]:
+    """All published results known to the project."""
+    text = files("benchmark").joinpath("reported.yaml").read_text(encoding="utf-8")
+    return TypeAdapter(tuple[Reported, ...]).validate_python(yaml.safe_load(text))

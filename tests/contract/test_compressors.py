@@ -1,0 +1,223 @@
+"""Every registered compressor goes through these tests: what is registered is tested."""
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmark.classifier import SNNClassifier
+from compressors.base import BudgetError, Compressor
+from compressors.layers import LayerError
+from compressors.registry import COMPRESSORS
+from compressors.statistics import CalibrationError
+
+T, CLASSES = 4, 3
+METHODS = sorted(COMPRESSORS)
+WITH_BUDGET = [name for name in METHODS if COMPRESSORS[name].load().needs_density]
+QUIET = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+
+
+class RandomEvents(LightningDataModule):
+    """A few random event frames; ``x [B, T, 2, 6, 6]``."""
+
+    def __init__(self, samples: int = 12, value: float | None = None):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        x = (torch.rand(samples, T, 2, 6, 6, generator=generator) < 0.4).float()
+        self.x = x if value is None else x.fill_(value)
+        self.y = torch.randint(CLASSES, (samples,), generator=generator)
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(self.x, self.y), batch_size=4)
+
+    calibration_dataloader = test_dataloader = train_dataloader
+
+
+def classifier(seed: int = 0) -> SNNClassifier:
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        layer.Conv2d(2, 6, 3, padding=1, bias=False),
+        layer.BatchNorm2d(6),
+        neuron.LIFNode(tau=2.0, detach_reset=True),
+        layer.MaxPool2d(2),
+        layer.Flatten(),
+        layer.Linear(6 * 9, 8, bias=False),
+        neuron.LIFNode(tau=4.0, detach_reset=True),
+        layer.Linear(8, CLASSES),
+    )
+    functional.set_step_mode(net, "m")
+    with torch.no_grad():
+        for index in (0, 5):
+            net[index].weight.mul_(6)  # so that the untrained network fires
+    return SNNClassifier(net, classes=CLASSES, timesteps=T)
+
+
+def make(name: str, density: float = 0.3, **options) -> Compressor:
+    method = COMPRESSORS[name].load()
+    return method(density, **options) if method.needs_density else method(**options)
+
+
+def fit(compressor: Compressor, module: SNNClassifier | None = None, epochs: int = 0, data=None, **trainer):
+    module = module or classifier()
+    Trainer(max_epochs=epochs, callbacks=[compressor], **QUIET, **trainer).fit(
+        module, datamodule=data or RandomEvents()
+    )
+    return module
+
+
+def weights(module: SNNClassifier) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", WITH_BUDGET)
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
+def test_budget_is_met_and_the_account_is_true(name, density):
+    compressor = make(name, density)
+    module = fit(compressor)
+    compression = compressor.compression
+    assert [entry.name for entry in compression.layers] == ["network.0", "network.5", "network.7"]
+    total = sum(entry.mask.numel() for entry in compression.layers)
+    assert sum(entry.kept for entry in compression.layers) == pytest.approx(
+        density * total, abs=len(compression.layers)
+    )
+    for entry in compression.layers:
+        weight = module.get_submodule(entry.name).weight
+        assert weight.shape == entry.mask.shape == torch.Size(entry.shape)
+        assert not weight[~entry.mask].any()
+        assert torch.isfinite(weight).all()
+    assert compression.density == pytest.approx(density, abs=0.02)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_at_full_density_nothing_changes(name):
+    module = classifier()
+    before = weights(module)
+    fit(make(name, 1.0), module)
+    for key, value in weights(module).items():
+        torch.testing.assert_close(value, before[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_gives_the_same_bits(name):
+    first, second = weights(fit(make(name))), weights(fit(make(name)))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_result_is_plain_layers(name):
+    module = classifier()
+    kinds, parameters = [type(m) for m in module.modules()], [id(p) for p in module.parameters()]
+    keys = list(module.state_dict())
+    fit(make(name), module)
+    assert [type(m) for m in module.modules()] == kinds
+    assert [id(p) for p in module.parameters()] == parameters
+    assert list(module.state_dict()) == keys
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert all(p.requires_grad for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_masks_survive_fine_tuning_with_momentum_and_weight_decay(name):
+    module = classifier()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    compressor = make(name)
+    before = weights(fit(make(name)))
+    fit(compressor, module, epochs=3)
+    assert any(not torch.equal(value, before[key]) for key, value in weights(module).items()), "it did train"
+    for layer_name, mask in compressor.compression.masks().items():
+        assert not module.get_submodule(layer_name).weight[~mask].any()
+
+
+class StopAfterOneEpoch(Callback):
+    """Ends a fit of several epochs after the first, as an interruption would."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resumed_fit_gives_the_bits_of_an_uninterrupted_one(name, tmp_path):
+    whole = fit(make(name), epochs=2)
+    trainer = Trainer(max_epochs=2, callbacks=[make(name), StopAfterOneEpoch()], **QUIET)
+    trainer.fit(classifier(), datamodule=RandomEvents())
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    resumed, compressor = classifier(seed=5), make(name)
+    Trainer(max_epochs=2, callbacks=[compressor], **QUIET).fit(
+        resumed, datamodule=RandomEvents(), ckpt_path=tmp_path / "half.ckpt", weights_only=True
+    )
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[key]) for key, value in weights(resumed).items())
+    assert compressor.compression.to_dict()["layers"] == make_and_fit(name).compression.to_dict()["layers"]
+
+
+def make_and_fit(name: str) -> Compressor:
+    compressor = make(name)
+    fit(compressor)
+    return compressor
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_patterns_leave_layers_alone(name):
+    module = classifier()
+    before = weights(module)
+    compressor = make(name, exclude=["network.0"])
+    fit(compressor, module)
+    assert [entry.name for entry in compressor.compression.layers] == ["network.5", "network.7"]
+    assert torch.equal(module.network[0].weight, before["0.weight"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda m, d: m.network[5].weight.data.fill_(math.nan), LayerError, "'network.5' has NaN"),
+        (lambda m, d: d.x.fill_(math.inf), CalibrationError, "NaN or infinite"),
+        (lambda m, d: setattr(d, "calibration_dataloader", list), CalibrationError, "empty"),
+    ],
+    ids=["weights", "data", "no data"],
+)
+def test_bad_input_is_refused_and_the_network_left_alone(name, spoil, error, message):
+    module, data = classifier(), RandomEvents()
+    spoil(module, data)
+    before = weights(module)
+    with pytest.raises(error, match=message):
+        fit(make(name), module, data=data)
+    assert all(torch.equal(value, before[key]) or value.isnan().any() for key, value in weights(module).items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pattern_without_a_match_names_the_layers(name):
+    with pytest.raises(LayerError, match="'conv1' matches no layer.*network.0, network.5, network.7"):
+        fit(make(name, include=["conv1"]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_datamodule_without_calibration_data_names_the_remedy(name):
+    data = RandomEvents()
+    loader = data.train_dataloader()
+    with pytest.raises(CalibrationError, match="calibration=DataLoader"):
+        Trainer(max_epochs=0, callbacks=[make(name)], **QUIET).fit(classifier(), train_dataloaders=loader)
+    Trainer(max_epochs=0, callbacks=[make(name, calibration=loader)], **QUIET).fit(
+        classifier(), train_dataloaders=loader
+    )
+
+
+@pytest.mark.parametrize("name", WITH_BUDGET)
+@pytest.mark.parametrize("density", [0, -0.1, 1.5, math.nan, math.inf, "half"])
+def test_density_outside_its_range_is_refused(name, density):
+    with pytest.raises(BudgetError, match="density is .*above 0 and at most 1"):
+        make(name, density)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_docstring_names_method_and_arguments(name):
+    method = COMPRESSORS[name].load()
+    assert len((method.__doc__ or "").splitlines()[0]) > 20
+    assert isinstance(method.version, int)
+    assert set(method.options()) >= {"include", "exclude", "calibration"}

@@ -20,7 +20,9 @@ from rich.table import Table as RichTable
 from benchmark.page import render
 from benchmark.plots import plot
 from benchmark.records import RecordStore, RunRecord, write_atomically
+from benchmark.reported import reported
 from benchmark.standings import COSTS, MEASURES, Apart, Board, Row, Spread, Table, standings
+from benchmark.summary import MethodSummary, summarize
 from hardware.energy import DEFAULT_PROFILE
 
 PLOTS = "leaderboard"  # folder of the pictures, beside leaderboard.md
@@ -69,7 +71,7 @@ def terminal(board: Board) -> RenderableType:
         return "no records yet: `snnbench run smoke` makes some"
     parts: list[RenderableType] = []
     for table in board.tables:
-        parts += [_Fitted(table), ""]
+        parts += [_Fitted(table), "", _rich_summary(table), ""]
     if board.apart:
         parts.append(_rich_apart(board.apart))
     if board.tables:
@@ -82,6 +84,8 @@ def markdown(board: Board) -> str:
     lines = ["# Leaderboard", "", LEGEND, ""]
     for table in board.tables:
         lines += [f"## {_cell(table.title)}", "", _cell(_facts(table)), "", *_markdown_table(table), ""]
+        lines += [_line(_SUMMARY_HEADS), _line([":---", *4 * ["---:"]]), *map(_line, _summary_cells(table)), ""]
+        lines += [f"- reported, not measured here: {_cell(text)}" for text in _published(table)] + [""]
         lines += [f"![Accuracy over synaptic operations and over memory]({PLOTS}/{table.slug}.png)", ""]
     if board.apart:
         lines += ["## Not in a table", ""]
@@ -106,8 +110,15 @@ def as_json(board: Board) -> dict[str, Any]:
     """Plain dicts, lists, strings and numbers."""
     return {
         "measures": MEASURES,
+        "energy_profile": board.energy_profile,
         "tables": [
-            {**asdict(table.setup), "division": table.division, "rows": [_row_dict(row) for row in table.rows]}
+            {
+                **asdict(table.setup),
+                "division": table.division,
+                "rows": [_row_dict(row) for row in table.rows],
+                "summaries": [_summary_dict(summary) for summary in summarize(table)],
+                "reported": _published(table),
+            }
             for table in board.tables
         ],
         "apart": [asdict(item) for item in board.apart],
@@ -132,6 +143,14 @@ def size(bits: float) -> str:
         if value >= limit * 0.9995:
             return f"{value / limit:.3g} {unit}" if value < 999.5 * limit else f"{value / limit:.0f} {unit}"
     return f"{value:.0f} B"
+
+
+def joules(value: float) -> str:
+    """0.0000123 -> ``12.3 µJ``."""
+    for limit, unit in ((1e0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ")):
+        if value >= limit * 0.9995:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value / 1e-12:.3g} pJ"
 
 
 def percent(value: float) -> str:
@@ -161,7 +180,8 @@ def _spread(spread: Spread | None, form: Callable[[float], str]) -> str:
 
 LEGEND = (
     "Mean ± sample standard deviation over seeds. Accuracy in % of the test samples; Δ in points to the same dense "
-    "checkpoint; density as achieved; operations per sample; memory as stored, index included. "
+    "checkpoint; density as achieved; operations per sample; memory as stored, index included; energy is an "
+    "estimate from the counts. "
     "Pareto: no other row is at least as accurate at lower cost (ops: operations, mem: memory). (c): control."
 )
 
@@ -176,13 +196,22 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "AC": lambda row: count(row.measured["synops_ac"].mean),
     "MAC": lambda row: count(row.measured["synops_mac"].mean),
     "memory": lambda row: size(row.measured["stored_bits"].mean),
+    "energy": lambda row: joules(row.measured["energy_j"].mean),
     "time": lambda row: "" if row.dense else seconds(row.measured["compression_seconds"].mean),
     "calib.": lambda row: "" if row.dense else str(row.calibration_samples),
     "seeds": lambda row: str(len(row.runs)),
     "Pareto": lambda row: " ".join(name for cost, name in _FRONT_NAMES.items() if cost in row.fronts),
 }
 _TEXT = {"method", "Pareto"}
-_DISPENSABLE = ("calib.", "time", "seeds", "density")
+_DISPENSABLE = ("energy", "calib.", "time", "seeds", "density")
+
+_SUMMARY_HEADS = [
+    "in short",
+    "fewest operations within 1 point of dense",
+    "least memory within 1 point of dense",
+    "mean accuracy over operations",
+    "mean accuracy over memory",
+]
 
 _IDENTITY = (
     "division", "data", "split", "timesteps", "model", "fingerprint", "training",
@@ -231,6 +260,38 @@ def _rich_table(table: Table, without: Sequence[str] = ()) -> RichTable:
     return shown
 
 
+def _summary_cells(table: Table) -> list[list[str]]:
+    """A line per method: see :class:`benchmark.summary.MethodSummary`."""
+    forms: dict[str, Callable[[float], str]] = {"synops": count, "stored_bits": size}
+
+    def smallest(summary: MethodSummary, cost: str) -> str:
+        row = summary.smallest.get(cost)
+        return "none" if row is None else f"{forms[cost](row.measured[cost].mean)} (at {row.budget:g})"
+
+    return [
+        [
+            _cell(f"{summary.method} (c)" if summary.control else summary.method),
+            *(smallest(summary, cost) for cost in COSTS),
+            *(percent(summary.area[cost]) if cost in summary.area else "–" for cost in COSTS),
+        ]
+        for summary in summarize(table)
+    ]
+
+
+def _rich_summary(table: Table) -> RichTable:
+    shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for head in _SUMMARY_HEADS:
+        shown.add_column(head, justify="left" if head == _SUMMARY_HEADS[0] else "right")
+    for cells in _summary_cells(table):
+        shown.add_row(*map(escape, cells))
+    return shown
+
+
+def _published(table: Table) -> list[str]:
+    """What papers report of this data set."""
+    return [item.text for item in reported() if item.data == table.setup.data_name]
+
+
 def _rich_apart(apart: tuple[Apart, ...]) -> RichTable:
     shown = RichTable(title="not in a table", title_justify="left")
     for name in ("run", "question", "reason"):
@@ -241,12 +302,13 @@ def _rich_apart(apart: tuple[Apart, ...]) -> RichTable:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
     rules = [":---" if name in _TEXT else "---:" for name in _COLUMNS]
-    rows = [line([_cell(cell(row)) for cell in _COLUMNS.values()]) for row in table.rows]
-    return [line(list(_COLUMNS)), line(rules), *rows]
+    rows = [_line([_cell(cell(row)) for cell in _COLUMNS.values()]) for row in table.rows]
+    return [_line(list(_COLUMNS)), _line(rules), *rows]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:
@@ -271,6 +333,15 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
         "records": " ".join(row.runs.values()),
         **spreads,
         **{f"pareto_{cost}": cost in row.fronts for cost in COSTS},
+    }
+
+
+def _summary_dict(summary: MethodSummary) -> dict[str, Any]:
+    return {
+        "method": summary.method,
+        "control": summary.control,
+        "smallest_budget": {cost: row.budget for cost, row in summary.smallest.items()},
+        "mean_accuracy": dict(summary.area),
     }
 
 

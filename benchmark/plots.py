@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,14 +25,16 @@ def plot(table: Table) -> bytes:
 
     Controls are grey and dashed, the dense network is a dotted line, the Pareto front a broad pale one.
     """
-    figure = Figure(figsize=(12, 5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12, 5), dpi=110)
     left, right = figure.subplots(1, 2, sharey=True)
+    legend_rows = ceil((2 + len(_styles(table.rows))) / 6)
+    figure.subplots_adjust(left=0.06, right=0.99, top=0.92, bottom=0.13 + 0.05 * legend_rows, wspace=0.04)
     for axes, cost in zip((left, right), COSTS, strict=True):
         _draw(axes, table.rows, cost)
     left.set_ylabel("accuracy [%]")
     figure.suptitle(table.title)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 6), frameon=False)
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the same records give the same bytes
     return png.getvalue()

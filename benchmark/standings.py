@@ -54,6 +54,11 @@ class Setup:
     fingerprint: str
     training: str  # hash of how the dense networks were trained
 
+    @property
+    def data_name(self) -> str:
+        """The data set's plain name."""
+        return self.data.partition("[")[0]
+
     @classmethod
     def of(cls, record: RunRecord) -> "Setup":
         """The setup of a run."""
@@ -120,7 +125,7 @@ class Table:
     @property
     def slug(self) -> str:
         """A file name without suffix, different for each table."""
-        return f"{self.division}-{self.setup.data.partition('[')[0]}-{self.setup.model.partition('[')[0]}-{self.key}"
+        return f"{self.division}-{self.setup.data_name}-{self.setup.model.partition('[')[0]}-{self.key}"
 
     @property
     def key(self) -> str:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from functools import cache
 from importlib.resources import files
 from string import Template
 
@@ -17,14 +18,18 @@ def render(board: Board) -> str:
     from loading anything. Data and the plotting library travel compressed.
     """
     here = files("benchmark.page")
-    plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     template = Template(here.joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         style=here.joinpath("page.css").read_text(encoding="utf-8"),
         script=here.joinpath("page.js").read_text(encoding="utf-8"),
         content=_packed(json.dumps(content(board), separators=(",", ":"), allow_nan=False).encode()),
-        plotly=_packed(plotly),
+        plotly=_plotly(),
     )
+
+
+@cache
+def _plotly() -> str:
+    return _packed(files("plotly").joinpath("package_data", "plotly.min.js").read_bytes())
 
 
 def _packed(data: bytes) -> str:

@@ -1,6 +1,8 @@
 """What the page shows, as plain dicts and lists; every measure and every name the script uses is made here."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -31,20 +33,26 @@ def content(board: Board) -> dict[str, Any]:
 
 def command(record: RunRecord) -> str:
     """Shell lines that ask a record's question again, into a results folder of their own."""
-    question = record.question.model_dump(mode="json")
+    asked = record.question
     suite = {
         "name": record.suite,
-        "data": [question["data"]],
-        "models": [question["model"]],
-        "compressors": [question["compressor"]],
-        "densities": [question["density"]],
-        "seeds": [question["seed"]],
-        "calibration_samples": question["calibration_samples"],
-        "training": question["training"],
+        "data": [asked.data.model_dump(mode="json")],
+        "models": [asked.model.model_dump(mode="json")],
+        "compressors": [asked.compressor.model_dump(mode="json")],
+        "densities": [asked.density],
+        "seeds": [asked.seed],
+        "calibration_samples": asked.calibration_samples,
+        "training": asked.training.model_dump(mode="json"),
     }
+    text = "".join(_yaml(json.dumps({key: value})) for key, value in suite.items())
     name = f"run-{record.id}"
-    text = yaml.dump(suite, Dumper=_YAML, sort_keys=False, width=100)
     return f"cat > {name}.yaml <<'{name}'\n{text}{name}\nsnnbench run {name}.yaml --results {name}"
+
+
+@lru_cache(maxsize=1024)
+def _yaml(text: str) -> str:
+    """JSON as YAML; thousands of runs share what little there is."""
+    return yaml.dump(json.loads(text), Dumper=_YAML, sort_keys=False, width=100)
 
 
 def _shown(board: Board) -> list[str]:
@@ -53,7 +61,7 @@ def _shown(board: Board) -> list[str]:
 
 def _table(table: Table) -> dict[str, Any]:
     setup = table.setup
-    published = [item.text for item in reported() if item.data == setup.data.partition("[")[0]]
+    published = [item.text for item in reported() if item.data == setup.data_name]
     return {
         **vars(setup),
         "title": table.title,

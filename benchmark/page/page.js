@@ -83,13 +83,15 @@ function frontNames(row) {
 }
 
 function searchable(row) {
-  return COLUMNS.filter((column) => column.show).map((column) => column.show(row)).join(" ").toLowerCase();
+  const shown = COLUMNS.filter((column) => column.show).map((column) => column.show(row));
+  return ` ${shown.join(" ")}`.toLowerCase();
 }
 
 // state and what follows from it -------------------------------------------------------------------------------------
 
 let content;
 let rows = [];
+let styles;
 const sorting = { column: null, descending: false };
 let limit = LIMIT;
 
@@ -100,7 +102,7 @@ function chosen() {
     (table === "all" || row.table.key === table)
     && (byId("controls").checked || !row.control || row.dense)
     && (!byId("front").checked || row.fronts.length)
-    && words.every((word) => row.words.includes(word)));
+    && words.every((word) => row.words.includes(` ${word}`))); // words match from their beginning: 0.1 is not in 10.1
 }
 
 function sorted(found) {
@@ -178,30 +180,51 @@ function drawPlot(found) {
   const usable = found.filter((row) => row.measured[axes.x] && row.measured[axes.y]);
   const tables = new Set(usable.map((row) => row.table));
   const traces = [...grouped(usable, (row) => `${row.method}\n${row.table.key}`)]
-    .map(([, group], i) => curve(group, axes, i, tables.size > 1));
+    .map(([, group]) => curve(group, axes, tables.size > 1));
   if (tables.size === 1 && usable.length) traces.unshift(frontTrace(usable, axes)); // only what is comparable has a front
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: "system-ui" },
     margin: { l: 55, r: 15, t: 10, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: -0.18 },
-    xaxis: { ...axis, title: { text: AXIS_SCALES[axes.x][1] }, type: byId("log").checked ? "log" : "linear" },
+    xaxis: { ...axis, title: { text: AXIS_SCALES[axes.x][1] }, ...scaleOfX() },
     yaxis: { ...axis, title: { text: AXIS_SCALES[axes.y][1] } },
     hoverlabel: { bgcolor: colour("--shade"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
   };
-  Plotly.react("plot", traces, layout, { responsive: true, displaylogo: false });
+  Plotly.react("plot", traces, layout, {
+    responsive: true, displaylogo: false, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]], // none of those that would send data away
+  });
+}
+
+function scaleOfX() {
+  return byId("log").checked ? { type: "log", dtick: "D2", exponentformat: "SI" } : { type: "linear", exponentformat: "SI" };
 }
 
 function grouped(items, key) {
   const groups = new Map();
-  for (const item of items) groups.set(key(item), [...(groups.get(key(item)) ?? []), item]);
+  for (const item of items) {
+    if (!groups.has(key(item))) groups.set(key(item), []);
+    groups.get(key(item)).push(item);
+  }
   return groups;
 }
 
 const place = (row, name) => row.measured[name][0] * AXIS_SCALES[name][0];
 
-function curve(group, { x, y }, i, manyTables) {
+// A method looks the same in every table and under every filter.
+function styleNumbers() {
+  const numbers = new Map();
+  for (const control of [false, true]) {
+    const methods = new Set(rows.filter((row) => row.control === control && !row.dense).map((row) => row.method));
+    [...methods].sort().forEach((method, i) => numbers.set(method, i));
+  }
+  return numbers;
+}
+
+function curve(group, { x, y }, manyTables) {
   const ordered = [...group].sort((a, b) => place(a, x) - place(b, x));
   const [{ method, control, dense, table }] = group;
+  const i = dense ? 0 : styles.get(method);
   const shade = dense ? colour("--ink") : control ? GREYS[i % GREYS.length] : COLOURS[i % COLOURS.length];
   return {
     name: forPlotly(manyTables ? `${method} – ${table.title}` : method),
@@ -339,9 +362,8 @@ async function begin() {
   document.head.append(element("script", { textContent: await unpacked("plotly") }));
   rows = content.tables.flatMap((table) => table.rows.map((row) => ({ ...row, table })));
   for (const row of rows) row.words = searchable(row);
-  byId("legend").textContent = "Mean ± sample standard deviation over seeds. AC and MAC: accumulates and multiply-accumulates per "
-    + "sample. (c): control. Pareto: no other row of its table is at least as accurate at lower cost. Energy is an estimate from the "
-    + `counts under the profile ${content.energy.profile}: ${content.energy.uncertainty}`;
+  styles = styleNumbers();
+  byId("energy").textContent = `An estimate from the counts, under the profile ${content.energy.profile}. ${content.energy.uncertainty}`;
   fillChoices();
   drawHead();
   drawApart();

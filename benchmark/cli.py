@@ -3,43 +3,13 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmark.errors import exit_status
-
-RESULTS = click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Folder of the records and leaderboards.",
-)
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people.")
-
-
-def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """End a user's mistake with its message and exit status rather than a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on where this one stopped", err=True)
-            sys.exit(130)
-        except Exception as error:  # anything unknown to exit_status is a defect, and is raised on
-            status = exit_status(error)
-            if status is None:
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(status)
-
-    return wrapped
+from benchmark.command import AS_JSON, RESULTS, user_errors
+from benchmark.wandb_commands import wandb
 
 
 class _Pairs(click.ParamType):
@@ -54,6 +24,16 @@ class _Pairs(click.ParamType):
         if not key or not equals:
             self.fail(f"{value!r} is not key=value", param, ctx)
         return key, yaml.safe_load(text)
+
+
+def _energy_profile(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from hardware.energy import load_profile
+
+    try:
+        load_profile(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,6 +66,7 @@ def main() -> None:
     "--wandb/--no-wandb", "use_wandb", default=True, help="Log each run to Weights & Biases (offline without a key)."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that torch may use.")
+@click.option("--only", metavar="KEY", help="Only the run of this key (see `snnbench wandb sweep`).")
 @AS_JSON
 @user_errors
 def run(
@@ -94,6 +75,7 @@ def run(
     data_roots: tuple[tuple[str, Any], ...],
     use_wandb: bool,
     threads: int | None,
+    only: str | None,
     as_json: bool,
 ) -> None:
     """Run SUITE, a shipped suite's name or a .yaml file. What is already in the results is not run again."""
@@ -103,8 +85,10 @@ def run(
     plan = load_suite(suite_path(suite))
     roots = {name: Path(str(folder)) for name, folder in data_roots}
 
-    from benchmark import job
+    from benchmark import build, job, wandb_sweep
 
+    if only is not None:
+        plan = wandb_sweep.only(plan, only, build.budgetless(plan))
     outcome = job.run(plan, results, roots, use_wandb=use_wandb, threads=threads)
     if as_json:
         click.echo(json.dumps({"suite": plan.name, **vars(outcome)}))
@@ -193,26 +177,59 @@ def compress(
 @click.option("--suite", help="Only the records of this suite.")
 @click.option("--data", help="Only this data set.")
 @click.option("--model", help="Only this network.")
-@click.option("--write/--no-write", default=True, help="Also write leaderboard.md, .csv and the plots.")
+@click.option(
+    "--energy",
+    callback=_energy_profile,
+    default="horowitz_sram_45nm",
+    show_default=True,
+    help="Profile that prices the counts, or a .yaml file of one's own.",
+)
+@click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv and the plots.")
 @AS_JSON
 @user_errors
 def leaderboard(
-    results: Path, suite: str | None, data: str | None, model: str | None, write: bool, as_json: bool
+    results: Path, suite: str | None, data: str | None, model: str | None, energy: str, write: bool, as_json: bool
 ) -> None:
-    """Render the records: a table here, and leaderboard.md, leaderboard.csv and plots in the results folder."""
+    """Render the records: a table here; a page, Markdown, CSV and plots in the results folder."""
     from rich.console import Console
 
     from benchmark import leaderboard as board
     from benchmark.records import RecordStore
 
     store = RecordStore(results)
-    tables = board.build(store, suite=suite, data=data, model=model)
+    tables = board.build(store, suite=suite, data=data, model=model, energy_profile=energy)
     if write:
         board.write(tables, results)
     if as_json:
         click.echo(json.dumps(board.as_json(tables)))
     else:
         Console().print(board.terminal(tables))
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@RESULTS
+@AS_JSON
+@user_errors
+def compare(a: str, b: str, results: Path, as_json: bool) -> None:
+    """Show runs A and B side by side: what differs, layer by layer, and whether it is more than chance.
+
+    A and B are record ids, or their beginnings, as in leaderboard.csv and on the page.
+    """
+    from rich.console import Console
+
+    from benchmark import compare as comparing
+    from benchmark.records import RecordStore
+
+    comparison = comparing.compare(RecordStore(results), a, b)
+    if as_json:
+        click.echo(json.dumps(comparison.to_dict()))
+    else:
+        Console().print(comparing.show(comparison))
+
+
+main.add_command(wandb)
 
 
 @main.command("list")

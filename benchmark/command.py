@@ -1,0 +1,40 @@
+"""What commands have in common; imports nothing heavy."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import exit_status
+
+RESULTS = click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of the records and leaderboards.",
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people.")
+
+
+def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """End a user's mistake with its message and exit status rather than a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on where this one stopped", err=True)
+            sys.exit(130)
+        except Exception as error:  # anything unknown to exit_status is a defect, and is raised on
+            status = exit_status(error)
+            if status is None:
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(status)
+
+    return wrapped

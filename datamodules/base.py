@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,10 @@ class SampleTable:
     sources: list[str]
     lists: tuple[str, ...] = ()
 
+    def by_file(self) -> list[list[int]]:
+        """Indices of the samples of each source file: work on them together, and the file is read once."""
+        return [list(group) for _, group in groupby(range(len(self.keys)), key=self.sources.__getitem__)]
+
     @property
     def files(self) -> list[str]:
         """Every file that the samples depend on."""
@@ -69,8 +74,8 @@ class BenchmarkDataModule(LightningDataModule):
     name: str
     num_classes: ClassVar[int]
     splits: ClassVar[tuple[str, ...]] = ("official",)
-    published_counts: ClassVar[dict[str, int]]
-    """Samples that the whole set has, by the name of the folder or part that holds them; see `holder`."""
+    published_samples: ClassVar[int]
+    """Samples that the whole set has."""
     downloads: ClassVar[tuple[Download, ...]] = ()
     """Archives that may be fetched by a program."""
     instructions: ClassVar[str]

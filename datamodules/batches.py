@@ -56,9 +56,9 @@ class Batches(DistributedSampler[Batch]):
         return map(Batch, np.array_split(share, len(self)), seeds.tolist())
 
     def __len__(self) -> int:
-        smallest_share, larger_shares = divmod(self.samples, self.num_replicas)
-        largest_share = smallest_share + (larger_shares > 0)
-        return min(ceil(largest_share / self.batch_size), smallest_share)
+        largest_share = ceil(self.samples / self.num_replicas)
+        own_share = len(range(self.rank, self.samples, self.num_replicas))
+        return min(ceil(largest_share / self.batch_size), own_share)
 
     def _order(self) -> Indices:
         if not self.shuffle:

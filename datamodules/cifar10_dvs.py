@@ -45,7 +45,7 @@ class CIFAR10DVS(EventDataModule):
     num_classes = 10
     splits: ClassVar[tuple[str, ...]] = ("nine_to_one", "tebn")
     sensor_size = (128, 128)
-    published_counts: ClassVar[dict[str, int]] = dict.fromkeys(CLASSES, 1000)
+    published_samples = 10_000
     downloads: ClassVar[tuple[Download, ...]] = (
         Download(
             "https://api.figshare.com/v2/file/download/38023437",

@@ -35,7 +35,7 @@ class DigitsDVS(NMNIST):
     name = "digits_dvs"
     splits: ClassVar[tuple[str, ...]] = ("fixed",)
     sensor_size = (SENSOR, SENSOR)
-    published_counts: ClassVar[dict[str, int]] = {"Train": 1797 - TEST_SAMPLES, "Test": TEST_SAMPLES}
+    published_samples = 1797
     downloads = ()
     instructions = "remove the folder, and the recordings are simulated again"
 
@@ -52,10 +52,10 @@ class DigitsDVS(NMNIST):
     def _parts(self, files: list[str], labels: Indices) -> Parts:
         test = np.flatnonzero([file.startswith("Test/") for file in files])
         train = np.setdiff1d(np.arange(len(files)), test)
-        if (len(test), len(files)) != (TEST_SAMPLES, 1797):
+        if (len(test), len(files)) != (TEST_SAMPLES, self.published_samples):
             raise DataMissing(
                 f"{self.name}: {self.root} holds {len(files)} recordings, {len(test)} of them for test, instead"
-                f" of 1797 and {TEST_SAMPLES}; {self.instructions}"
+                f" of {self.published_samples} and {TEST_SAMPLES}; {self.instructions}"
             )
         drawn = stratified_draw(
             [files[index] for index in train], labels[train], CALIBRATION_SAMPLES, "digits_dvs calibration"

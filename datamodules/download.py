@@ -1,8 +1,11 @@
 """Files from the network: resumed where they broke off, checked, unpacked."""
 
 import hashlib
+import shutil
+import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,14 +28,12 @@ class Download:
         url: where it is.
         filename: its name in the set's folder.
         md5: of its content, as published.
-        unpacks_to: folder that its content goes to, relative to the set's folder.
         holds: archives inside it that are unpacked in their place.
     """
 
     url: str
     filename: str
     md5: str
-    unpacks_to: str = "."
     holds: tuple[str, ...] = ()
 
 
@@ -41,7 +42,7 @@ def fetch_and_unpack(archive: Download, root: Path) -> None:
 
     Raises:
         DataMissing: it cannot be fetched; what has arrived so far is kept, and the next call goes on from there.
-        DataCorrupt: what arrived is not what was published; it is removed.
+        DataCorrupt: what arrived is not what was published, and was removed; or it cannot be unpacked.
     """
     root.mkdir(parents=True, exist_ok=True)
     target = root / archive.filename
@@ -52,9 +53,27 @@ def fetch_and_unpack(archive: Download, root: Path) -> None:
         unfinished.replace(target)
     else:
         _check(target, archive)
-    extract_archive(str(target), str(root / archive.unpacks_to))
-    for inner in archive.holds:
-        extract_archive(str(root / archive.unpacks_to / inner), str(root / archive.unpacks_to))
+    _unpack(target, archive.holds)
+
+
+def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
+    """Put what the archive holds beside it, whole: a half would pass for a set used in part.
+
+    What is there already stays.
+    """
+    unfinished = archive.with_name(archive.name + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        extract_archive(str(archive), str(unfinished))
+        for name in inner:
+            extract_archive(str(unfinished / name), str(unfinished), remove_finished=True)
+        for entry in sorted(unfinished.iterdir()):
+            if not (archive.parent / entry.name).exists():
+                entry.rename(archive.parent / entry.name)
+    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise DataCorrupt(f"{archive} cannot be unpacked into {archive.parent}: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _fetch(url: str, target: Path) -> None:

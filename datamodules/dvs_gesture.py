@@ -52,7 +52,7 @@ class DVSGesture(EventDataModule):
     name = "dvs_gesture"
     num_classes = 11
     sensor_size = (128, 128)
-    published_counts: ClassVar[dict[str, int]] = {"train": 1077, "test": 264}
+    published_samples = 1341
     downloads: ClassVar[tuple[Download, ...]] = (
         Download(
             "https://api.figshare.com/v2/file/download/38022171",

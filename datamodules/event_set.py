@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -92,7 +91,7 @@ class EventDataModule(BenchmarkDataModule):
         if self._cache is None:
             key = combine(fingerprint_files(self.root, self.samples.files), asdict(self.binning), FORMAT_VERSION)
             folder = cache_folder() / "events" / self.name / key[:32]
-            self._cache = EventCache.open_or_build(folder, self.binning.shape, self._all_binned)
+            self._cache = EventCache.open_or_build(folder, self.binning.shape, self.binned)
         return self._cache
 
     def dataset(self, samples: Indices, *, augment: bool) -> EventFrames:
@@ -100,16 +99,14 @@ class EventDataModule(BenchmarkDataModule):
         augmentation = self.augmentation if augment and self.augmentation.names else None
         return EventFrames(self.cache, samples, self.samples.labels[samples], self.binarize, augmentation)
 
-    def _all_binned(self) -> Iterator[SparseSample]:
+    def binned(self) -> Iterator[SparseSample]:
         """Every recording binned, in order; those of one file are read together, files in parallel."""
-        sources = self.samples.sources
-        groups = [list(group) for _, group in groupby(range(len(sources)), key=sources.__getitem__)]
-        for binned in map_in_order(self._binned, groups):
-            if isinstance(binned, DataCorrupt):
-                raise binned
-            yield from binned
+        for counted in map_in_order(self._count, self.samples.by_file()):
+            if isinstance(counted, DataCorrupt):
+                raise counted
+            yield from counted
 
-    def _binned(self, samples: list[int]) -> list[SparseSample] | DataCorrupt:
+    def _count(self, samples: list[int]) -> list[SparseSample] | DataCorrupt:
         keys = self.samples.keys
         try:
             return [self.binning.count(self.read(sample), keys[sample]) for sample in samples]

@@ -5,13 +5,17 @@ skip neither special events nor invalid ones, so these two formats are read here
 (https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-2.0.html and .../aedat-3.1.html).
 """
 
+import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tonic.io
 from numpy.typing import NDArray
+from tonic.transforms import ToFrame
 
 from datamodules.errors import DataCorrupt
 
@@ -40,10 +44,11 @@ AEDAT3_POLARITY_EVENT = 1
 
 def read_nmnist(path: Path, sensor_size: tuple[int, int]) -> Events:
     """Read a recording in N-MNIST's format. Arguments, result and errors: as `read_aedat2`."""
-    size = len(_content(path))
-    if size % NMNIST_EVENT_BYTES:
-        raise DataCorrupt(f"{path}: cut inside an event ({size} bytes are no multiple of {NMNIST_EVENT_BYTES})")
-    return checked(tonic.io.read_mnist_file(str(path), dtype=EVENT), sensor_size, path)
+    content = _content(path)
+    if len(content) % NMNIST_EVENT_BYTES:
+        raise DataCorrupt(f"{path}: cut inside an event ({len(content)} bytes are no multiple of {NMNIST_EVENT_BYTES})")
+    events = tonic.io.read_mnist_file(io.BytesIO(content), dtype=EVENT, is_stream=True)
+    return checked(events, sensor_size, path)
 
 
 def read_aedat2(path: Path, sensor_size: tuple[int, int]) -> Events:
@@ -111,11 +116,8 @@ def read_arrays(path: Path, sensor_size: tuple[int, int]) -> Events:
 
     Arguments, result and errors: as `read_aedat2`; DataCorrupt also for an array without these names.
     """
-    try:
-        arrays = np.load(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataCorrupt(f"{path}: cannot be read as a NumPy file: {error}") from error
-    names = arrays.dtype.names if isinstance(arrays, np.ndarray) else arrays.files
+    arrays = _load_numpy(path)
+    names = arrays.dtype.names if isinstance(arrays, np.ndarray) else tuple(arrays)
     if not {"t", "x", "y", "p"} <= set(names or ()):
         raise DataCorrupt(f"{path}: expected arrays or fields t, x, y and p, found {names or 'none'}")
     return _from_fields(arrays, {name: name for name in "txyp"}, sensor_size, path)
@@ -126,12 +128,9 @@ def read_gesture_cut(path: Path, sensor_size: tuple[int, int]) -> Events:
 
     Arguments, result and errors: as `read_aedat2`.
     """
-    try:
-        rows = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataCorrupt(f"{path}: cannot be read as a NumPy file: {error}") from error
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        raise DataCorrupt(f"{path}: expected rows of x, y, polarity and time, found an array {rows.shape}")
+    rows = _load_numpy(path)
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 4:
+        raise DataCorrupt(f"{path}: expected an array of rows x, y, polarity and time")
     columns = dict(zip("xypt", rows.astype(np.int64).T, strict=True))
     columns["t"] = columns["t"] * 1000
     return _from_fields(columns, {name: name for name in "txyp"}, sensor_size, path)
@@ -146,8 +145,8 @@ def read_mat(path: Path, sensor_size: tuple[int, int]) -> Events:
 
     try:
         matrix = scipy.io.loadmat(path).get("out1")
-    except (OSError, ValueError, NotImplementedError, TypeError) as error:
-        raise DataCorrupt(f"{path}: cannot be read as a MATLAB file: {error}") from error
+    except (OSError, ValueError, IndexError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+        raise DataCorrupt(f"{path}: cannot be read as a MATLAB file (up to version 7.2): {error}") from error
     if matrix is None or matrix.ndim != 2 or matrix.shape[1] != 6:
         raise DataCorrupt(f"{path}: expected a matrix out1 of 6 columns, as dat2mat.m writes it")
     columns = dict(zip("txyp", matrix[:, [0, 3, 4, 5]].astype(np.int64).T, strict=True))
@@ -174,11 +173,27 @@ def checked(events: Events, sensor_size: tuple[int, int], source: Path | str) ->
     return events if (np.diff(t) >= 0).all() else events[np.argsort(t, kind="stable")]
 
 
+def tonic_frames(events: Events, timesteps: int, sensor_size: tuple[int, int]) -> NDArray[np.int16]:
+    """tonic's own dense frames, [T, 2, H, W]: what `binning` must agree with, and be faster than."""
+    return ToFrame(sensor_size=(*sensor_size, 2), n_time_bins=timesteps)(events)
+
+
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataCorrupt(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _load_numpy(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    try:
+        loaded = np.load(path)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataCorrupt(f"{path}: cannot be read as a NumPy file: {error}") from error
 
 
 def _header_length(content: bytes) -> int:
@@ -213,9 +228,9 @@ def _polarity_packets(content: bytes, path: Path) -> Iterator[tuple[NDArray[np.i
         position = end
 
 
-def _from_fields(arrays: object, names: dict[str, str], sensor_size: tuple[int, int], path: Path) -> Events:
+def _from_fields(arrays: Any, names: dict[str, str], sensor_size: tuple[int, int], path: Path) -> Events:
     """Events from a mapping or record array; coordinates are checked before they are narrowed."""
-    columns = {name: np.ravel(arrays[names[name]]).astype(np.int64) for name in "txyp"}  # type: ignore[index]
+    columns = {name: np.ravel(arrays[names[name]]).astype(np.int64) for name in "txyp"}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
         raise DataCorrupt(f"{path}: t, x, y and p have different lengths: {sorted(lengths)}")

@@ -50,7 +50,7 @@ class ImageNet(ImageDataModule):
         "erase": v2.RandomErasing,
     }
     other_augmentations = ("crop", "mixup")
-    published_counts: ClassVar[dict[str, int]] = {"train": 1_281_167, "val": 50_000}
+    published_samples = 1_281_167 + 50_000
     instructions = (
         "its licence wants you to get ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and"
         " ILSVRC2012_devkit_t12.tar.gz yourself from https://image-net.org/download; unpack them, so that the folder"

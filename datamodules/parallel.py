@@ -39,6 +39,7 @@ def map_in_order(
     """
     if workers is None:
         workers = min(os.cpu_count() or 1, len(items) // ITEMS_WORTH_A_PROCESS)
+        workers = workers if workers > 1 else 0  # one would only work instead of this process
     loader = DataLoader(_Mapped(function, items), batch_size=None, num_workers=workers, collate_fn=_as_is)
     return iter(loader)
 

@@ -1,0 +1,89 @@
+"""What ``make perf`` does: every package's performance table, measured in one run.
+
+Read ratios rather than seconds: both sides of a ratio were measured in the same process.
+"""
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import compressors.perf
+import datamodules.perf
+import hardware.perf
+from datamodules import DataMissing, DigitsDVS
+from datamodules.nmnist import NMNIST
+
+
+def startup() -> list[dict[str, Any]]:
+    """Wall time of the command line's quick answers, the median of five, beside that of the bare interpreter."""
+    calls = {"python -c pass": ["-c", "pass"]}
+    calls |= {f"snnbench {word}": ["-m", "benchmark.cli", word] for word in ("--help", "list")}
+    return [
+        {"command": name, "median_s": statistics.median(_wall(words) for _ in range(5))}
+        for name, words in calls.items()
+    ]
+
+
+def _wall(words: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def reading() -> list[dict[str, Any]]:
+    """Reading events, on the embedded set and on N-MNIST where it is there."""
+    sets = [DigitsDVS(timesteps=20)]
+    try:
+        nmnist = NMNIST(timesteps=20)
+        nmnist.setup()
+        sets.append(nmnist)
+    except DataMissing as error:
+        click.echo(f"not measured: {error}", err=True)
+    return [row for data in sets for row in datamodules.perf.measure(data)]
+
+
+PARTS = {
+    "start-up": startup,
+    "solver": compressors.perf.measure,
+    "counting": hardware.perf.measure,
+    "data": reading,
+}
+
+
+def _show(title: str, rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column, justify="right" if isinstance(rows[0].get(column), int | float) else "left")
+    for row in rows:
+        table.add_row(*(_text(row.get(column, "")) for column in columns))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that torch may use.")
+def main(parts: tuple[str, ...], threads: int | None) -> None:
+    """Measure PARTS, or all of them."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console = Console()
+    console.print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for part in parts or PARTS:
+        _show(part, PARTS[part](), console)
+
+
+if __name__ == "__main__":
+    main()

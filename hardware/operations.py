@@ -222,6 +222,9 @@ UNREADABLE = frozenset(
 )  # fmt: skip
 """Functions that multiply inside, where no reader looks: their presence is reported, their cost is not."""
 
+RELEVANT = UNREADABLE | _READERS.keys()
+"""Names of all functions that concern the cost."""
+
 
 def _spread(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
     """Spread a stride or the like over the spatial dimensions."""

@@ -73,7 +73,7 @@ def _layer(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerCost:
     real = "real" == tally.values.kind == (tally.other_values or tally.values).kind
     # Of two factors the one that is no real number decides what an operation is.
     values = tally.other_values if tally.values.kind == "real" and tally.other_values else tally.values
-    by_value = round(tally.synops_by_value) if values.kind == "graded" else tally.synops
+    by_value = tally.synops_by_value if values.kind == "graded" else tally.synops
     return LayerCost(
         name=tally.name,
         kind=tally.kind,

@@ -11,24 +11,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_EXACT_FLOAT32 = 2**24
+_EXACT_FLOAT32, _EXACT_FLOAT64 = 2**24, 2**53
 
 
-def count_pairs(indicator: Tensor, fan_out: Tensor) -> Tensor:
-    """Sum the fan-out of the entries that are there, exactly.
+def count_pairs(values: Tensor, fan_out: Tensor, largest: float = 1.0) -> Tensor:
+    """Sum the fan-out of the entries, each times its value, exactly.
 
     Args:
-        indicator: float32 [rows, entries] of zeros and ones.
+        values: float32 [rows, entries], integers from 0 to `largest`; zeros and ones to count events.
         fan_out: float32 [entries], integers >= 0.
+        largest: bound of the values.
 
     Returns:
         int64 [rows].
     """
-    widest = int(fan_out.max()) if fan_out.numel() else 0
-    span = max(1, _EXACT_FLOAT32 // max(1, widest))
-    counts = torch.zeros(len(indicator), dtype=torch.int64, device=indicator.device)
-    for present, reach in zip(indicator.split(span, dim=1), fan_out.split(span), strict=True):
-        counts += (present * reach).sum(1).to(torch.int64)
+    bound = max(1, int(fan_out.max())) * max(1, int(largest))
+    if bound > _EXACT_FLOAT32:
+        values, fan_out = values.double(), fan_out.double()
+    span = (_EXACT_FLOAT32 if bound <= _EXACT_FLOAT32 else _EXACT_FLOAT64) // bound
+    counts = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+    for part, reach in zip(values.split(span, dim=1), fan_out.split(span), strict=True):
+        counts += (part * reach).sum(1).to(torch.int64)
     return counts
 
 
@@ -54,7 +57,8 @@ class ValueRange:
     """What is known of the values a layer has received; decides between accumulate and multiply-accumulate.
 
     Args:
-        smallest: smallest magnitude of a nonzero value (infinity before the first).
+        smallest: smallest magnitude of a nonzero value (infinity before the first); up to rounding, but equal
+            to `largest` only if all magnitudes are.
         largest: largest magnitude.
         negative: whether a value below zero was seen.
         integer: whether all values were integers.
@@ -97,17 +101,31 @@ class ValueRange:
         return max(1, int(self.largest).bit_length() if kind == "graded" else 1) + self.negative
 
 
-def examine(values: Tensor) -> tuple[Tensor, ValueRange]:
-    """Return where `values` are not zero (float32, same shape) and what values they take."""
-    values = values if values.is_floating_point() else values.float()
-    if torch.equal(values.sign(), values):  # only -1, 0 and 1: nothing more to compute, the usual case
-        lowest, highest = (float(v) for v in torch.aminmax(values))
-        indicator = (values.abs() if lowest < 0 else values).float()
-        there = max(-lowest, highest)
-        return indicator, ValueRange(1.0 if there else float("inf"), there, lowest < 0)
-    magnitude = values.abs()
-    present = values != 0
-    smallest = float(magnitude.masked_fill(~present, float("inf")).min())
-    return present.float(), ValueRange(
-        smallest, float(magnitude.max()), bool((values < 0).any()), torch.equal(values.trunc(), values)
-    )
+@dataclass(frozen=True)
+class Examined:
+    """What an activation holds: magnitudes, a one wherever it is not zero (both float32), and its range."""
+
+    magnitude: Tensor
+    indicator: Tensor
+    values: ValueRange
+
+
+def examine(activation: Tensor) -> Examined:
+    """Look at an activation in as few passes as its values allow: spikes are the usual case and take three."""
+    activation = activation.float()
+    sign = activation.sign()
+    lowest, largest = (float(v) for v in torch.aminmax(activation))
+    negative = lowest < 0
+    magnitude, indicator = (activation.abs(), sign.abs()) if negative else (activation, sign)
+    largest = max(largest, -lowest)
+    if torch.equal(sign, activation):
+        return Examined(magnitude, indicator, ValueRange(1.0 if largest else float("inf"), largest, negative))
+    # Entries below the largest are below zero here, the zeros and the largest are zero.
+    smallest = float(torch.add(magnitude, indicator, alpha=-largest).min()) + largest
+    integer = torch.equal(activation.trunc(), activation)
+    return Examined(magnitude, indicator, ValueRange(smallest, largest, negative, integer))
+
+
+def events(indicator: Tensor) -> int:
+    """Number of ones in zeros and ones [rows, ...], exact for rows below 2**24 entries."""
+    return int(indicator.flatten(1).sum(1).sum(dtype=torch.float64))

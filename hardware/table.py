@@ -83,7 +83,7 @@ def to_table(report: CostReport, energy: EnergyReport) -> Table:
     span = "" if low == high else f" (sources: {low:.3g} to {high:.3g} J)"
     table = Table(
         title=f"{report.samples} samples, {report.timesteps} steps, per sample",
-        caption=f"energy: {energy.profile} [{energy.status}]{span}. {energy.uncertainty}",
+        caption=f"energy: {energy.profile} ({energy.status} constants){span}. {energy.uncertainty}",
         caption_justify="left",
     )
     for column in COLUMNS:

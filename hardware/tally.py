@@ -70,7 +70,7 @@ class LayerTally:
     input_entries: int = 0
     input_events: int = 0
     synops: int = 0
-    synops_by_value: float = 0.0
+    synops_by_value: int = 0
     dense: int = 0
     values: ValueRange = field(default_factory=ValueRange)
     other_values: ValueRange | None = None

@@ -15,11 +15,12 @@ import torch
 from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torchmetrics import Metric
 
 from hardware.geometry import convolution_fan_out, linear_fan_out
 from hardware.memory import Mask
-from hardware.operations import UNREADABLE, Addition, Normalisation, Pooling, Product, Weighted, read
-from hardware.synops import count_pairs, count_products, examine
+from hardware.operations import RELEVANT, UNREADABLE, Addition, Normalisation, Pooling, Product, Weighted, read
+from hardware.synops import Examined, count_pairs, count_products, events, examine
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, split_steps
 
 
@@ -48,7 +49,11 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.net = net
         self.tally = NetworkTally()
-        self._names = {module: name or type(net).__name__ for name, module in net.named_modules()}
+        self._names = {
+            module: name or type(net).__name__
+            for name, module in net.named_modules()
+            if not isinstance(module, Metric)  # measures the network, and is none of it
+        }
         self._owners: list[nn.Module] = []
         self._inside_neuron = 0  # what a neuron computes is one update, not additions
         self._reach: dict[tuple[Any, ...], _Reach] = {}
@@ -69,7 +74,6 @@ class Tracer(TorchFunctionMode):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._reach.clear()
 
     @contextmanager
     def batch(self, size: int) -> Iterator[None]:
@@ -90,8 +94,9 @@ class Tracer(TorchFunctionMode):
     ) -> Any:
         """Count `func` if it is an operation of the network, then run it."""
         kwargs = kwargs or {}
-        if self._owners and not self._inside_neuron:
-            self._count(getattr(func, "__name__", ""), args, kwargs)
+        name = getattr(func, "__name__", "")
+        if self._owners and not self._inside_neuron and name in RELEVANT:
+            self._count(name, args, kwargs)
         return func(*args, **kwargs)
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
@@ -117,8 +122,8 @@ class Tracer(TorchFunctionMode):
             case Pooling():
                 self._count_pooling(owner, function, operation)
             case Addition():
-                both = (operation.left != 0) & (operation.right != 0)
-                self._other(owner, "addition").operations += int(both.sum())
+                both = operation.left.detach().sign() * operation.right.detach().sign()
+                self._other(owner, "addition").operations += events(both.abs())
             case Normalisation():
                 self._count_normalisation(owner, operation)
 
@@ -131,7 +136,10 @@ class Tracer(TorchFunctionMode):
             isinstance(state, Tensor) and not key.endswith("_seq") for key, state in module._memories.items()
         )
         tally.updates += output.numel()
-        tally.spikes += _events(examine(output.detach())[0].reshape(steps, -1))
+        output = output.detach().reshape(steps, -1)
+        # A surrogate in spiking mode is a step function: zeros and ones that need no examination.
+        fires = getattr(module.surrogate_function, "spiking", False)
+        tally.spikes += events(output if fires else examine(output).indicator)
 
     def _count_weighted(self, owner: str, kind: str, operation: Weighted) -> None:
         shape = operation.entry_shape
@@ -140,21 +148,18 @@ class Tracer(TorchFunctionMode):
         weight_shape = tuple(operation.weight.shape)
         tally = self._layer(owner, kind, weight_shape, lambda known: known.weight_shape == weight_shape)
         reach = self._reach_of((tally.name, shape, operation.geometry), operation)
-        indicator, values = examine(rows)
-        counts = count_pairs(indicator, reach.fan_out)
+        seen = examine(rows)
+        counts = count_pairs(seen.indicator, reach.fan_out)
         steps = split_steps(counts, lead, self._batch_size, tally.name)
-        if values.kind in ("graded", "scaled", "real"):
-            tally.synops_by_value += float(rows.abs().sum(0, dtype=torch.float64) @ reach.fan_out.double())
-        else:
-            tally.synops_by_value += int(counts.sum())
+        tally.synops_by_value += _by_value(seen, reach.fan_out, counts)
         tally.fan_in, tally.fan_out, tally.mask = operation.fan_in, operation.fan_out, reach.mask
         tally.biases = 0 if operation.bias is None else operation.bias.numel()
         tally.input_shape, tally.output_shape = shape, operation.output_shape
         tally.synapses = reach.synapses
         tally.input_entries += rows.numel()
-        tally.input_events += _events(indicator)
+        tally.input_events += events(seen.indicator)
         tally.dense += reach.dense * len(rows)
-        tally.values |= values
+        tally.values |= seen.values
         tally.add_steps(steps)
         self._steps, self._last_weighted = len(steps), tally
 
@@ -165,8 +170,8 @@ class Tracer(TorchFunctionMode):
             f"{owner}.product", "product", (), lambda known: (known.input_shape, known.output_shape) == shapes
         )
         tally.input_shape, tally.output_shape = shapes
-        (left_there, left_values), (right_there, right_values) = examine(left), examine(right)
-        counts = count_products(left_there, right_there)
+        left_seen, right_seen = examine(left), examine(right)
+        counts = count_products(left_seen.indicator, right_seen.indicator)
         folds = self._steps * self._batch_size
         if counts.numel() % folds:
             folds = self._batch_size
@@ -174,14 +179,15 @@ class Tracer(TorchFunctionMode):
         tally.add_steps(split_steps(counts.reshape(-1), lead, self._batch_size, tally.name))
         tally.synops_by_value += int(counts.sum())
         tally.input_entries += left.numel() + right.numel()
-        tally.input_events += _events(left_there.flatten(1)) + _events(right_there.flatten(1))
+        tally.input_events += events(left_seen.indicator) + events(right_seen.indicator)
         tally.dense += counts.numel() * left.shape[-2] * left.shape[-1] * right.shape[-1]
-        tally.values |= left_values
-        tally.other_values = right_values | tally.other_values if tally.other_values else right_values
+        tally.values |= left_seen.values
+        known = tally.other_values
+        tally.other_values = right_seen.values if known is None else known | right_seen.values
 
     def _count_pooling(self, owner: str, kind: str, operation: Pooling) -> None:
         size = operation.input.shape[-len(operation.windows) :]
-        indicator, _ = examine(operation.input.detach().reshape(-1, prod(size)))
+        indicator = operation.input.detach().reshape(-1, prod(size)).float().sign().abs()
         windows = operation.fan_out().flatten().float().to(indicator.device)
         self._other(owner, kind).operations += int(count_pairs(indicator, windows).sum())
 
@@ -242,6 +248,10 @@ def _fan_out(present: Tensor, operation: Weighted) -> Tensor:
     return convolution_fan_out(present, operation.entry_shape[1:], operation.geometry)
 
 
-def _events(indicator: Tensor) -> int:
-    """Number of ones in zeros and ones [rows, entries], exact for rows below 2**24 entries."""
-    return int(indicator.sum(1).sum(dtype=torch.float64))
+def _by_value(seen: Examined, fan_out: Tensor, counts: Tensor) -> int:
+    """Operations if an integer event counts as often as its value says; real values have no such count."""
+    if not seen.values.integer:
+        return 0
+    if seen.values.largest <= 1:
+        return int(counts.sum())
+    return int(count_pairs(seen.magnitude, fan_out, seen.values.largest).sum())

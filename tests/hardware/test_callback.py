@@ -1,0 +1,275 @@
+"""HardwareCost in Lightning's test loop, effective weights, and nothing left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from spikingjelly.activation_based import layer
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
+
+from hardware import HardwareCost, WeightCoding, profile
+from tests.hardware import brute_force
+from tests.hardware.networks import Alone, Spiking, loader, sparsify, spikes
+
+
+class Module(LightningModule):
+    def __init__(self, net, fail_at=None):
+        super().__init__()
+        self.net = net
+        self.fail_at = fail_at
+
+    def test_step(self, batch, index):
+        if index == self.fail_at:
+            raise RuntimeError("a fault in the middle")
+        return {"logits": self.net(batch[0])}
+
+
+def trainer(*callbacks, **options):
+    return Trainer(
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"accelerator": "cpu", "devices": 1} | options,
+    )
+
+
+def hooks_of(module):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
+
+
+@pytest.fixture
+def module():
+    return Module(sparsify(Spiking()))
+
+
+@pytest.fixture
+def x():
+    return spikes(8, 3, 2, 8, 8)
+
+
+def test_test_loop_counts_as_profile_does(module, x):
+    cost = HardwareCost({"net.body.0": WeightCoding(bits=4, scales=6)})
+    runner = trainer(cost)
+    runner.test(module, loader(x, 3), verbose=False)
+    plain = profile(module.net, loader(x))
+    assert [layer.ac for layer in cost.report.layers] == [layer.ac for layer in plain.layers]
+    assert cost.report.sample_std == plain.sample_std
+    assert runner.callback_metrics["cost/synops"].item() == pytest.approx(plain.synops_per_sample)
+    assert cost.report.layers[0].bits == 4
+    assert cost.report.layers[0].side_bits == 6 * 32
+    assert hooks_of(module) == 0
+
+
+def test_a_second_test_starts_from_zero(module, x):
+    cost = HardwareCost()
+    runner = trainer(cost)
+    runner.test(module, loader(x), verbose=False)
+    first = cost.report
+    runner.test(module, loader(x), verbose=False)
+    assert cost.report == first
+
+
+def test_hooks_and_modes_are_gone_after_an_exception(module, x):
+    module.fail_at = 1
+    with pytest.raises(RuntimeError, match="a fault in the middle"):
+        trainer(HardwareCost()).test(module, loader(x, 4), verbose=False)
+    assert hooks_of(module) == 0
+    assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_profile_restores_the_network_after_an_exception(module):
+    module.net.train()
+    with pytest.raises(RuntimeError):
+        profile(module.net, loader(spikes(2, 3, 5, 8, 8)))  # five channels where two are expected
+    assert hooks_of(module) == 0
+    assert module.net.training
+    assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_unknown_layers_and_empty_runs_are_named(module, x):
+    with pytest.raises(ValueError, match=r"unknown layer 'net\.body\.O': did you mean 'net\.body\.\d'"):
+        trainer(HardwareCost({"net.body.O": WeightCoding()})).test(module, loader(x), verbose=False)
+    with pytest.raises(ValueError, match="no sample was counted"):
+        profile(module.net, [])
+    with pytest.raises(ValueError, match="bits must be at least 1"):
+        WeightCoding(bits=0)
+
+
+def test_rows_that_samples_cannot_share_are_refused():
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(x[1:])
+
+    with pytest.raises(ValueError, match="layer 'fc' received input with leading dimensions"):
+        profile(Dropping(), loader(spikes(4, 4)))
+
+
+DISTRIBUTED = """
+import sys
+import torch
+torch.set_num_threads(1)
+from hardware import HardwareCost
+from tests.hardware.networks import Spiking, loader, sparsify, spikes
+from tests.hardware.test_callback import Module, trainer
+torch.manual_seed(0)
+module, x = Module(sparsify(Spiking())), spikes(8, 3, 2, 8, 8)
+cost = HardwareCost()
+trainer(cost, devices=int(sys.argv[1]), strategy=sys.argv[2]).test(module, loader(x, 2), verbose=False)
+report = cost.report
+print("COST", report.samples, report.ac, [l.synops_per_step for l in report.layers], report.sample_std,
+      report.sample_max, [n.spikes for n in report.neurons])
+"""
+
+
+def cost_lines(tmp_path, *arguments):
+    script = tmp_path / "distributed.py"
+    script.write_text(DISTRIBUTED)
+    run = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    return {line for line in run.stdout.splitlines() if line.startswith("COST")}
+
+
+@pytest.mark.slow
+def test_processes_are_summed(tmp_path):
+    (together,) = cost_lines(tmp_path, "2", "ddp")  # every process holds the sum
+    (alone,) = cost_lines(tmp_path, "1", "auto")
+    assert together == alone
+
+
+# ------------------------------------------------------------------ the weight that the forward pass uses
+
+
+def baked(x, weight):
+    return brute_force.count_linear(x.numpy(), weight.detach().numpy()).sum()
+
+
+def test_pruned_weights_with_the_mask_still_on():
+    module, x = nn.Linear(12, 6), spikes(5, 12)
+    prune.random_unstructured(module, "weight", amount=0.5)
+    report = profile(Alone(module), loader(x))
+    assert report.ac == baked(x, module.weight)
+    assert report.layers[0].nonzero == 36
+
+
+def test_parametrized_weights():
+    class Mask(nn.Module):
+        def __init__(self, mask):
+            super().__init__()
+            self.mask = mask
+
+        def forward(self, weight):
+            return weight * self.mask
+
+    module, x = nn.Linear(12, 6), spikes(8, 12)
+    parametrize.register_parametrization(module, "weight", Mask((torch.rand(6, 12) < 0.5).float()))
+    report = profile(Alone(module), loader(x, 2))
+    assert report.ac == baked(x, module.weight)
+    assert report.layers[0].nonzero == int((module.weight != 0).sum())
+
+
+def test_weights_quantized_in_the_forward_pass():
+    class Quantized(nn.Linear):
+        def forward(self, x):
+            return F.linear(x, torch.round(self.weight * 2) / 2)
+
+    module, x = sparsify(Quantized(12, 6), 1.0), spikes(5, 12)
+    assert profile(Alone(module), loader(x)).ac == baked(x, torch.round(module.weight * 2))
+
+
+def test_layers_of_an_unknown_class_and_wrappers_are_seen():
+    class Wrapper(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return F.linear(x, self.inner.weight)
+
+    module, x = sparsify(nn.Linear(12, 6)), spikes(5, 12)
+    report = profile(Alone(Wrapper(module)), loader(x))
+    assert [(layer.name, layer.ac) for layer in report.layers] == [("layer", baked(x, module.weight))]
+    assert report.uncalled == ()
+
+
+def test_a_bare_layer_as_the_whole_network():
+    module, x = sparsify(nn.Linear(12, 6)), spikes(5, 12)
+    assert profile(module, loader(x)).ac == baked(x, module.weight)
+
+
+def test_a_layer_called_twice_counts_twice_and_an_uncalled_one_is_reported():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = sparsify(nn.Linear(12, 12)), nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.used(x) + self.used(x.flip(0))
+
+    net, x = Net(), spikes(5, 12)
+    report = profile(net, loader(x))
+    used, unused = report.layers
+    assert (used.ac, used.calls) == (2 * baked(x, net.used.weight), 2)
+    assert (unused.name, unused.called, unused.weights, unused.ac) == ("unused", False, 36, 0)
+    assert report.uncalled == ("unused",)
+
+
+def test_two_weights_of_one_module_are_two_layers():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(2, 6))
+
+        def forward(self, x):
+            return F.linear(x, self.a)[:, :2] + F.linear(x, self.b)
+
+    x = spikes(3, 6)
+    report = profile(Pair(), loader(x))
+    assert [(layer.name, layer.ac) for layer in report.layers] == [
+        ("Pair", int(x.sum()) * 4),
+        ("Pair#2", int(x.sum()) * 2),
+    ]
+
+
+def test_zeros_that_move_between_batches_are_followed():
+    class Moving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.left = nn.Parameter(torch.ones(2, 4)), 2
+
+        def forward(self, x):
+            self.left -= 1
+            return F.linear(x, self.weight * self.left)
+
+    x = torch.ones(2, 4)
+    assert profile(Moving(), loader(x, 1)).ac == 8  # the second batch meets no weight
+
+
+def test_images_convolved_once_and_repeated_have_one_step():
+    class Repeating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), layer.Linear(4 * 16, 2, step_mode="m")
+
+        def forward(self, x):
+            steps = self.first(x).flatten(1).sign().relu().expand(5, len(x), -1)
+            return self.second(steps).mean(0)
+
+    report = profile(Repeating(), loader(torch.rand(3, 3, 6, 6)))
+    assert [len(layer.synops_per_step) for layer in report.layers] == [1, 5]
+    assert (report.timesteps, report.layers[0].inputs, report.layers[1].inputs) == (5, "real", "spikes")

@@ -1,0 +1,117 @@
+"""Formats written and read back bit by bit; formula equals encoded length; published figures."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from hardware.encodings import decode, encode
+from hardware.memory import Mask, WeightCoding, best_format, entropy_bound_bits, format_bits, index_bits, layouts
+
+
+@st.composite
+def layers(draw):
+    bits = draw(st.sampled_from([1, 2, 3, 4, 8, 16, 32]))
+    shape = draw(npst.array_shapes(min_dims=2, max_dims=4, max_side=7))
+    codes = draw(npst.arrays(np.int64, shape, elements=st.integers(0, 2**bits - 1), fill=st.just(0)))
+    return codes, bits
+
+
+@given(layers())
+@settings(max_examples=150, deadline=None)
+def test_every_format_gives_the_bits_back_at_the_length_it_claims(case):
+    codes, bits = case
+    for name, (slots, overhead) in layouts(Mask.of(codes != 0)).items():
+        encoded = encode(codes, bits, name)
+        assert encoded.length == slots * bits + overhead, name
+        assert len(encoded.payload) == -(-encoded.length // 8)
+        np.testing.assert_array_equal(decode(encoded), codes, err_msg=name)
+
+
+@pytest.mark.parametrize("zeros", [0, 15, 16, 17, 31, 32, 33, 200])
+def test_runs_of_zeros_around_the_counter_of_the_relative_format(zeros):
+    codes = np.zeros((1, zeros + 2), np.int64)
+    codes[0, [zeros, zeros + 1]] = 3, 1
+    encoded = encode(codes, 4, "relative")
+    assert encoded.length == (2 + zeros // 16) * 8
+    np.testing.assert_array_equal(decode(encoded), codes)
+
+
+@pytest.mark.parametrize(
+    ("density", "bits", "per_weight"),
+    [
+        (0.5, 4, {"dense": 4, "bitmask": 3.0, "csr8": 6.0, "csr16": 10}),
+        (0.1, 4, {"dense": 4, "bitmask": 1.4, "csr8": 1.2, "csr16": 2.0}),
+        (0.1, 2, {"dense": 2, "bitmask": 1.2, "csr8": 1.0, "csr16": 1.8}),
+        (0.01, 4, {"dense": 4, "bitmask": 1.04, "csr8": 0.12, "csr16": 0.2}),
+    ],
+)
+def test_known_bits_per_weight(density, bits, per_weight):
+    present = np.zeros((400, 250), bool)
+    present.ravel()[np.random.default_rng(0).permutation(100_000)[: int(density * 100_000)]] = True
+    sizes = format_bits(Mask.of(present), WeightCoding(bits=bits))
+    for name, expected in per_weight.items():
+        # The table leaves the row pointers out.
+        pointers = 401 * index_bits(int(present.sum()) + 1) / 1e5 if name.startswith("csr") else 0
+        assert sizes[name] / 1e5 - pointers == pytest.approx(expected, abs=0.02), name
+
+
+@pytest.mark.parametrize(("density", "bits", "bound"), [(0.5, 4, 3.0), (0.1, 4, 0.87), (0.1, 2, 0.67), (0.01, 4, 0.12)])
+def test_entropy_bound(density, bits, bound):
+    assert entropy_bound_bits(1000, round(1000 * density), bits) / 1000 == pytest.approx(bound, abs=0.005)
+    assert entropy_bound_bits(10, 10, 4) == 40
+    assert entropy_bound_bits(10, 0, 4) == 0
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_bitmask_never_beats_the_entropy_bound(rows, columns, density, seed):
+    present = np.random.default_rng(seed).random((rows, columns)) < density
+    mask = Mask.of(present)
+    assert format_bits(mask, WeightCoding(bits=4))["bitmask"] >= entropy_bound_bits(rows * columns, mask.kept, 4) - 1e-6
+
+
+def test_two_of_four_and_narrowed_and_blocks():
+    two_of_four = np.tile([True, False, True, False], (8, 4))
+    assert format_bits(Mask.of(two_of_four), WeightCoding(bits=8))["2:4"] == 64 * (8 + 2)
+    narrow = np.zeros((8, 6, 3, 3), bool)
+    narrow[:4, :3] = True
+    sizes = format_bits(Mask.of(narrow), WeightCoding(bits=8))
+    assert sizes["narrowed"] == 4 * 3 * 9 * 8 + 8 + 6
+    assert best_format(sizes) == "narrowed"
+    blocks = np.kron(np.eye(4, dtype=bool), np.ones((4, 4), bool))
+    assert format_bits(Mask.of(blocks), WeightCoding(bits=8))["block4x4"] == 16 + 4 * 16 * 8
+
+
+def test_a_grid_without_zero_cannot_store_pruned_weights_in_place():
+    present = np.random.default_rng(0).random((16, 64)) < 0.3
+    without = format_bits(Mask.of(present), WeightCoding(bits=4, has_zero=False))
+    assert {"bitmask", "csr", "csr8", "csr16"} <= set(without)
+    assert not {"dense", "narrowed", "block4x4"} & set(without)
+    full = format_bits(Mask.of(np.ones((16, 64), bool)), WeightCoding(bits=4, has_zero=False))
+    assert full["dense"] == 16 * 64 * 4
+
+
+def test_large_layers_are_summarised_in_chunks():
+    present = np.zeros((3, 2**20), bool)
+    present[0, 5] = present[2, 7] = True
+    places = np.flatnonzero(present.ravel())
+    assert Mask.of(present).fillers == places[0] // 16 + (places[1] - places[0] - 1) // 16
+
+
+def test_wrong_requests_are_named():
+    codes = np.full((2, 300), 3)
+    with pytest.raises(ValueError, match="do not fit 1 bits"):
+        encode(codes, 1, "dense")
+    with pytest.raises(ValueError, match="cannot number 300 columns"):
+        encode(codes, 2, "csr8")
+    with pytest.raises(ValueError, match="not 2:4"):
+        encode(codes, 2, "2:4")
+    with pytest.raises(ValueError, match="unknown memory format 'zip'"):
+        encode(codes, 2, "zip")
+
+
+def test_side_information():
+    coding = WeightCoding(bits=4, scales=16, scale_bits=16, zero_points=16, zero_point_bits=4)
+    assert coding.side_bits == 16 * 16 + 16 * 4

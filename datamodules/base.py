@@ -74,8 +74,6 @@ class BenchmarkDataModule(LightningDataModule):
     name: str
     num_classes: ClassVar[int]
     splits: ClassVar[tuple[str, ...]] = ("official",)
-    published_samples: ClassVar[int]
-    """Samples that the whole set has."""
     downloads: ClassVar[tuple[Download, ...]] = ()
     """Archives that may be fetched by a program."""
     instructions: ClassVar[str]
@@ -112,6 +110,11 @@ class BenchmarkDataModule(LightningDataModule):
         self.calibration_seed = calibration_seed
         self.seed = seed
         self._table: SampleTable | None = None
+
+    @property
+    @abstractmethod
+    def published_samples(self) -> int:
+        """Number of samples that the whole set has."""
 
     @property
     @abstractmethod

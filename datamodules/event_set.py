@@ -1,5 +1,6 @@
 """What the event-camera sets share: recordings in files, binned once, read from the cache."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from datamodules.fingerprint import combine, fingerprint_files
 from datamodules.parallel import map_in_order
 from datamodules.splits import Indices
 from datamodules.storage import cache_folder
+
+logger = logging.getLogger(__name__)
 
 
 class EventDataModule(BenchmarkDataModule):
@@ -101,6 +104,7 @@ class EventDataModule(BenchmarkDataModule):
 
     def binned(self) -> Iterator[SparseSample]:
         """Every recording binned, in order; those of one file are read together, files in parallel."""
+        logger.info("binning %d recordings of %s, once", len(self.samples.keys), self.name)
         for counted in map_in_order(self._count, self.samples.by_file()):
             if isinstance(counted, DataCorrupt):
                 raise counted

@@ -349,3 +349,9 @@ def test_gesture_cuts_of_tonic(tmp_path):
     np.save(tmp_path / "ibmGestureTest/user24_led/11.npy", np.zeros((1, 4)))
     with pytest.raises(DataCorrupt, match=r"11\.npy: the name must be a class"):
         DVSGesture(tmp_path).setup()
+
+
+def test_original_gestures_and_cuts_are_of_different_number(tiny_gestures, tmp_path_factory):
+    root, _ = tiny_gestures
+    assert DVSGesture(root).published_samples == 1176 + 288
+    assert DVSGesture(tmp_path_factory.mktemp("cuts")).published_samples == 1077 + 264

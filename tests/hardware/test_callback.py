@@ -1,5 +1,6 @@
 """HardwareCost in Lightning's test loop, effective weights, and nothing left behind."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 
-from hardware import HardwareCost, WeightCoding, profile
+from hardware import CostReport, HardwareCost, WeightCoding, profile
 from tests.hardware import brute_force
 from tests.hardware.networks import Alone, Spiking, loader, sparsify, spikes
 
@@ -117,7 +118,7 @@ def test_rows_that_samples_cannot_share_are_refused():
 
 
 DISTRIBUTED = """
-import sys
+import json
 import torch
 torch.set_num_threads(1)
 from hardware import HardwareCost
@@ -126,30 +127,27 @@ from tests.hardware.test_callback import Module, trainer
 torch.manual_seed(0)
 module, x = Module(sparsify(Spiking())), spikes(8, 3, 2, 8, 8)
 cost = HardwareCost()
-trainer(cost, devices=int(sys.argv[1]), strategy=sys.argv[2]).test(module, loader(x, 2), verbose=False)
-report = cost.report
-print("COST", report.samples, report.ac, [l.synops_per_step for l in report.layers], report.sample_std,
-      report.sample_max, [n.spikes for n in report.neurons])
+trainer(cost, devices=2, strategy="ddp").test(module, loader(x, 2), verbose=False)
+print("COST" + json.dumps(cost.report.to_dict()))
 """
 
 
-def cost_lines(tmp_path, *arguments):
+@pytest.mark.slow
+def test_processes_are_summed(tmp_path, module, x):
     script = tmp_path / "distributed.py"
     script.write_text(DISTRIBUTED)
     run = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
-    return {line for line in run.stdout.splitlines() if line.startswith("COST")}
-
-
-@pytest.mark.slow
-def test_processes_are_summed(tmp_path):
-    (together,) = cost_lines(tmp_path, "2", "ddp")  # every process holds the sum
-    (alone,) = cost_lines(tmp_path, "1", "auto")
-    assert together == alone
+    # Every process holds the sum of both; one network, one input by the same seed as the fixtures here.
+    summed = {line for line in run.stdout.splitlines() if line.startswith("COST")}
+    (report,) = (CostReport.from_dict(json.loads(line.removeprefix("COST"))) for line in summed)
+    alone = profile(module.net, loader(x, 2))
+    assert [layer.synops_per_step for layer in report.layers] == [layer.synops_per_step for layer in alone.layers]
+    assert (report.samples, report.ac, report.sample_std) == (8, alone.ac, alone.sample_std)
+    assert [n.spikes for n in report.neurons] == [n.spikes for n in alone.neurons]
 
 
 # ------------------------------------------------------------------ the weight that the forward pass uses

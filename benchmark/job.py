@@ -9,10 +9,10 @@ from benchmark import build
 from benchmark.executors.local import LocalExecutor, Outcome
 from benchmark.folders import cache_folder
 from benchmark.progress import SuiteProgress
-from benchmark.records import RecordStore, RunRecord
+from benchmark.records import RecordStore
 from benchmark.run import Setting
 from benchmark.suite import Suite
-from benchmark.wandb_board import log_run
+from benchmark.wandb_board import SuiteLog
 
 
 def run(suite: Suite, results: Path, data_roots: dict[str, Path], *, use_wandb: bool, threads: int | None) -> Outcome:
@@ -28,10 +28,7 @@ def run(suite: Suite, results: Path, data_roots: dict[str, Path], *, use_wandb: 
     build.check_suite(suite)
     runs = len(list(suite.questions(build.budgetless(suite))))
 
-    def log(record: RunRecord) -> None:
-        if use_wandb and record.status == "done":
-            log_run(record, results)
-
+    log = SuiteLog(results, cache_folder() / "checkpoints") if use_wandb else lambda record: None
     console = Console(stderr=True)
     with SuiteProgress(suite.name, runs, console) as display:
         setting = Setting(cache_folder(), data_roots, display.track, display.training)

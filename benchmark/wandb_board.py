@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["online", "offline", "disabled", "shared"]
 
-INIT_TIMEOUT_S = 30  # as long as a run without network waits for W&B
+PATIENCE_S = 30.0  # how long the beginning and the end of a run wait for W&B, each
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,26 @@ def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, check
         _warn(f"run {record.id} ({record.question.label})", error)
         return False
     return True
+
+
+class SuiteLog:
+    """Logs the runs of a suite as they end. After a fault it goes on offline: a dead network is waited for only once.
+
+    Args:
+        results: the results folder.
+        checkpoints: folder of the dense networks, ``<id>.safetensors``.
+        mode: as for :func:`log_run`.
+    """
+
+    def __init__(self, results: Path, checkpoints: Path, mode: Mode | None = None) -> None:
+        self.results, self.checkpoints, self.mode = results, checkpoints, mode
+
+    def __call__(self, record: RunRecord) -> None:
+        """Log a record that is safely stored."""
+        file = None if record.dense is None else self.checkpoints / f"{record.dense.id}.safetensors"
+        checkpoint = file if file is not None and file.is_file() else None
+        if not log_run(record, self.results, mode=self.mode, checkpoint=checkpoint):
+            self.mode = "offline"
 
 
 def log_board(board: Board, results: Path, *, mode: Mode | None = None) -> bool:
@@ -136,7 +156,9 @@ def _open(results: Path, mode: str | None, exit_code: int = 0, **arguments: Any)
             console="off",
             disable_git=True,
             save_code=False,
-            init_timeout=INIT_TIMEOUT_S,
+            init_timeout=PATIENCE_S,
+            finish_timeout=PATIENCE_S,
+            finish_timeout_raises=True,
             x_disable_stats=True,
             x_disable_meta=True,
         ),

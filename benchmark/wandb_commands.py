@@ -46,7 +46,7 @@ def dashboard(results: Path, entity: str | None) -> None:
 @RESULTS
 @user_errors
 def sweep(suite: str, results: Path) -> None:
-    """Print SUITE as a sweep file, for `wandb sweep FILE` and then `wandb agent ID` on as many machines as there are."""
+    """Print SUITE as a sweep file, for `wandb sweep FILE` and then `wandb agent ID` on any number of machines."""
     from benchmark import build, wandb_sweep
     from benchmark.catalog import suite_path
     from benchmark.suite import load_suite

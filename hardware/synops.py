@@ -111,15 +111,15 @@ class Examined:
 
 
 def examine(activation: Tensor) -> Examined:
-    """Look at an activation in as few passes as its values allow: spikes are the usual case and take three."""
+    """Look at an activation in as few passes as its values allow: spikes are the usual case."""
     activation = activation.float()
-    sign = activation.sign()
     lowest, largest = (float(v) for v in torch.aminmax(activation))
-    negative = lowest < 0
+    # Between 0 and 1, x - x^2 is positive except at both ends.
+    if lowest >= 0 and largest <= 1 and not torch.addcmul(activation, activation, activation, value=-1).max() > 0:
+        return Examined(activation, activation, ValueRange(1.0 if largest else float("inf"), largest))
+    sign, negative = activation.sign(), lowest < 0
     magnitude, indicator = (activation.abs(), sign.abs()) if negative else (activation, sign)
     largest = max(largest, -lowest)
-    if torch.equal(sign, activation):
-        return Examined(magnitude, indicator, ValueRange(1.0 if largest else float("inf"), largest, negative))
     # Entries below the largest are below zero here, the zeros and the largest are zero.
     smallest = float(torch.add(magnitude, indicator, alpha=-largest).min()) + largest
     integer = torch.equal(activation.trunc(), activation)

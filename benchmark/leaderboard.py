@@ -193,6 +193,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "accuracy": lambda row: _spread(row.measured["accuracy"], percent),
     "Δ dense": lambda row: "" if row.dense else _spread(row.measured.get("difference"), points),
     "density": lambda row: f"{row.measured['density'].mean:.3g}",
+    "bits": lambda row: f"{row.measured['bits'].mean:.3g}",
     "AC": lambda row: count(row.measured["synops_ac"].mean),
     "MAC": lambda row: count(row.measured["synops_mac"].mean),
     "memory": lambda row: size(row.measured["stored_bits"].mean),
@@ -203,7 +204,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "Pareto": lambda row: " ".join(name for cost, name in _FRONT_NAMES.items() if cost in row.fronts),
 }
 _TEXT = {"method", "Pareto"}
-_DISPENSABLE = ("energy", "calib.", "time", "seeds", "density")
+_DISPENSABLE = ("bits", "energy", "calib.", "time", "seeds", "density")
 
 _SUMMARY_HEADS = [
     "in short",

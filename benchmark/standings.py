@@ -17,6 +17,7 @@ MEASURES = {
     "accuracy": "share of test samples classified correctly",
     "difference": "accuracy minus that of the same dense checkpoint",
     "density": "share of weights kept over the compressed layers, as achieved",
+    "bits": "mean width of a nonzero weight, in bits",
     "synops": "synaptic operations per sample: accumulates and multiply-accumulates",
     "synops_ac": "accumulates per sample",
     "synops_mac": "multiply-accumulates per sample",
@@ -237,6 +238,7 @@ def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
     return {
         "accuracy": record.metrics["accuracy"],
         "density": record.compression["density"],
+        "bits": cost.weight_bits / max(1, sum(layer.nonzero for layer in cost.layers)),
         "synops": cost.synops / cost.samples,
         "synops_ac": cost.ac / cost.samples,
         "synops_mac": cost.mac / cost.samples,

@@ -33,7 +33,7 @@ const plain = (value) => String(Number(value.toPrecision(3)));
 const seconds = (value) => (value < 120 ? `${plain(value)} s` : `${(value / 60).toFixed(1)} min`);
 
 const MEASURES = {
-  accuracy: ["accuracy [%]", percent], difference: ["Δ dense [points]", points], density: ["density", plain],
+  accuracy: ["accuracy [%]", percent], difference: ["Δ dense [points]", points], density: ["density", plain], bits: ["bits", plain],
   synops: ["synaptic operations", count], synops_ac: ["AC", count], synops_mac: ["MAC", count],
   stored_bits: ["memory", size], weight_bits: ["weights only", size], total_bits: ["memory and state", size],
   energy_j: ["energy (estimate)", joules], compression_seconds: ["time", seconds],
@@ -69,11 +69,12 @@ const measured = (name) => ({
 const COLUMNS = [
   { label: "method", text: true, value: (row) => row.method, show: (row) => row.method + (row.control ? " (c)" : "") },
   { label: "budget", value: (row) => row.budget, show: (row) => (row.dense ? "" : plain(row.budget)) },
-  ...["accuracy", "difference", "density", "synops_ac", "synops_mac", "stored_bits", "total_bits", "weight_bits", "energy_j",
-    "compression_seconds"].map(measured),
-  { label: "calibration", value: (row) => row.calibration, show: (row) => (row.dense ? "" : String(row.calibration)) },
+  ...["accuracy", "difference"].map(measured),
   { label: "Pareto", text: true, value: (row) => -row.fronts.length, show: (row) => frontNames(row) },
   { label: "runs by seed", text: true, value: (row) => row.runs.length, show: null },
+  ...["density", "bits", "synops_ac", "synops_mac", "stored_bits", "total_bits", "weight_bits", "energy_j",
+    "compression_seconds"].map(measured),
+  { label: "calibration", value: (row) => row.calibration, show: (row) => (row.dense ? "" : String(row.calibration)) },
   { label: "table", text: true, value: (row) => row.table.title, show: (row) => row.table.title },
 ];
 

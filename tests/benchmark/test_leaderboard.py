@@ -86,6 +86,7 @@ def test_costs_are_those_of_the_report() -> None:
     ac = sum(layer["ac"] for layer in record.cost["layers"]) / record.cost["samples"]
     mac = sum(layer["mac"] for layer in record.cost["layers"]) / record.cost["samples"]
     assert (measured["synops_ac"].mean, measured["synops_mac"].mean) == (ac, mac)
+    assert measured["bits"].mean == 32
     assert ac > 0
     assert mac > 0
     assert measured["synops"].mean == pytest.approx(ac + mac)

@@ -1,5 +1,6 @@
 """Synthetic records, made of the same classes as real ones."""
 
+import json
 from dataclasses import MISSING, fields
 from hashlib import sha256
 from math import prod
@@ -67,7 +68,10 @@ def make_record(
     training: Training | None = None,
     **changes: Any,
 ) -> RunRecord:
-    """A finished record; ``checkpoint`` names the dense network, else its seed does; ``changes`` are fields."""
+    """A finished record, as a store gives it back.
+
+    ``checkpoint`` names the dense network, else its seed does; ``changes`` are fields.
+    """
     question = Question(
         data=Data.model_validate({"name": data} if isinstance(data, str) else data),
         model=Named.model_validate(model),
@@ -103,7 +107,8 @@ def make_record(
         "environment": {"python": "3.11.9", "packages": {"torch": "2.15.0"}, "git": "0123abcd"},
         "created": "2026-01-02T03:04:05+00:00",
     }  # fmt: skip
-    return RunRecord(**{**fields, **changes})
+    made = RunRecord(**{**fields, **changes})
+    return RunRecord.model_validate(json.loads(json.dumps(made.model_dump(mode="json"), sort_keys=True)))
 
 
 def make_failed(method: str, density: float, seed: int = 0, error: str = "ValueError: broken") -> RunRecord:

@@ -13,6 +13,14 @@ DATA = Registry(
             "scikit-learn's digits before a simulated event camera; embedded",
         ),
         "nmnist": Entry("datamodules.nmnist:NMNIST", "N-MNIST: handwritten digits before a moving event camera"),
+        "cifar10_dvs": Entry(
+            "datamodules.cifar10_dvs:CIFAR10DVS", "CIFAR10-DVS: moved photographs before an event camera"
+        ),
+        "dvs_gesture": Entry(
+            "datamodules.dvs_gesture:DVSGesture", "DVS128 Gesture: hand gestures before an event camera"
+        ),
+        "cifar100": Entry("datamodules.cifar100:CIFAR100", "CIFAR-100: small photographs, direct coding"),
+        "imagenet": Entry("datamodules.imagenet:ImageNet", "ImageNet: photographs of 1,000 classes, direct coding"),
     },
 )
 

@@ -203,8 +203,8 @@ class Compressor(Callback):
         assert self.compression is not None
         with torch.no_grad():
             for name, mask in self.compression.masks().items():
-                weight = module.get_submodule(name).weight
-                weight.mul_(mask.to(weight.device))  # type: ignore[operator]
+                weight = module.get_parameter(f"{name}.weight")
+                weight.mul_(mask.to(weight.device))
 
     def _network(self, trainer: Trainer, module: LightningModule) -> Network:
         loader = self._loader(trainer)
@@ -229,7 +229,7 @@ class Compressor(Callback):
         if self.calibration is not None:
             return self.calibration
         datamodule = getattr(trainer, "datamodule", None)
-        if not hasattr(datamodule, "calibration_dataloader"):
+        if datamodule is None or not hasattr(datamodule, "calibration_dataloader"):
             raise CalibrationError(
                 f"{type(self).__name__} needs a calibration_dataloader(): fit with a datamodule that has one, "
                 "or pass calibration=DataLoader(...) of training samples"

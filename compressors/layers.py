@@ -10,9 +10,9 @@ import torch
 from spikingjelly.activation_based import functional, layer
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, layer.Dropout, layer.Dropout2d)
 
 
@@ -26,7 +26,7 @@ class Layer:
 
     name: str
     module: nn.Linear | nn.Conv1d | nn.Conv2d
-    norm: nn.Module | None
+    norm: _BatchNorm | None
     neuron: nn.Module | None
     timesteps: int  # T of its input [T, B, ...]
 
@@ -43,9 +43,9 @@ class Layer:
     def row_gain(self) -> Tensor:
         """The factor BatchNorm puts on each output unit, ``gamma / sqrt(var + eps)``: ``[out]`` (ones without it)."""
         norm = self.norm
-        if norm is None or getattr(norm, "running_var", None) is None:
+        if norm is None or norm.running_var is None:
             return torch.ones(len(self.rows), device=self.rows.device)
-        gain = torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]
+        gain = torch.rsqrt(norm.running_var + norm.eps)
         return gain if norm.weight is None else gain * norm.weight.detach()
 
 
@@ -127,7 +127,7 @@ def _storage(tensor: Tensor) -> int:
 
 def _followers(
     start: nn.Module, calls: list[tuple[nn.Module, Tensor, Tensor]]
-) -> tuple[nn.Module | None, nn.Module | None]:
+) -> tuple[_BatchNorm | None, nn.Module | None]:
     """The BatchNorm and the neuron that the output of ``start`` reaches."""
     norm = None
     first = next(i for i, (module, _, _) in enumerate(calls) if module is start)
@@ -137,7 +137,7 @@ def _followers(
             continue
         if is_neuron(module):
             return norm, module
-        if isinstance(module, NORMS) and norm is None:
+        if isinstance(module, _BatchNorm) and norm is None:
             norm = module
         elif not isinstance(module, TRANSPARENT):
             break

@@ -33,7 +33,7 @@ class OBC(Pruner):
         batchnorm_factor: weigh rows by their BatchNorm factor.
         cache: folder in which finished eliminations are kept, and found again by the hash of weight and Hessian. One
             elimination serves every density, so a run at another density only has to look it up.
-        max_memory: bytes for the Hessians held at once, and again for the solver's matrices.
+        max_memory: bytes for the Hessians held at once; more layers than fit are measured in several passes.
         **pruning: see :class:`~compressors.pruning.Pruner`; ``allocation`` is ``lamp`` unless given.
     """
 
@@ -91,7 +91,7 @@ class OBC(Pruner):
             return self._load(path, weight)
         started = time.perf_counter()
         try:
-            elimination = obs.eliminate(weight, hessian, self.max_memory)
+            elimination = obs.eliminate(weight, hessian)
         except obs.HessianError as error:
             raise CalibrationError(f"layer {name!r}: {error}") from error
         if path is not None:

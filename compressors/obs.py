@@ -11,12 +11,13 @@ Shapes: ``weight [rows, d]``; ``hessian [groups, d, d]``, where row ``r`` belong
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 BLOCK = 32  # pivots between two updates of the trailing matrix
-SHRINK = 0.9  # survivors are gathered into a smaller matrix when they fill less than this share of it
+SHRINK = 0.8  # survivors are gathered into a smaller matrix when they fill less than this share of it
 
 
 class HessianError(ValueError):
@@ -67,17 +68,17 @@ def inverse(hessian: Tensor) -> Tensor:
     return torch.cholesky_inverse(factor)
 
 
-def eliminate(weight: Tensor, hessian: Tensor, max_bytes: int = 2**31) -> Elimination:
+def eliminate(weight: Tensor, hessian: Tensor, max_bytes: int = 2**28) -> Elimination:
     """ExactOBS: remove every weight of every row, one at a time, always the one that costs least.
 
     The pivots and their order are those of the textbook algorithm, but the rank-one updates of ``H^-1`` are put off:
     inside a block of pivots only the diagonal, the weights and the pivot columns are kept current, and the trailing
-    matrix takes the block's updates as one matrix product (2 d^3 / 3 operations a row, all rows side by side).
+    matrix takes the block's updates as one matrix product (2 d^3 / 3 operations a row, many rows side by side).
 
     Args:
         weight: ``[rows, d]``.
         hessian: ``[groups, d, d]``, positive definite; see :func:`damped`.
-        max_bytes: bound on the memory of the rows' matrices; rows are treated in chunks that keep to it.
+        max_bytes: bound on the working memory; rows are treated in chunks that keep to it, one row at least.
 
     Raises:
         HessianError: see :func:`inverse`.
@@ -85,24 +86,31 @@ def eliminate(weight: Tensor, hessian: Tensor, max_bytes: int = 2**31) -> Elimin
     rows, columns = weight.shape
     inverses = inverse(hessian)
     group = torch.arange(rows, device=weight.device) // (rows // len(hessian))
-    chunk = max(1, max_bytes // (2 * columns * columns * weight.element_size()))
-    parts = [_eliminate_rows(weight[r : r + chunk], inverses[group[r : r + chunk]]) for r in range(0, rows, chunk)]
+    chunk = min(rows, max(1, max_bytes // (2 * columns * columns * weight.element_size())))
+    workspace = weight.new_empty(2, chunk * columns * columns)
+    parts = [
+        _eliminate_rows(part, inverses, owner, workspace)
+        for part, owner in zip(weight.split(chunk), group.split(chunk), strict=True)
+    ]
     return Elimination(torch.cat([p.order for p in parts]), torch.cat([p.losses for p in parts]))
 
 
-def _eliminate_rows(weight: Tensor, inverse: Tensor) -> Elimination:
-    """:func:`eliminate` for rows that fit in memory; ``inverse [rows, d, d]`` is used up."""
+def _eliminate_rows(weight: Tensor, inverses: Tensor, group: Tensor, workspace: Tensor) -> Elimination:
+    """:func:`eliminate` for rows that fit into the workspace ``[2, >= rows * d * d]``."""
     rows, columns = weight.shape
     weight = weight.clone()
+    inverse = torch.index_select(inverses, 0, group, out=_view(workspace[0], rows, columns, columns))
     index = torch.arange(columns, device=weight.device).repeat(
         rows, 1
     )  # [rows, size]: the column each place stands for
     gone = torch.zeros_like(weight, dtype=torch.bool)
     order, losses = [], []
     for start in range(0, columns, BLOCK):
-        size, alive = weight.shape[1], columns - start
-        if alive < SHRINK * size:
-            weight, inverse, index, gone = _survivors(weight, inverse, index, gone, alive)
+        alive = columns - start
+        if alive < SHRINK * weight.shape[1]:
+            keep = (~gone).nonzero()[:, 1].view(rows, alive)
+            inverse = _submatrices(inverse, keep, workspace)
+            weight, index, gone = (tensor.gather(1, keep) for tensor in (weight, index, gone))
         steps = min(BLOCK, alive)
         pivots, block_losses, updates = _block(weight, inverse, gone, steps)
         order.append(index.gather(1, pivots))
@@ -126,7 +134,7 @@ def _block(weight: Tensor, inverse: Tensor, gone: Tensor, steps: int) -> tuple[T
     for step in range(steps):
         saliency = (weight.square() / diagonal).masked_fill_(gone, torch.inf)
         loss, pivot = saliency.min(dim=1)
-        column = inverse[every, pivot]
+        column = _rows(inverse, pivot[:, None])
         if step:
             past = updates[:, :step]
             column = column.unsqueeze(1).baddbmm_(past[every, :, pivot].unsqueeze(1), past, alpha=-1).squeeze(1)
@@ -142,14 +150,30 @@ def _block(weight: Tensor, inverse: Tensor, gone: Tensor, steps: int) -> tuple[T
     return torch.stack(pivots, 1), torch.stack(losses, 1), updates
 
 
-def _survivors(
-    weight: Tensor, inverse: Tensor, index: Tensor, gone: Tensor, alive: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gather what is left of every row (``alive`` weights in each) into smaller tensors."""
-    keep = (~gone).nonzero()[:, 1].view(len(weight), alive)
-    rows = inverse.gather(1, keep[:, :, None].expand(-1, -1, inverse.shape[2]))
-    inverse = rows.gather(2, keep[:, None, :].expand(-1, alive, -1))
-    return weight.gather(1, keep), inverse, index.gather(1, keep), torch.zeros_like(keep, dtype=torch.bool)
+def _submatrices(matrices: Tensor, keep: Tensor, workspace: Tensor) -> Tensor:
+    """Rows and columns ``keep [rows, k]`` of each matrix ``[rows, n, n]``: ``[rows, k, k]``.
+
+    ``matrices`` lies in the first half of the workspace and the result takes its place: fresh memory of this size would
+    cost more than the copies.
+    """
+    count, size, _ = matrices.shape
+    alive = keep.shape[1]
+    halfway = _view(workspace[1], count, alive, size)
+    _rows(matrices, keep, out=halfway.view(-1, size))
+    columns = keep[:, None, :].expand(-1, alive, -1)
+    return torch.gather(halfway, 2, columns, out=_view(workspace[0], count, alive, alive))
+
+
+def _view(memory: Tensor, *shape: int) -> Tensor:
+    """The beginning of a flat piece of memory as a tensor of ``shape``."""
+    return memory[: prod(shape)].view(shape)
+
+
+def _rows(matrices: Tensor, places: Tensor, out: Tensor | None = None) -> Tensor:
+    """Rows ``places [rows, k]`` of each matrix ``[rows, n, m]``: ``[rows * k, m]``, copied as whole rows."""
+    count, height, width = matrices.shape
+    first = torch.arange(count, device=matrices.device)[:, None] * height
+    return torch.index_select(matrices.view(-1, width), 0, (first + places).flatten(), out=out)
 
 
 def steps_per_row(losses: Tensor, remove: int) -> Tensor:

@@ -49,7 +49,7 @@ def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
         neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = OUT_OF_REACH, True, "m"  # type: ignore[assignment]
         with torch.no_grad():
             neuron(current)
-        return neuron.v_seq.flatten().double()  # type: ignore[union-attr,operator]
+        return neuron.v_seq.flatten().double()  # type: ignore[operator]
     finally:
         for name, value in saved.items():
             setattr(neuron, name, value)
@@ -78,7 +78,7 @@ def unfolded(layer: Layer, x: Tensor) -> Tensor:
     if isinstance(module, nn.Conv1d):
         x = x.unsqueeze(2)
         kernel, dilation, padding, stride = (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
-    patches = F.unfold(x, kernel, dilation, padding, stride)  # type: ignore[arg-type]  # [N, C * taps, positions]
+    patches = F.unfold(x, kernel, dilation, padding, stride)  # [N, C * taps, positions]
     patches = patches.unflatten(1, (module.groups, -1))
     return patches.permute(1, 0, 3, 2).flatten(1, 2)
 

@@ -8,32 +8,10 @@ from typing import Any
 
 import click
 
-from benchmark.command import AS_JSON, RESULTS, user_errors
+from benchmark.command import AS_JSON, ENERGY, RESULTS, Pairs, user_errors
+from benchmark.data_commands import data as data_sets
+from benchmark.network_commands import compress, profile
 from benchmark.wandb_commands import wandb
-
-
-class _Pairs(click.ParamType):
-    """``key=value`` options; values are read as YAML, so that numbers are numbers."""
-
-    name = "key=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        import yaml
-
-        key, equals, text = str(value).partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not key=value", param, ctx)
-        return key, yaml.safe_load(text)
-
-
-def _energy_profile(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    from hardware.energy import load_profile
-
-    try:
-        load_profile(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,7 +35,7 @@ def main() -> None:
 @click.option(
     "--data-root",
     "data_roots",
-    type=_Pairs(),
+    type=Pairs(),
     multiple=True,
     metavar="SET=DIR",
     help="Where a data set's files are (else $SNNBENCH_DATA/<set>, or the user's data folder).",
@@ -96,94 +74,11 @@ def run(
 
 
 @main.command()
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The dense network: .safetensors, .ckpt or .pt.",
-)
-@click.option("--method", required=True, help="The compressor (see `snnbench list`).")
-@click.option("--density", type=float, default=1.0, show_default=True, help="Share of weights to keep, in (0, 1].")
-@click.option(
-    "-o", "--option", "options", type=_Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
-)
-@click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote.")
-@click.option(
-    "--model-option",
-    "model_options",
-    type=_Pairs(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the network.",
-)
-@click.option("--data", help="The data set to calibrate and test on; not needed for a checkpoint that snnbench wrote.")
-@click.option(
-    "--data-option",
-    "data_options",
-    type=_Pairs(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the data set, such as timesteps=20 or split=pooled.",
-)
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set's files are.")
-@click.option("--calibration-samples", type=click.IntRange(min=1), default=100, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the calibration draw and of random choices.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The compressed network [default: <checkpoint>-<method>-<density>.safetensors].",
-)
-@AS_JSON
-@user_errors
-def compress(
-    checkpoint: Path,
-    method: str,
-    density: float,
-    options: tuple[tuple[str, Any], ...],
-    model: str | None,
-    model_options: tuple[tuple[str, Any], ...],
-    data: str | None,
-    data_options: tuple[tuple[str, Any], ...],
-    data_root: Path | None,
-    calibration_samples: int,
-    seed: int,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    """Compress a network of your own, and say what it cost before and after."""
-    from compressors.registry import COMPRESSORS
-
-    COMPRESSORS[method]  # a misspelt name is answered before anything heavy is imported
-
-    from benchmark.compress import Request, compress_checkpoint, show
-
-    request = Request(
-        checkpoint=checkpoint,
-        method={"name": method, **dict(options)},
-        density=density,
-        model=None if model is None else {"name": model, **dict(model_options)},
-        data=None if data is None else {"name": data, **dict(data_options)},
-        data_root=data_root,
-        calibration_samples=calibration_samples,
-        seed=seed,
-        output=output or checkpoint.with_name(f"{checkpoint.stem}-{method}-{density:g}.safetensors"),
-    )
-    summary = compress_checkpoint(request)
-    click.echo(json.dumps(summary) if as_json else show(summary), nl=as_json)
-
-
-@main.command()
 @RESULTS
 @click.option("--suite", help="Only the records of this suite.")
 @click.option("--data", help="Only this data set.")
 @click.option("--model", help="Only this network.")
-@click.option(
-    "--energy",
-    callback=_energy_profile,
-    default="horowitz_sram_45nm",
-    show_default=True,
-    help="Profile that prices the counts, or a .yaml file of one's own.",
-)
+@ENERGY
 @click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv and the plots.")
 @AS_JSON
 @user_errors
@@ -229,7 +124,8 @@ def compare(a: str, b: str, results: Path, as_json: bool) -> None:
         Console().print(comparing.show(comparison))
 
 
-main.add_command(wandb)
+for command in (compress, profile, data_sets, wandb):
+    main.add_command(command)
 
 
 @main.command("list")

@@ -20,6 +20,43 @@ RESULTS = click.option(
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people.")
 
 
+DATA_ROOT = click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set's files are.")
+
+
+class Pairs(click.ParamType):
+    """``key=value`` options; values are read as YAML, so that numbers are numbers."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Split and read."""
+        import yaml
+
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not key=value", param, ctx)
+        return key, yaml.safe_load(text)
+
+
+def _energy_profile(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from hardware.energy import load_profile
+
+    try:
+        load_profile(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    return value
+
+
+ENERGY = click.option(
+    "--energy",
+    callback=_energy_profile,
+    default="horowitz_sram_45nm",
+    show_default=True,
+    help="Profile that prices the counts, or a .yaml file of one's own.",
+)
+
+
 def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """End a user's mistake with its message and exit status rather than a traceback."""
 

@@ -1,0 +1,114 @@
+"""The commands for a network of one's own: ``compress`` and ``profile``; each imports what it needs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmark.command import AS_JSON, DATA_ROOT, ENERGY, Pairs, user_errors
+
+if TYPE_CHECKING:
+    from benchmark.subject import Source
+
+OPTIONS = (
+    click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="A .safetensors, .ckpt or .pt."),
+    click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
+    click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
+    click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
+    click.option(
+        "--data-option",
+        type=Pairs(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of the data set, such as timesteps=20 or split=pooled.",
+    ),
+    DATA_ROOT,
+    click.option("--calibration-samples", type=click.IntRange(min=1), default=100, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the calibration draw and random choices."),
+)
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which network is meant, and on which data."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def _source(given: dict[str, Any]) -> "Source":
+    from benchmark.subject import Source
+
+    def named(kind: str) -> dict[str, Any] | None:
+        name, options = given[kind], dict(given[f"{kind}_option"])
+        if name is None and options:
+            raise click.UsageError(f"--{kind}-option needs --{kind}")
+        return None if name is None else {"name": name, **options}
+
+    plain = {name: given[name] for name in ("checkpoint", "data_root", "calibration_samples", "seed")}
+    return Source(model=named("model"), data=named("data"), **plain)
+
+
+@click.command()
+@network_options
+@click.option("--method", required=True, help="The compressor (see `snnbench list`).")
+@click.option("--density", type=float, default=1.0, show_default=True, help="Share of weights to keep, in (0, 1].")
+@click.option(
+    "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The compressed network [default: <checkpoint>-<method>-<density>.safetensors].",
+)
+@AS_JSON
+@user_errors
+def compress(
+    method: str, density: float, options: list[tuple[str, Any]], output: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Compress a network of your own, and say what it cost before and after."""
+    from compressors.registry import COMPRESSORS
+
+    COMPRESSORS[method]  # a misspelt name is answered before anything heavy is imported
+
+    from rich.console import Console
+
+    from benchmark.compress import compress_checkpoint, show
+
+    dense: Path = given["checkpoint"]
+    target = output or dense.with_name(f"{dense.stem}-{method}-{density:g}.safetensors")
+    summary = compress_checkpoint(_source(given), {"name": method, **dict(options)}, density, target)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        Console().print(show(summary))
+
+
+@click.command()
+@network_options
+@ENERGY
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Also write the table as CSV.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw bars per layer, as .png, .svg or .pdf.")
+@AS_JSON
+@user_errors
+def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **given: Any) -> None:
+    """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
+    from rich.console import Console
+
+    from benchmark.profile import chip_line, profile_checkpoint
+    from benchmark.records import write_atomically
+    from hardware.table import draw, table_rows, to_csv, to_table
+
+    measured = profile_checkpoint(_source(given), energy)
+    if csv_file is not None:
+        write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
+    if picture is not None:
+        draw(measured.report, measured.energy, picture)
+    if as_json:
+        click.echo(json.dumps(measured.to_dict()))
+        return
+    Console().print(to_table(measured.report, measured.energy))
+    click.echo(f"accuracy {measured.accuracy:.2%} on {measured.report.samples} test samples")
+    for fit in measured.chips:
+        click.echo(chip_line(fit))

@@ -108,7 +108,8 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     if as_json:
         click.echo(json.dumps(measured.to_dict()))
         return
-    Console().print(to_table(measured.report, measured.energy))
+    console = Console()
+    console.print(to_table(measured.report, measured.energy, console.width))
     click.echo(f"accuracy {measured.accuracy:.2%} on {measured.report.samples} test samples")
     for fit in measured.chips:
         click.echo(chip_line(fit))

@@ -40,9 +40,9 @@ class Named(BaseModel):
 
     @property
     def label(self) -> str:
-        """``name`` or ``name[key=value,...]``, for people."""
-        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}[{options}]" if options else self.name
+        """``name`` or ``name[option,...]``, for people; words stand alone, numbers with their option's name."""
+        shown = [value if isinstance(value, str) else f"{key}={value}" for key, value in sorted(self.options.items())]
+        return f"{self.name}[{','.join(shown)}]" if shown else self.name
 
 
 class Model(Named):

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hardware.energy import EnergyReport
@@ -33,6 +35,10 @@ COLUMNS = {
     "energy_share": "share of the energy of the whole network",
 }
 """Columns of the table and what they mean."""
+
+MAIN = ("layer", "kind", "shape", "density", "bits", "rate", "ac", "mac", "memory_bits", "energy_share")
+"""Columns that a narrow terminal shows; the others need a hundred and sixty characters."""
+WIDE = 160
 
 
 def table_rows(report: CostReport, energy: EnergyReport) -> list[Row]:
@@ -77,21 +83,30 @@ def to_json(report: CostReport, energy: EnergyReport) -> str:
     return json.dumps(content, indent=2)
 
 
-def to_table(report: CostReport, energy: EnergyReport) -> Table:
-    """Return the rows as a table for the terminal."""
+def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Table:
+    """Return the rows as a table for a terminal of ``width`` characters; a narrow one gets the columns ``MAIN``."""
     low, high = energy.joules_range
     span = "" if low == high else f" (sources: {low:.3g} to {high:.3g} J)"
     table = Table(
-        title=f"{report.samples} samples, {report.timesteps} steps, per sample",
-        caption=f"energy: {energy.profile} ({energy.status} constants){span}. {energy.uncertainty}",
+        title=f"{report.samples} samples, {report.timesteps} steps; operations per sample, memory in bits",
+        caption=f"{energy.joules:.3g} J per sample under {energy.profile} ({energy.status} constants){span}."
+        f" {energy.uncertainty}",
         caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    for column in COLUMNS:
-        words = column in ("layer", "kind", "inputs", "format")
-        table.add_column(column.replace("_", " "), justify="left" if words else "right", overflow="fold")
     rows = table_rows(report, energy)
+    shown = COLUMNS if width >= WIDE else MAIN
+    for column in shown:
+        cells = [_text(column, row[column]) for row in rows]
+        heading = column.removesuffix("_bits").removesuffix("_share").replace("_", " ")
+        if column in ("layer", "kind", "inputs", "format"):
+            table.add_column(heading, no_wrap=True)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, [heading, *cells])))
     for row in rows:
-        table.add_row(*(_text(column, row[column]) for column in COLUMNS), end_section=row is rows[-2])
+        table.add_row(*(_text(column, row[column]) for column in shown), end_section=row is rows[-2])
     return table
 
 
@@ -103,8 +118,8 @@ def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:
         energy: the same report priced.
         path: picture file; its suffix gives the format.
     """
-    rows = table_rows(report, energy)[:-1]
-    names = [row["layer"] for row in rows]
+    rows = [row for row in table_rows(report, energy)[:-1] if row["ac"] or row["mac"] or row["memory_bits"]]
+    names = [f"{row['layer']} ({row['kind']})" for row in rows]
     operations = [(row["ac"] or 0) + (row["mac"] or 0) for row in rows]
     panels = {
         "synaptic operations": operations,
@@ -115,6 +130,8 @@ def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:
     axes = figure.subplots(1, len(panels), sharey=True)
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         axis.barh(range(len(rows)), values)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_title(title)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(rows)), names)
@@ -184,4 +201,6 @@ def _text(column: str, value: Any) -> str:
         return f"{value:.2%}"
     if column == "energy_j":
         return f"{value:.3g}"
+    if isinstance(value, int | float) and abs(value) >= 1e5:
+        return f"{value / 1e6:,.2f} M" if abs(value) >= 1e6 else f"{value / 1e3:,.1f} k"
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

@@ -102,7 +102,7 @@ def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Tab
         cells = [_text(column, row[column]) for row in rows]
         heading = column.removesuffix("_bits").removesuffix("_share").replace("_", " ")
         if column in ("layer", "kind", "inputs", "format"):
-            table.add_column(heading, no_wrap=True)
+            table.add_column(heading, overflow="fold")
         else:
             table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, [heading, *cells])))
     for row in rows:
@@ -198,7 +198,7 @@ def _text(column: str, value: Any) -> str:
     if value is None:
         return ""
     if column in ("density", "rate", "energy_share"):
-        return f"{value:.2%}"
+        return f"{value:.1%}"
     if column == "energy_j":
         return f"{value:.3g}"
     if isinstance(value, int | float) and abs(value) >= 1e5:

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -27,6 +27,7 @@ def main() -> None:
     Exit status: 0 done, 1 some run failed, 2 a mistake in the call or a file, 3 data missing.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.path.append(str(Path.cwd()))  # so that module:attribute finds a file beside the suite; last, to hide nothing
 
 
 @main.command()
@@ -43,7 +44,10 @@ def main() -> None:
 @click.option(
     "--wandb/--no-wandb", "use_wandb", default=True, help="Log each run to Weights & Biases (offline without a key)."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads that torch may use.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time, in processes.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that all jobs share; with ray, of each run.")
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--address", help="Of the Ray cluster [default: $RAY_ADDRESS, else one on this machine].")
 @click.option("--only", metavar="KEY", help="Only the run of this key (see `snnbench wandb sweep`).")
 @AS_JSON
 @user_errors
@@ -52,7 +56,10 @@ def run(
     results: Path,
     data_roots: tuple[tuple[str, Any], ...],
     use_wandb: bool,
+    jobs: int,
     threads: int | None,
+    executor: Literal["local", "ray"],
+    address: str | None,
     only: str | None,
     as_json: bool,
 ) -> None:
@@ -60,17 +67,41 @@ def run(
     from benchmark.catalog import suite_path
     from benchmark.suite import load_suite
 
-    plan = load_suite(suite_path(suite))
+    if executor == "ray" and jobs > 1:
+        raise click.UsageError("--jobs is for this machine: a Ray cluster takes as many runs as it has room for")
+    asked = load_suite(suite_path(suite))
     roots = {name: Path(str(folder)) for name, folder in data_roots}
 
     from benchmark import build, job, wandb_sweep
 
     if only is not None:
-        plan = wandb_sweep.only(plan, only, build.budgetless(plan))
-    outcome = job.run(plan, results, roots, use_wandb=use_wandb, threads=threads)
+        asked = wandb_sweep.only(asked, only, build.budgetless(asked))
+    means = job.Means(jobs, threads, executor, address)
+    outcome = job.run(asked, results, roots, means, use_wandb=use_wandb)
     if as_json:
-        click.echo(json.dumps({"suite": plan.name, **vars(outcome)}))
+        click.echo(json.dumps({"suite": asked.name, **vars(outcome)}))
     sys.exit(1 if outcome.failed else 0)
+
+
+@main.command()
+@click.argument("suite")
+@RESULTS
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
+@AS_JSON
+@user_errors
+def plan(suite: str, results: Path, jobs: int, as_json: bool) -> None:
+    """Say what SUITE still has to do, and estimate time and memory from the records in the results."""
+    from benchmark.catalog import suite_path
+    from benchmark.suite import load_suite
+
+    asked = load_suite(suite_path(suite))
+
+    from benchmark import job
+    from benchmark.plan import show
+    from benchmark.records import RecordStore
+
+    ahead = job.plan_of(asked, RecordStore(results))
+    click.echo(json.dumps(ahead.to_dict()) if as_json else show(ahead, jobs))
 
 
 @main.command()
@@ -132,19 +163,21 @@ for command in (compress, profile, data_sets, wandb):
 @AS_JSON
 @user_errors
 def list_(as_json: bool) -> None:
-    """List data sets, models, compressors and suites."""
+    """List data sets, models, compressors and suites, and plug-ins of other packages that do not load."""
     from benchmark.catalog import DATA, MODELS, suites
     from compressors.registry import COMPRESSORS
 
     kinds = {"data": DATA, "models": MODELS, "compressors": COMPRESSORS}
     listing = {kind: {name: registry[name].summary for name in registry} for kind, registry in kinds.items()}
     listing["suites"] = suites()
+    listing["problems"] = {name: text for registry in kinds.values() for name, text in registry.problems().items()}
     if as_json:
         click.echo(json.dumps(listing, indent=1))
         return
     width = max(len(name) for entries in listing.values() for name in entries)
     for kind, entries in listing.items():
-        click.secho(kind, bold=True)
+        if entries:
+            click.secho(kind, bold=True)
         for name, summary in entries.items():
             click.echo(f"  {name:<{width}}  {summary}")
 

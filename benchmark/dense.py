@@ -46,16 +46,24 @@ def dense_network(
         CheckpointError: the kept file is damaged; names it.
         StoreError: the cache cannot be written to.
     """
-    path = cache / "checkpoints" / f"{dense_id}.safetensors"
+    path = dense_path(cache, dense_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             _train(question, data, path, callbacks)
     module = _untrained(question, data)
-    kept = checkpoints.load(path)
-    checkpoints.restore(module.network, kept, path)
+    try:
+        kept = checkpoints.load(path)
+        checkpoints.restore(module.network, kept, path)
+    except checkpoints.CheckpointError as error:
+        raise checkpoints.CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
     known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
     return Dense(module, DenseNetwork(id=dense_id, sha256=kept.sha256, **known))
+
+
+def dense_path(cache: Path, dense_id: str) -> Path:
+    """Where a dense network is kept."""
+    return cache / "checkpoints" / f"{dense_id}.safetensors"
 
 
 def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:

@@ -95,6 +95,7 @@ def folder(subject: str, path: Path) -> Finding:
 
 def data_sets() -> Iterator[Finding]:
     """Which data sets are there. A missing one breaks nothing but its own runs."""
+    from compressors.registry import PluginError
     from datamodules.errors import DataMissing
 
     for name in DATA:
@@ -106,3 +107,5 @@ def data_sets() -> Iterator[Finding]:
             yield Finding(f"data {name}", "ok", "found")
         except DataMissing as error:
             yield Finding(f"data {name}", "note", f"not found: {error}")
+        except PluginError as error:
+            yield Finding(f"data {name}", "note", str(error))

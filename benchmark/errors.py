@@ -6,6 +6,7 @@ FAILED, USAGE, DATA_MISSING = 1, 2, 3
 
 STATUS = {
     ("compressors.registry", "UnknownName"): USAGE,
+    ("compressors.registry", "PluginError"): USAGE,
     ("benchmark.suite", "SuiteError"): USAGE,
     ("benchmark.build", "OptionError"): USAGE,
     ("benchmark.checkpoints", "CheckpointError"): USAGE,
@@ -15,7 +16,10 @@ STATUS = {
     ("compressors.base", "BudgetError"): USAGE,
     ("compressors.layers", "LayerError"): USAGE,
     ("compressors.statistics", "CalibrationError"): USAGE,
+    ("benchmark.records", "RecordError"): FAILED,
     ("benchmark.records", "StoreError"): FAILED,
+    ("benchmark.executors.processes", "WorkerError"): FAILED,
+    ("benchmark.executors.cluster", "ClusterError"): FAILED,
     ("datamodules.errors", "DataCorrupt"): FAILED,
     ("datamodules.errors", "DataMissing"): DATA_MISSING,
 }

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.suite import Question
 
-SCHEMA = 1
+SCHEMA = 2
+"""Raised when records get something that an older snnbench cannot read. 2: ``peak_memory_bytes``."""
 
 
 class RecordError(ValueError):
@@ -37,7 +38,8 @@ class RunRecord(BaseModel):
 
     ``metrics`` holds ``accuracy`` (share of test samples) and ``loss``; ``compression`` what was done to each layer
     (:meth:`compressors.base.Compression.to_dict`); ``cost`` the raw counts (:meth:`hardware.CostReport.to_dict`), from
-    which SynOps, memory and energy follow; ``seconds`` the wall time of each phase.
+    which SynOps, memory and energy follow; ``seconds`` the wall time of each phase; ``peak_memory_bytes`` the process's
+    largest resident set during the run, and None where the system does not tell or the record is of schema 1.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,6 +60,7 @@ class RunRecord(BaseModel):
     compression: dict[str, Any] = {}
     cost: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    peak_memory_bytes: int | None = None
     environment: dict[str, Any] = {}
     created: str = Field(description="ISO 8601, UTC; not part of the question")
 

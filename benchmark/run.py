@@ -4,7 +4,7 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache as memoised
@@ -15,17 +15,22 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from benchmark import build
+from benchmark import build, memory
 from benchmark.dense import dense_network, quiet, trainer_settings
 from benchmark.records import RunRecord
 from benchmark.suite import Question
-from compressors.base import Compression, Compressor, Track
+from compressors.base import Compression, Compressor, Item, Track
 from compressors.base import track as default_track
 from compressors.registry import COMPRESSORS
 from datamodules.base import BenchmarkDataModule
 from hardware import CostReport, HardwareCost
 
 PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
+
+
+def silent(sequence: Sequence[Item], description: str) -> Iterable[Item]:
+    """No progress bar, for runs that several processes do at once: their bars would write over each other."""
+    return sequence
 
 
 @dataclass(frozen=True)
@@ -88,19 +93,9 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
 
     ``KeyboardInterrupt`` and its like go through.
     """
-    run_id, dense_id = build.describe_question(question, data)
-    target = COMPRESSORS[question.compressor.name].load()
-    record = RunRecord(
-        id=run_id,
-        suite=suite,
-        status="failed",
-        question=question,
-        version=target.version,
-        control=target.control,
-        data=data.describe(),
-        environment=environment(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    record = unanswered(question, suite, data)
+    _, dense_id = build.describe_question(question, data)
+    peak_is_known = memory.forget_peak()
     try:
         dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks())
         seed_everything(question.seed, workers=True, verbose=False)
@@ -121,7 +116,25 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
             "compression": measured.compression.to_dict(),
             "cost": measured.cost.to_dict(),
             "seconds": measured.seconds,
+            "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
         }
+    )
+
+
+def unanswered(question: Question, suite: str, data: BenchmarkDataModule) -> RunRecord:
+    """The record of a run that has no answer: everything that is known beforehand."""
+    run_id, _ = build.describe_question(question, data)
+    target = COMPRESSORS[question.compressor.name].load()
+    return RunRecord(
+        id=run_id,
+        suite=suite,
+        status="failed",
+        question=question,
+        version=target.version,
+        control=target.control,
+        data=data.describe(),
+        environment=environment(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

@@ -3,9 +3,12 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+OWN = "snnbench"
 
 
 class UnknownName(KeyError):
@@ -15,16 +18,40 @@ class UnknownName(KeyError):
         return str(self.args[0])
 
 
+class PluginError(RuntimeError):
+    """Something registered by another package, or named as ``module:attribute``, that cannot be loaded."""
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: ``target`` is ``"module:attribute"``, ``summary`` one line for people."""
+    """One registered thing: ``target`` is ``"module:attribute"``, ``summary`` one line for people.
+
+    ``origin`` is the package that registers it, None for what was named as ``module:attribute``.
+    """
 
     target: str
     summary: str
-    origin: str = "snnbench"
+    origin: str | None = OWN
 
     def load(self) -> Any:
-        """Import the module and return the attribute."""
+        """Import the module and return the attribute.
+
+        Raises:
+            PluginError: another package's module does not import, or has no such attribute.
+        """
+        try:
+            return self._import()
+        except Exception as error:  # another package's code may raise anything
+            if self.origin == OWN:
+                raise
+            where = (
+                f"the package {self.origin!r}: mend or uninstall it" if self.origin else "no package: mend its module"
+            )
+            raise PluginError(
+                f"{self.target} cannot be loaded ({type(error).__name__}: {error}); it comes from {where}"
+            ) from error
+
+    def _import(self) -> Any:
         module, _, attribute = self.target.partition(":")
         return getattr(import_module(module), attribute)
 
@@ -39,6 +66,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 class Registry(Mapping[str, Entry]):
     """Names of one kind of thing -> :class:`Entry`, from the built-in table and from other packages' entry points.
 
+    ``module:attribute`` is a name too, of anything that can be imported; it is not among those listed.
+
     Args:
         kind: what the names stand for, for messages ("compressor").
         group: the entry-point group in which other packages register theirs.
@@ -48,36 +77,56 @@ class Registry(Mapping[str, Entry]):
     def __init__(self, kind: str, group: str, entries: dict[str, Entry]) -> None:
         self.kind, self.group = kind, group
         self._builtin = entries
-        self._all: dict[str, Entry] | None = None
 
-    def _entries(self) -> dict[str, Entry]:
-        if self._all is None:
-            self._all = self._builtin | {point.name: self._plugin(point) for point in entry_points(group=self.group)}
-        return self._all
+    @cached_property
+    def _found(self) -> tuple[dict[str, Entry], dict[str, str]]:
+        """The entries, and by name what is wrong with those that cannot be among them."""
+        entries, clashes = dict(self._builtin), {}
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, _origin(point))):
+            origin = _origin(point)
+            if point.name not in entries:
+                entries[point.name] = Entry(point.value, f"from the package {origin}", origin)
+            elif entries[point.name] != Entry(point.value, f"from the package {origin}", origin):
+                clashes[point.name] = (
+                    f"the package {origin!r} registers the {self.kind} {point.name!r}, a name that "
+                    f"{entries[point.name].origin!r} uses itself: rename its entry point in the group {self.group!r}, "
+                    "or uninstall it"
+                )
+        return entries, clashes
 
-    def _plugin(self, point: EntryPoint) -> Entry:
-        origin = point.dist.name if point.dist else "unknown package"
-        if point.name in self._builtin:
-            raise ValueError(
-                f"the package {origin!r} registers the {self.kind} {point.name!r}, a name that snnbench uses itself: "
-                f"rename its entry point in the group {self.group!r}, or uninstall it"
-            )
-        return Entry(point.value, f"from the package {origin}", origin)
+    def problems(self) -> dict[str, str]:
+        """Name -> what is wrong with it, of the plug-ins that clash or do not load. Imports all plug-ins."""
+        entries, clashes = self._found
+        broken = dict(clashes)
+        for name, entry in entries.items():
+            if entry.origin == OWN:
+                continue
+            try:
+                entry.load()
+            except PluginError as error:
+                broken[name] = str(error)
+        return broken
 
     def __getitem__(self, name: str) -> Entry:
-        try:
-            return self._entries()[name]
-        except KeyError:
-            raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, self._entries())}") from None
+        entries, _ = self._found
+        if name in entries:
+            return entries[name]
+        if ":" in name:
+            return Entry(name, "named by its module", None)
+        raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, entries)} (or name it as module:attribute)")
 
     def __iter__(self) -> Any:
-        return iter(self._entries())
+        return iter(self._found[0])
 
     def __len__(self) -> int:
-        return len(self._entries())
+        return len(self._found[0])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries()
+        return name in self._found[0]
+
+
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown package"
 
 
 COMPRESSORS = Registry(

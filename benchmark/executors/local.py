@@ -1,6 +1,6 @@
 """Runs in this process, one after the other, sharing the work with other processes on the same results folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from benchmark import build
 from benchmark.records import RecordStore, RunRecord
 from benchmark.run import Setting, open_data, run
-from benchmark.suite import Question, Suite
+from benchmark.suite import Question
 from datamodules.base import BenchmarkDataModule
 
 Ending = Literal["done", "failed", "found"]
@@ -25,6 +25,13 @@ class Display(Protocol):
         """A run has its record: made now, made now with an error, or found."""
 
 
+class Executor(Protocol):
+    """What answers the questions of a suite, wherever it does so."""
+
+    def __call__(self, suite: str, questions: Sequence[Question]) -> "Outcome":
+        """Answer every question that has no finished record yet, for the suite of that name."""
+
+
 @dataclass
 class Outcome:
     """Run ids by how they ended."""
@@ -38,9 +45,41 @@ class Outcome:
         getattr(self, ending).append(record.id)
 
 
+class OpenedData:
+    """The data modules of questions: one for each data set, batch size and seed, opened when first asked for.
+
+    Args:
+        setting: where the data are.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._opened: dict[str, BenchmarkDataModule] = {}
+
+    def of(self, question: Question) -> BenchmarkDataModule:
+        """The data module of a question.
+
+        Raises:
+            DataMissing: its files are not there.
+        """
+        asked = question.model_dump_json(include={"data", "seed", "training", "calibration_samples"})
+        if asked not in self._opened:
+            self._opened[asked] = open_data(question, self._setting)
+        return self._opened[asked]
+
+    def check(self, questions: Iterable[Question]) -> None:
+        """Open everything, so that a missing set is known before the first run.
+
+        Raises:
+            DataMissing: the files of a data set are not there.
+        """
+        for question in questions:
+            self.of(question)
+
+
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Answers every question of a suite that has no finished record yet.
+    """Answers questions in this process.
 
     Runs that another process is at are left to it and looked at again at the end: two processes on one suite share
     its work, and one that takes over from a killed one repeats nothing that was finished.
@@ -48,48 +87,44 @@ class LocalExecutor:
     Args:
         store: where the records go.
         setting: caches, data and progress.
+        data: the opened data sets.
         display: is told of every run.
         after: is given each new record once it is safely stored.
     """
 
     store: RecordStore
     setting: Setting
+    data: OpenedData
     display: Display
     after: Callable[[RunRecord], None] = lambda record: None
 
-    def __call__(self, suite: Suite) -> Outcome:
-        """Run a suite; see :func:`benchmark.build.check_suite`.
+    def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
+        """Answer every question that has no finished record yet.
 
         Raises:
             StoreError: a record cannot be written.
+            RecordError: a question's record is there and cannot be read.
             DataMissing: a data set is not there; nothing was run.
         """
         self.store.writable()
-        questions = list(suite.questions(build.budgetless(suite)))
-        opened = self._open(questions)
+        self.data.check(questions)
         outcome = Outcome()
         busy = []
         for question in questions:
-            ending = self._answer(question, suite.name, opened[_data_key(question)], timeout=0)
+            ending = self._answer(question, suite, timeout=0)
             if ending is None:
                 busy.append(question)
             else:
                 outcome.count(*ending)
         for question in busy:
-            ending = self._answer(question, suite.name, opened[_data_key(question)], timeout=-1)
+            ending = self._answer(question, suite, timeout=-1)
             assert ending is not None, "without a time-out the lock was had"
             outcome.count(*ending)
         return outcome
 
-    def _open(self, questions: Sequence[Question]) -> dict[str, BenchmarkDataModule]:
-        """One data module for each data set and seed, so that a missing set is known before the first run."""
-        first = {_data_key(question): question for question in reversed(questions)}
-        return {key: open_data(question, self.setting) for key, question in first.items()}
-
-    def _answer(
-        self, question: Question, suite: str, data: BenchmarkDataModule, timeout: float
-    ) -> tuple[RunRecord, Ending] | None:
+    def _answer(self, question: Question, suite: str, timeout: float) -> tuple[RunRecord, Ending] | None:
         """The question's record and how it was come by; None while another process is at it."""
+        data = self.data.of(question)
         run_id, _ = build.describe_question(question, data)
         try:
             with FileLock(self.store.lock_path(run_id), timeout=timeout):
@@ -99,14 +134,10 @@ class LocalExecutor:
                     self.display.started(question)
                     record = run(question, suite, data, self.setting)
                     self.store.save(record)
-                    ending = "done" if record.status == "done" else "failed"
+                    ending = record.status
         except Timeout:
             return None
         if ending != "found":
             self.after(record)
         self.display.finished(question, record, ending)
         return record, ending
-
-
-def _data_key(question: Question) -> str:
-    return f"{question.data.model_dump_json()} {question.seed}"

@@ -7,13 +7,18 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from spikingjelly.activation_based import functional
+from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 
 def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
-    """Mean squared distance of firing rates ``[B, K]`` to the one-hot target ``[B]``, summed over classes."""
-    return F.mse_loss(rates, F.one_hot(target, rates.shape[1]).to(rates), reduction="mean") * rates.shape[1]
+    """Squared distance of firing rates ``[B, K]`` to the target, summed over classes, mean over the batch.
+
+    The target is a class ``[B]`` (its rate 1, the others 0) or, after mixup, a share of each class ``[B, K]``.
+    """
+    wanted = target if target.ndim == 2 else F.one_hot(target, rates.shape[1])
+    return F.mse_loss(rates, wanted.to(rates)) * rates.shape[1]
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -22,8 +27,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def before_first_neuron(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """A network's modules without state at its beginning, and the rest; nothing and all unless it is a Sequential."""
+    if not isinstance(network, nn.Sequential):
+        return nn.Identity(), network
+    stateful = (any(isinstance(part, MemoryModule) for part in module.modules()) for module in network)
+    first = next((index for index, found in enumerate(stateful) if found), len(network))
+    return network[:first], network[first:]
+
+
 class SNNClassifier(LightningModule):
     """Classifies ``x [B, T, C, H, W]`` (events) or ``[B, C, H, W]`` (images, shown ``timesteps`` times: direct coding).
+
+    What precedes the first neuron of a Sequential network sees an image once, and is counted once.
 
     The network's time-major order ``[T, B, ...]`` exists only in here. A class's score is its output's mean over time.
 
@@ -56,16 +72,19 @@ class SNNClassifier(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
-        frames = x.transpose(0, 1) if x.ndim == 5 else x.expand(self.timesteps, *x.shape)
         functional.reset_net(self.network)
-        return self.network(frames).mean(0)
+        if x.ndim == 5:
+            return self.network(x.transpose(0, 1)).mean(0)
+        stem, rest = before_first_neuron(self.network)
+        current = stem(x.unsqueeze(0))  # the same at every step, so computed once and repeated as a view
+        return rest(current.expand(self.timesteps, *current.shape[1:])).mean(0)
 
     def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         x, y = batch
         scores = self(x)
         loss = self.loss(scores, y)
         metric = getattr(self, f"{part}_accuracy")
-        metric(scores, y)
+        metric(scores, y.argmax(1) if y.ndim == 2 else y)
         self.log(f"{part}/loss", loss, on_epoch=True, on_step=False, batch_size=len(y))
         self.log(f"{part}/accuracy", metric, on_epoch=True, on_step=False, batch_size=len(y))
         return loss

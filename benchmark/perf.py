@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import islice
 from typing import Any
 
 import click
@@ -18,6 +19,8 @@ from rich.table import Table
 import compressors.perf
 import datamodules.perf
 import hardware.perf
+from benchmark.classifier import SNNClassifier
+from benchmark.models.conv import conv
 from datamodules import DataMissing, DigitsDVS
 from datamodules.nmnist import NMNIST
 
@@ -50,11 +53,29 @@ def reading() -> list[dict[str, Any]]:
     return [row for data in sets for row in datamodules.perf.measure(data)]
 
 
+def waiting() -> list[dict[str, Any]]:
+    """Share of a training step of the conv network that is spent waiting for data."""
+    data = DigitsDVS(timesteps=20, batch_size=16)
+    data.prepare_data()
+    module = SNNClassifier(conv(data.input_shape, data.num_classes), classes=data.num_classes, timesteps=20)
+    optimizer = torch.optim.Adam(module.parameters())
+
+    def step(batch: Any) -> None:
+        x, y = data.on_after_batch_transfer(batch, 0)
+        optimizer.zero_grad()
+        module.loss(module(x), y).backward()
+        optimizer.step()
+
+    share = datamodules.perf.waiting_share(islice(data.train_dataloader(), 20), step)
+    return [{"data": data.name, "network": "conv", "timesteps": 20, "waiting_share": share}]
+
+
 PARTS = {
     "start-up": startup,
     "solver": compressors.perf.measure,
     "counting": hardware.perf.measure,
     "data": reading,
+    "training": waiting,
 }
 
 

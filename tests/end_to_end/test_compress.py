@@ -1,0 +1,62 @@
+"""A network of one's own from the command line: compressed, profiled, refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.end_to_end.conftest import records
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def dense(snnbench, tiny, tmp_path, cache):
+    """A dense checkpoint that snnbench wrote."""
+    tiny.write_text(tiny.read_text().replace("[identity, random, magnitude, obc]", "[identity]"))
+    snnbench("run", tiny, "--no-wandb")
+    (record,) = records(tmp_path / "results").values()
+    return cache / "checkpoints" / f"{record['dense']['id']}.safetensors"
+
+
+def test_compress_then_profile(snnbench, dense, tmp_path):
+    output = tmp_path / "small.safetensors"
+    words = ("--checkpoint", dense, "--method", "sbc", "--density", "0.2", "--calibration-samples", "20")
+    done = snnbench("compress", *words, "--output", output, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert json.loads(output.with_suffix(".json").read_text()) == summary
+    assert summary["compression"]["density"] == pytest.approx(0.2, abs=0.01)
+    assert summary["compressed"]["synops"] < summary["dense"]["synops"]
+    kept = sum(int(w.count_nonzero()) for w in load_file(output).values())
+    assert kept == sum(layer["kept"] for layer in summary["compression"]["layers"])
+
+    picture, table = tmp_path / "bars.png", tmp_path / "table.csv"
+    done = snnbench("profile", "--checkpoint", output, "--json", "--picture", picture, "--csv", table)
+    assert done.returncode == 0, done.stderr
+    profile = json.loads(done.stdout)
+    assert profile["accuracy"] == pytest.approx(summary["compressed"]["accuracy"])
+    assert profile["rows"][-1]["layer"] == "total"
+    assert picture.stat().st_size > 1000
+    assert len(table.read_text().splitlines()) == len(profile["rows"]) + 1
+
+
+def test_other_peoples_checkpoints_need_a_name_and_must_fit(snnbench, dense, tmp_path):
+    foreign = tmp_path / "foreign.ckpt"
+    state = {f"network.{name}": value for name, value in load_file(dense).items()}
+    torch.save({"state_dict": state}, foreign)
+    words = ("compress", "--checkpoint", foreign, "--method", "magnitude", "--density", "0.5")
+    unnamed = snnbench(*words)
+    assert unnamed.returncode == 2
+    assert "does not say which model it belongs to: give --model" in unnamed.stderr
+
+    data = ("--data", "digits_dvs", "--data-option", "timesteps=3")
+    fits = snnbench(*words, "--model", "mlp", "--model-option", "hidden=8", *data, "--json")
+    assert fits.returncode == 0, fits.stderr
+    assert (tmp_path / "foreign-magnitude-0.5.safetensors").exists()
+
+    other = snnbench(*words, "--model", "mlp", "--model-option", "hidden=9", *data)
+    assert other.returncode == 2
+    assert "foreign.ckpt does not fit the network: 1.weight is [8, 2312] instead of [9, 2312]" in other.stderr
+    assert "Traceback" not in other.stderr

@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from benchmark.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,19 +38,46 @@ def environment(cache) -> dict[str, str]:
     return os.environ | {"SNNBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
-@pytest.fixture
-def snnbench(environment, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs the command in an empty folder."""
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
 
-    def call(*words: object, **extra: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def snnbench(environment, tmp_path, monkeypatch) -> Callable[..., Done]:
+    """Runs the command in this process, in an empty folder: the heavy imports are paid for once."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def call(*words: object) -> Done:
+        result = CliRunner().invoke(main, list(map(str, words)))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def snnbench_process(environment, tmp_path) -> Callable[..., Done]:
+    """Runs the command in a process of its own, with ``paths`` to import from."""
+
+    def call(*words: object, paths: Sequence[Path] = ()) -> Done:
+        imports = os.pathsep.join(map(str, (REPOSITORY, *paths)))
+        done = subprocess.run(
             [sys.executable, "-m", "benchmark.cli", *map(str, words)],
             cwd=tmp_path,
-            env=environment | {"PYTHONPATH": str(REPOSITORY)} | extra,
+            env=environment | {"PYTHONPATH": imports},
             capture_output=True,
             text=True,
             timeout=300,
         )
+        return Done(done.returncode, done.stdout, done.stderr)
 
     return call
 
@@ -61,3 +92,22 @@ def tiny(tmp_path) -> Path:
 def records(folder: Path) -> dict[str, dict]:
     """Run id -> content of every record below a results folder; torn ones fail the test that asks."""
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("records/*/*/*.json")}
+
+
+def tiny_questions(path: Path) -> list:
+    """The runs of a suite file."""
+    from benchmark import build
+    from benchmark.suite import load_suite
+
+    suite = load_suite(path)
+    return list(suite.questions(build.budgetless(suite)))
+
+
+class NoDisplay:
+    """Shows nothing of a suite's progress."""
+
+    def started(self, question) -> None:
+        """Nothing to show."""
+
+    def finished(self, question, record, ending) -> None:
+        """Nothing to show."""

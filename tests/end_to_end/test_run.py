@@ -107,7 +107,7 @@ class Failing(Magnitude):
 '''
 
 
-def test_a_failing_run_is_a_record_and_the_others_go_on(snnbench, tiny, tmp_path):
+def test_a_failing_run_is_a_record_and_the_others_go_on(snnbench_process, tiny, tmp_path):
     """The failing compressor comes from another package, by entry point."""
     (tmp_path / "failing.py").write_text(PLUGIN)
     meta = tmp_path / "failing-1.0.dist-info"
@@ -115,7 +115,7 @@ def test_a_failing_run_is_a_record_and_the_others_go_on(snnbench, tiny, tmp_path
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: failing\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text("[snnbench.compressors]\nfailing = failing:Failing\n")
     tiny.write_text(tiny.read_text().replace("[identity, random, magnitude, obc]", "[failing, identity]"))
-    done = snnbench("run", tiny, "--json", "--no-wandb", PYTHONPATH=f"{REPOSITORY}{os.pathsep}{tmp_path}")
+    done = snnbench_process("run", tiny, "--json", "--no-wandb", paths=[tmp_path])
     assert done.returncode == 1, done.stderr
     outcome = json.loads(done.stdout)
     assert (len(outcome["done"]), len(outcome["failed"])) == (2, 1)
@@ -123,7 +123,7 @@ def test_a_failing_run_is_a_record_and_the_others_go_on(snnbench, tiny, tmp_path
     assert failed["error"] == "RuntimeError: no such luck"
     assert "in prune" in failed["traceback"]
     assert "no such luck" in done.stderr
-    listing = snnbench("list", "--json", PYTHONPATH=f"{REPOSITORY}{os.pathsep}{tmp_path}")
+    listing = snnbench_process("list", "--json", paths=[tmp_path])
     assert "failing" in json.loads(listing.stdout)["compressors"]
 
 

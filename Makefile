@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint perf clean
+.PHONY: demo test lint smoke perf clean
 
 demo: $(STAMP)
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
@@ -18,6 +18,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Every compressor once against recorded figures, from nothing: see benchmark/smoke.
+smoke: $(STAMP)
+	rm -rf .smoke
+	SNNBENCH_CACHE=.smoke/cache $(BIN)/python -m benchmark.smoke --results .smoke
+
 perf: $(STAMP)
 	$(BIN)/python -m benchmark.perf
 
@@ -29,4 +34,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo .smoke

@@ -44,12 +44,8 @@ class Entry:
         except Exception as error:  # another package's code may raise anything
             if self.origin == OWN:
                 raise
-            where = (
-                f"the package {self.origin!r}: mend or uninstall it" if self.origin else "no package: mend its module"
-            )
-            raise PluginError(
-                f"{self.target} cannot be loaded ({type(error).__name__}: {error}); it comes from {where}"
-            ) from error
+            remedy = f"mend or uninstall the package {self.origin!r}" if self.origin else "mend the module or its name"
+            raise PluginError(f"{self.target} cannot be loaded ({type(error).__name__}: {error}): {remedy}") from error
 
     def _import(self) -> Any:
         module, _, attribute = self.target.partition(":")
@@ -89,7 +85,7 @@ class Registry(Mapping[str, Entry]):
             elif entries[point.name] != Entry(point.value, f"from the package {origin}", origin):
                 clashes[point.name] = (
                     f"the package {origin!r} registers the {self.kind} {point.name!r}, a name that "
-                    f"{entries[point.name].origin!r} uses itself: rename its entry point in the group {self.group!r}, "
+                    f"{entries[point.name].origin!r} uses already: rename its entry point in the group {self.group!r}, "
                     "or uninstall it"
                 )
         return entries, clashes

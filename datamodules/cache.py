@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from datamodules.augment import EventAugmentation, EventBatch
 from datamodules.batches import Batch
+from datamodules.errors import DataCorrupt
 from datamodules.splits import Indices
 from datamodules.storage import build_once
 
@@ -39,8 +40,33 @@ class EventCache:
     def open_or_build(
         cls, folder: Path, shape: tuple[int, ...], samples: Callable[[], Iterable[SparseSample]]
     ) -> "EventCache":
-        """Open the cache in `folder`, writing it from `samples()` first if it is not there."""
-        return cls(build_once(folder, lambda unfinished: _write(unfinished, shape, samples())))
+        """Open the cache in `folder`, writing it from `samples()` first if it is not there.
+
+        Raises:
+            DataCorrupt: it is there, and a file of it is missing or has been cut.
+        """
+        cache = cls(build_once(folder, lambda unfinished: _write(unfinished, shape, samples())))
+        cache.check()
+        return cache
+
+    def check(self) -> None:
+        """Compare the files' sizes with what the offsets say.
+
+        Raises:
+            DataCorrupt: they differ, or a file is missing; names the folder to delete.
+        """
+        try:
+            entries = int(self.offsets[-1])
+            sizes = {name: (self.folder / name).stat().st_size for name in ("cells", "counts", "offsets")}
+            samples = self._description.get("samples", len(self))
+        except (OSError, IndexError, ValueError) as error:
+            raise self._corrupt(str(error)) from error
+        expected = {"cells": 4 * entries, "counts": 2 * entries, "offsets": 8 * (samples + 1)}
+        if sizes != expected:
+            raise self._corrupt(f"bytes are {sizes}, expected {expected}")
+
+    def _corrupt(self, reason: str) -> DataCorrupt:
+        return DataCorrupt(f"the cache of events is not whole ({reason}): delete {self.folder}, and it is made again")
 
     def __reduce__(self) -> tuple[type["EventCache"], tuple[Path]]:
         return EventCache, (self.folder,)
@@ -145,5 +171,5 @@ def _write(folder: Path, shape: tuple[int, ...], samples: Iterable[SparseSample]
             lengths.append(len(cells))
             largest = max(largest, int(counts.max()))
     np.cumsum(lengths, dtype=np.int64).tofile(folder / "offsets")
-    description = {"shape": shape, "largest_count": largest, "format": FORMAT_VERSION}
+    description = {"shape": shape, "largest_count": largest, "samples": len(lengths) - 1, "format": FORMAT_VERSION}
     (folder / "description.json").write_text(json.dumps(description))

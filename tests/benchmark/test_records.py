@@ -3,12 +3,16 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from benchmark import records
+from benchmark import memory, records
 from benchmark.records import RecordError, RecordStore, StoreError, read_record, write_atomically
+from hardware import CostReport
 from tests.benchmark.factory import make_record
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def same(found, expected):
@@ -84,5 +88,27 @@ def test_partial_files_are_not_records(tmp_path):
     assert [same(found, record) for found in store] == [True]
 
 
-def test_schema_is_what_old_files_say():
+def test_new_records_are_of_the_present_schema():
     assert make_record().schema_version == records.SCHEMA
+
+
+def test_records_of_schema_1_are_read_and_answer_their_questions(tmp_path):
+    """The fixture was written by the last revision of schema 1."""
+    old = read_record(FIXTURES / "record-schema-1.json")
+    assert old.schema_version == 1
+    assert old.peak_memory_bytes is None
+    assert old.question.id(old.data["fingerprint"], old.version) == old.id, "the question still has its id"
+    store = RecordStore(tmp_path)
+    store.save(old)
+    assert same(store.find(old.question, old.id), old)
+    assert CostReport.from_dict(old.cost).synops_per_sample > 0
+
+
+def test_peak_memory_is_that_of_the_run_and_not_of_the_process():
+    if not memory.forget_peak():
+        pytest.skip("this system does not tell")
+    before = memory.peak_bytes()
+    assert len(os.urandom(300 * 2**20)) < memory.peak_bytes()
+    assert memory.peak_bytes() > before + 250 * 2**20
+    memory.forget_peak()
+    assert memory.peak_bytes() < before + 50 * 2**20

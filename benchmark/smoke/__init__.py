@@ -1,0 +1,123 @@
+"""Every registered compressor once, on one shipped dense network, against the figures that were recorded with it.
+
+Training ends in other weights on another processor, so the dense network is shipped and not trained. What remains of
+the machine is the order in which floats are added: it can move single spikes and, where weights are about equally
+good, single weights. Therefore the number of weights kept is compared exactly everywhere, SynOps and stored bits
+exactly where torch and its instruction set are those of the recording, and within ``SLACK`` elsewhere.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmark import build
+from benchmark.dense import dense_network, dense_path
+from benchmark.executors.local import Display, LocalExecutor, OpenedData
+from benchmark.records import RecordStore, RunRecord, write_atomically
+from benchmark.run import Setting, silent
+from benchmark.suite import Data, Model, Named, Suite, Training
+from compressors.registry import COMPRESSORS, OWN
+from hardware import CostReport
+
+SHIPPED = Path(__file__).parent
+NETWORK, BOUNDS = SHIPPED / "dense.safetensors", SHIPPED / "bounds.json"
+TOLERANCE = 0.02  # of accuracy: 8 of the 397 test samples
+SLACK = 0.02  # relative, of SynOps and stored bits on another instruction set or build of torch
+EXACT, MACHINE_BOUND = ("weights_kept",), ("synops", "stored_bits")
+
+Figures = dict[str, float]
+
+
+def suite() -> Suite:
+    """One run for each compressor that comes with snnbench."""
+    return Suite(
+        name="ci",
+        description="every compressor once, for make smoke",
+        data=(Data(name="digits_dvs", timesteps=5),),
+        models=(Model.model_validate({"name": "conv", "width": 8, "hidden": 32}),),
+        compressors=tuple(Named(name=name) for name, entry in COMPRESSORS.items() if entry.origin == OWN),
+        densities=(0.2,),
+        training=Training(epochs=12, batch_size=16),
+    )
+
+
+def run(results: Path, display: Display) -> list[RunRecord]:
+    """Run the suite with the shipped network, or train one if none is shipped, on one thread and in a fresh cache."""
+    asked = suite()
+    cache = results / "cache"
+    setting = Setting(cache, track=silent)
+    data, questions = OpenedData(setting), list(asked.questions(build.budgetless(asked)))
+    _, dense_id = build.describe_question(questions[0], data.of(questions[0]))
+    network = dense_path(cache, dense_id)
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        if NETWORK.is_file():
+            write_atomically(network, NETWORK.read_bytes())
+        dense_network(questions[0], data.of(questions[0]), dense_id, cache, [])
+        LocalExecutor(RecordStore(results), setting, data, display)(asked.name, questions)
+    if not NETWORK.is_file():
+        shutil.copy(network, NETWORK)
+    return list(RecordStore(results))
+
+
+def arithmetic() -> dict[str, str]:
+    """What decides in which order floats are added."""
+    return {"torch": torch.__version__, "instructions": torch.backends.cpu.get_cpu_capability()}
+
+
+def figures(record: RunRecord) -> Figures:
+    """What is compared of a finished run."""
+    cost = CostReport.from_dict(record.cost)
+    kept = sum(layer["kept"] for layer in record.compression["layers"])
+    return {
+        "accuracy": record.metrics["accuracy"],
+        "weights_kept": kept,
+        "synops": sum(layer.synops for layer in cost.layers),
+        "stored_bits": cost.stored_bits,
+    }
+
+
+def as_bounds(records: list[RunRecord]) -> dict[str, Any]:
+    """What is kept of a recording."""
+    methods = {record.question.compressor.name: figures(record) for record in records}
+    return {"arithmetic": arithmetic(), "methods": dict(sorted(methods.items()))}
+
+
+def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator[str]:
+    """One line for everything that is not as recorded."""
+    slack = 0.0 if bounds["arithmetic"] == arithmetic() else SLACK
+    for record in records:
+        name = record.question.compressor.name
+        if record.status == "failed":
+            yield f"{name}: failed with {record.error}"
+        elif name not in bounds["methods"]:
+            yield f"{name}: no figures recorded; once they are right, run python -m benchmark.smoke --record"
+        else:
+            for line in compared(figures(record), bounds["methods"][name], slack):
+                yield f"{name}: {line}"
+    for name in bounds["methods"].keys() - {record.question.compressor.name for record in records}:
+        yield f"{name}: recorded, and not registered any more"
+
+
+def compared(found: Figures, recorded: Figures, slack: float) -> Iterator[str]:
+    """One line for every figure that is not as recorded; ``slack`` is that of the counts which depend on floats."""
+    lost = recorded["accuracy"] - found["accuracy"]
+    if lost > TOLERANCE:
+        below = f"{100 * lost:.1f} points below the {recorded['accuracy']:.2%} recorded"
+        yield f"accuracy is {found['accuracy']:.2%}, {below}"
+    for figure in (*EXACT, *MACHINE_BOUND):
+        allowed = recorded[figure] * slack if figure in MACHINE_BOUND else 0
+        if abs(found[figure] - recorded[figure]) > allowed:
+            within = f" (within {slack:.0%})" if allowed else ""
+            change = (found[figure] - recorded[figure]) / recorded[figure]
+            yield f"{figure} is {found[figure]:,.0f} instead of {recorded[figure]:,.0f}{within}, {change:+.3%}"
+
+
+def load_bounds() -> dict[str, Any]:
+    """The recorded figures."""
+    return json.loads(BOUNDS.read_text(encoding="utf-8"))

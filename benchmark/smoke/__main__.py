@@ -1,0 +1,34 @@
+"""The command behind ``make smoke``."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmark import smoke
+from benchmark.progress import SuiteProgress
+from benchmark.records import write_atomically
+
+
+@click.command()
+@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path(".smoke"), show_default=True)
+@click.option("--record", is_flag=True, help="Keep what is found as the figures to compare with.")
+def main(results: Path, record: bool) -> None:
+    """Run every compressor once and compare with the recorded figures; exit status 1 if they differ."""
+    with SuiteProgress("smoke", len(smoke.suite().compressors), Console(stderr=True)) as display:
+        records = smoke.run(results, display)
+    if record:
+        failed = [found for found in records if found.status == "failed"]
+        if failed:
+            sys.exit("\n".join(f"{found.question.label}: {found.error}" for found in failed))
+        write_atomically(smoke.BOUNDS, json.dumps(smoke.as_bounds(records), indent=1) + "\n")
+        return
+    lines = list(smoke.differences(records, smoke.load_bounds()))
+    click.echo("\n".join(lines) or f"{len(records)} compressors as recorded")
+    sys.exit(1 if lines else 0)
+
+
+if __name__ == "__main__":
+    main()

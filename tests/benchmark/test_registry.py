@@ -1,0 +1,98 @@
+"""Names of other packages: by entry point, by module, and broken ones."""
+
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from benchmark.cli import main
+from benchmark.errors import USAGE, exit_status
+from compressors.registry import Entry, PluginError, Registry, UnknownName
+
+GROUP = "snnbench.compressors"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Puts packages, each a module and its entry points, where Python finds them."""
+
+    def install(package: str, entries: dict[str, str], module: str = "", group: str = GROUP) -> None:
+        (tmp_path / f"{package}.py").write_text(module)
+        meta = tmp_path / f"{package}-1.0.dist-info"
+        meta.mkdir()
+        (meta / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {target}" for name, target in entries.items()]
+        (meta / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield install
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
+def registry() -> Registry:
+    return Registry("compressor", GROUP, {"identity": Entry("compressors.identity:Identity", "the control")})
+
+
+def test_a_plug_in_is_found_by_its_name(installed):
+    installed("sound_plugin", {"answer": "sound_plugin:ANSWER"}, "ANSWER = 42")
+    names = registry()
+    assert list(names) == ["identity", "answer"]
+    assert names["answer"].origin == "sound_plugin"
+    assert names["answer"].load() == 42
+    assert names.problems() == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise RuntimeError('bad day')", "RuntimeError: bad day"),
+        ("def (", "SyntaxError"),
+        ("other = 1", "AttributeError"),
+    ],
+)
+def test_a_broken_plug_in_is_named_with_its_error_and_breaks_nothing_else(installed, module, message):
+    installed("broken_plugin", {"broken": "broken_plugin:Broken"}, module)
+    installed("sound_plugin", {"answer": "sound_plugin:ANSWER"}, "ANSWER = 42")
+    names = registry()
+    assert names["answer"].load() == 42
+    assert list(names.problems()) == ["broken"]
+    assert message in names.problems()["broken"]
+    with pytest.raises(PluginError, match="mend or uninstall the package 'broken_plugin'") as caught:
+        names["broken"].load()
+    assert exit_status(caught.value) == USAGE
+
+
+def test_a_name_that_is_taken_stays_with_its_owner(installed):
+    installed("grabbing_plugin", {"identity": "grabbing_plugin:ANSWER"}, "ANSWER = 42")
+    installed("a_plugin", {"answer": "a_plugin:ANSWER"}, "ANSWER = 1")
+    installed("b_plugin", {"answer": "b_plugin:ANSWER"}, "ANSWER = 2")
+    names = registry()
+    assert names["identity"].origin == "snnbench"
+    assert names["answer"].load() == 1
+    problems = names.problems()
+    assert "'identity', a name that 'snnbench' uses already: rename its entry point" in problems["identity"]
+    assert "the package 'b_plugin' registers the compressor 'answer', a name that 'a_plugin' uses" in problems["answer"]
+
+
+def test_anything_can_be_named_by_its_module(installed):
+    installed("loose", {}, "class Mine:\n    pass")
+    assert registry()["loose:Mine"].load().__name__ == "Mine"
+    assert "loose:Mine" not in list(registry())
+    with pytest.raises(PluginError, match="loose:Yours cannot be loaded .*mend the module or its name"):
+        registry()["loose:Yours"].load()
+    with pytest.raises(UnknownName, match="unknown compressor 'identiy': did you mean 'identity'"):
+        registry()["identiy"]
+
+
+def test_list_shows_broken_plug_ins_apart(installed, monkeypatch):
+    installed("broken_plugin", {"broken": "broken_plugin:Broken"}, "import no_such_module")
+    monkeypatch.setattr("compressors.registry.COMPRESSORS", registry())
+    listing = json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)
+    assert "no_such_module" in listing["problems"]["broken"]
+    assert "identity" in listing["compressors"]
+    text = CliRunner().invoke(main, ["list"])
+    assert text.exit_code == 0
+    assert "no_such_module" in text.stdout

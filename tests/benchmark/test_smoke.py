@@ -1,0 +1,68 @@
+"""The smoke benchmark notices what it is there to notice."""
+
+import copy
+
+import pytest
+
+from benchmark import smoke
+from compressors.registry import COMPRESSORS
+from tests.benchmark.factory import make_failed, make_record
+
+RECORDS = [make_record(suite="ci", accuracy=0.9), make_record("magnitude", 0.2, suite="ci", accuracy=0.8)]
+
+
+@pytest.fixture
+def bounds():
+    return copy.deepcopy(smoke.as_bounds(RECORDS))
+
+
+def test_what_was_recorded_is_as_recorded(bounds):
+    assert list(smoke.differences(RECORDS, bounds)) == []
+
+
+def test_accuracy_may_rise_and_fall_within_its_tolerance(bounds):
+    bounds["methods"]["identity"]["accuracy"] = 0.915
+    bounds["methods"]["magnitude"]["accuracy"] = 0.5
+    assert list(smoke.differences(RECORDS, bounds)) == []
+    bounds["methods"]["identity"]["accuracy"] = 0.93
+    assert list(smoke.differences(RECORDS, bounds)) == [
+        "identity: accuracy is 90.00%, 3.0 points below the 93.00% recorded"
+    ]
+
+
+@pytest.mark.parametrize("figure", ["weights_kept", "synops", "stored_bits"])
+def test_a_single_count_is_a_difference(bounds, figure):
+    bounds["methods"]["magnitude"][figure] += 1
+    (line,) = smoke.differences(RECORDS, bounds)
+    assert line.startswith(f"magnitude: {figure} is ")
+
+
+def test_other_arithmetic_may_move_counts_a_little_but_not_the_weights_kept(bounds):
+    bounds["arithmetic"]["instructions"] = "another"
+    recorded = bounds["methods"]["magnitude"]
+    recorded["synops"] *= 1.01
+    assert list(smoke.differences(RECORDS, bounds)) == []
+    recorded["synops"] *= 1.05
+    recorded["weights_kept"] += 1
+    assert [line.split()[1] for line in smoke.differences(RECORDS, bounds)] == ["weights_kept", "synops"]
+
+
+def test_failures_and_strangers_are_differences(bounds):
+    records = [*RECORDS, make_failed("obc", 0.2), make_record("sbc", 0.2)]
+    bounds["methods"]["lost"] = bounds["methods"]["identity"]
+    assert list(smoke.differences(records, bounds)) == [
+        "obc: failed with ValueError: broken",
+        "sbc: no figures recorded; once they are right, run python -m benchmark.smoke --record",
+        "lost: recorded, and not registered any more",
+    ]
+
+
+def test_every_compressor_of_snnbench_is_run():
+    own = {name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench"}
+    assert {named.name for named in smoke.suite().compressors} == own
+
+
+def test_the_shipped_figures_are_worth_comparing_with():
+    """Above chance, or an accuracy that has become one would not be noticed."""
+    methods = smoke.load_bounds()["methods"]
+    assert {name for name in ("identity", "obc", "sbc") if methods[name]["accuracy"] < 0.7} == set()

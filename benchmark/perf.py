@@ -83,7 +83,9 @@ def _show(title: str, rows: list[dict[str, Any]], console: Console) -> None:
     table = Table(title=title, title_justify="left")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
-        table.add_column(column, justify="right" if isinstance(rows[0].get(column), int | float) else "left")
+        table.add_column(
+            column, overflow="fold", justify="right" if isinstance(rows[0].get(column), int | float) else "left"
+        )
     for row in rows:
         table.add_row(*(_text(row.get(column, "")) for column in columns))
     console.print(table)

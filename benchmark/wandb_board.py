@@ -16,7 +16,9 @@ from benchmark.leaderboard import as_csv, markdown
 from benchmark.records import RecordStore, RunRecord
 from benchmark.standings import COSTS, DENSE, Board, standings
 from benchmark.suite import digest
-from hardware.report import CostReport, LayerCost
+from hardware.energy import energy
+from hardware.report import CostReport
+from hardware.table import COLUMNS, table_rows
 
 if TYPE_CHECKING:
     import wandb
@@ -26,11 +28,6 @@ Mode = Literal["online", "offline", "disabled", "shared"]
 PATIENCE_S = 30.0  # how long the beginning and the end of a run wait for W&B, each
 
 _log = logging.getLogger(__name__)
-
-_LAYER_COLUMNS = (
-    "layer", "kind", "inputs", "weights", "nonzero", "density", "bits", "AC per sample", "MAC per sample",
-    "best format", "stored bits",
-)  # fmt: skip
 
 
 def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, checkpoint: Path | None = None) -> bool:
@@ -178,7 +175,7 @@ def project() -> str:
 
 
 def _log_results(run: "wandb.Run", record: RunRecord) -> None:
-    """Metrics, over the density achieved, and the table of layers.
+    """Metrics, over the density achieved, and the table of layers that ``snnbench profile`` shows.
 
     A metric's summary is its one value: a named aggregate would turn the number into a mapping, which no chart or sort
     of W&B can use.
@@ -192,8 +189,9 @@ def _log_results(run: "wandb.Run", record: RunRecord) -> None:
         if name != "density":
             run.define_metric(name, step_metric="density")
     if record.cost:
-        table = wandb.Table(columns=list(_LAYER_COLUMNS), data=_layer_rows(record))
-        run.log({**metrics, "layers": table})
+        report = CostReport.from_dict(record.cost)
+        rows = table_rows(report, energy(report))
+        run.log({**metrics, "layers": wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in rows])})
 
 
 def _log_artifacts(run: "wandb.Run", record: RunRecord, checkpoint: Path | None) -> None:
@@ -245,15 +243,3 @@ def _metrics(record: RunRecord) -> dict[str, float]:
     if record.compression:
         metrics["density"] = record.compression["density"]
     return metrics
-
-
-def _layer_rows(record: RunRecord) -> list[list[Any]]:
-    report = CostReport.from_dict(record.cost)
-    return [_layer_row(layer, report.samples) for layer in report.layers]
-
-
-def _layer_row(layer: LayerCost, samples: int) -> list[Any]:
-    return [
-        layer.name, layer.kind, layer.inputs, layer.weights, layer.nonzero, layer.density, layer.bits,
-        layer.ac / samples, layer.mac / samples, layer.best_format, layer.stored_bits,
-    ]  # fmt: skip

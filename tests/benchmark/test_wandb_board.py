@@ -45,9 +45,10 @@ def test_a_record_is_a_run_with_its_id_group_config_metrics_layers_and_artifact(
 
     table = json.loads((path.parent / "files" / summary["layers.path"]).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    assert [row["layer"] for row in rows] == ["conv1", "fc"]
-    assert [row["nonzero"] for row in rows] == [layer["nonzero"] for layer in record.cost["layers"]]
-    assert sum(row["AC per sample"] for row in rows) == summary["synops_ac"]
+    assert [row["layer"] for row in rows] == ["conv1", "fc", "lif1", "total"]
+    layers = record.cost["layers"]
+    assert [row["density"] for row in rows[:2]] == [layer["nonzero"] / layer["weights"] for layer in layers]
+    assert sum(row["ac"] for row in rows[:2]) == rows[-1]["ac"] == summary["synops_ac"]
 
     (artifact,) = [a for a in found["artifacts"] if a.type == "record"]
     assert artifact.name == f"record-{record.id}"

@@ -16,12 +16,13 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from benchmark import build, memory
+from benchmark.catalog import DATA, MODELS
 from benchmark.dense import dense_network, quiet, trainer_settings
 from benchmark.records import RunRecord
 from benchmark.suite import Question
 from compressors.base import Compression, Compressor, Item, Track
 from compressors.base import track as default_track
-from compressors.registry import COMPRESSORS
+from compressors.registry import COMPRESSORS, OWN
 from datamodules.base import BenchmarkDataModule
 from hardware import CostReport, HardwareCost
 
@@ -133,9 +134,15 @@ def unanswered(question: Question, suite: str, data: BenchmarkDataModule) -> Run
         version=target.version,
         control=target.control,
         data=data.describe(),
-        environment=environment(),
+        environment=environment() | {"packages": environment()["packages"] | _plugins(question)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _plugins(question: Question) -> dict[str, str]:
+    """Versions of the other packages that what is asked for comes from."""
+    entries = (DATA[question.data.name], MODELS[question.model.name], COMPRESSORS[question.compressor.name])
+    return {entry.origin: version(entry.origin) for entry in entries if entry.origin not in (OWN, None)}
 
 
 @memoised

@@ -121,6 +121,7 @@ def test_a_failing_run_is_a_record_and_the_others_go_on(snnbench_process, tiny, 
     assert (len(outcome["done"]), len(outcome["failed"])) == (2, 1)
     failed = records(tmp_path / "results")[outcome["failed"][0]]
     assert failed["error"] == "RuntimeError: no such luck"
+    assert failed["environment"]["packages"]["failing"] == "1.0"
     assert "in prune" in failed["traceback"]
     assert "no such luck" in done.stderr
     listing = snnbench_process("list", "--json", paths=[tmp_path])

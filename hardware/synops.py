@@ -2,8 +2,8 @@
 
 A pair is one operation, because the event reaches the synapse and the synapse is there. All counts are
 integers. They are computed in float32 only where every partial sum stays below 2**24, where float32
-represents each integer, and by multiply-and-sum rather than by a matrix product, so that no reduced precision
-mode (TF32, bfloat16) of a device can touch them.
+represents each integer, whatever the order of the sum. Accelerators multiply and sum rather than take a matrix
+product, so that none of their reduced precision modes (TF32, bfloat16) can touch the counts.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def count_pairs(values: Tensor, fan_out: Tensor, largest: float = 1.0) -> Tensor
     span = (_EXACT_FLOAT32 if bound <= _EXACT_FLOAT32 else _EXACT_FLOAT64) // bound
     counts = torch.zeros(len(values), dtype=torch.int64, device=values.device)
     for part, reach in zip(values.split(span, dim=1), fan_out.split(span), strict=True):
-        counts += (part * reach).sum(1).to(torch.int64)
+        counts += (part @ reach if part.device.type == "cpu" else (part * reach).sum(1)).to(torch.int64)
     return counts
 
 
@@ -110,19 +110,23 @@ class Examined:
     values: ValueRange
 
 
+def spikes(activation: Tensor, events: int) -> Examined:
+    """What an activation holds that is known to be zeros and ones (float32), `events` of them ones."""
+    return Examined(activation, activation, ValueRange(1.0 if events else float("inf"), 1.0 if events else 0.0))
+
+
 def examine(activation: Tensor) -> Examined:
     """Look at an activation in as few passes as its values allow: spikes are the usual case."""
     activation = activation.float()
     lowest, largest = (float(v) for v in torch.aminmax(activation))
-    # Between 0 and 1, x - x^2 is positive except at both ends.
-    if lowest >= 0 and largest <= 1 and not torch.addcmul(activation, activation, activation, value=-1).max() > 0:
-        return Examined(activation, activation, ValueRange(1.0 if largest else float("inf"), largest))
+    integer = torch.equal(activation.trunc(), activation)
+    if integer and lowest >= 0 and largest <= 1:
+        return spikes(activation, events=int(largest))
     sign, negative = activation.sign(), lowest < 0
     magnitude, indicator = (activation.abs(), sign.abs()) if negative else (activation, sign)
     largest = max(largest, -lowest)
     # Entries below the largest are below zero here, the zeros and the largest are zero.
     smallest = float(torch.add(magnitude, indicator, alpha=-largest).min()) + largest
-    integer = torch.equal(activation.trunc(), activation)
     return Examined(magnitude, indicator, ValueRange(smallest, largest, negative, integer))
 
 

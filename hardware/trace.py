@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from hardware.geometry import convolution_fan_out, linear_fan_out
 from hardware.memory import Mask
 from hardware.operations import RELEVANT, UNREADABLE, Addition, Normalisation, Pooling, Product, Weighted, read
-from hardware.synops import Examined, count_pairs, count_products, events, examine
+from hardware.synops import Examined, count_pairs, count_products, events, examine, spikes
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, split_steps
 
 
@@ -34,6 +34,19 @@ class _Reach:
     synapses: int
     dense: int
     mask: Mask
+
+
+@dataclass(frozen=True)
+class _Fired:
+    """The last spikes of a neuron (held, so that nothing else can come to lie there) and their number."""
+
+    output: Tensor
+    events: int
+
+    def is_seen_by(self, activation: Tensor) -> bool:
+        """Whether the activation is the same memory, in whatever shape."""
+        same_place = activation.data_ptr() == self.output.data_ptr()
+        return same_place and activation.numel() == self.output.numel() and activation.dtype == torch.float32
 
 
 class Tracer(TorchFunctionMode):
@@ -58,6 +71,7 @@ class Tracer(TorchFunctionMode):
         self._inside_neuron = 0  # what a neuron computes is one update, not additions
         self._reach: dict[tuple[Any, ...], _Reach] = {}
         self._handles: list[Any] = []
+        self._fired: _Fired | None = None
         self._batch_size = 0
         self._steps = 1  # of the last weighted layer: tells products how time was folded
         self._last_weighted: LayerTally | None = None
@@ -83,6 +97,7 @@ class Tracer(TorchFunctionMode):
         self._batch_size = size
         with self:
             yield
+        self._fired = None
         self.tally.close_batch(size)
 
     def __torch_function__(
@@ -95,6 +110,8 @@ class Tracer(TorchFunctionMode):
         """Count `func` if it is an operation of the network, then run it."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if _writes_in_place(name, kwargs):
+            self._fired = None
         if self._owners and not self._inside_neuron and name in RELEVANT:
             self._count(name, args, kwargs)
         return func(*args, **kwargs)
@@ -122,8 +139,8 @@ class Tracer(TorchFunctionMode):
             case Pooling():
                 self._count_pooling(owner, function, operation)
             case Addition():
-                both = operation.left.detach().sign() * operation.right.detach().sign()
-                self._other(owner, "addition").operations += events(both.abs())
+                both = torch.logical_and(operation.left, operation.right)
+                self._other(owner, "addition").operations += int(both.sum())
             case Normalisation():
                 self._count_normalisation(owner, operation)
 
@@ -136,10 +153,20 @@ class Tracer(TorchFunctionMode):
             isinstance(state, Tensor) and not key.endswith("_seq") for key, state in module._memories.items()
         )
         tally.updates += output.numel()
-        output = output.detach().reshape(steps, -1)
+        rows = output.detach().reshape(steps, -1)
         # A surrogate in spiking mode is a step function: zeros and ones that need no examination.
-        fires = getattr(module.surrogate_function, "spiking", False)
-        tally.spikes += events(output if fires else examine(output).indicator)
+        if getattr(module.surrogate_function, "spiking", False):
+            self._fired = _Fired(output, events(rows))
+            tally.spikes += self._fired.events
+        else:
+            tally.spikes += events(examine(rows).indicator)
+
+    def _look_at(self, activation: Tensor) -> tuple[Examined, int]:
+        """What an activation holds and its number of events; a neuron's spikes need no second look."""
+        if self._fired is not None and self._fired.is_seen_by(activation):
+            return spikes(activation, self._fired.events), self._fired.events
+        seen = examine(activation)
+        return seen, events(seen.indicator)
 
     def _count_weighted(self, owner: str, kind: str, operation: Weighted) -> None:
         shape = operation.entry_shape
@@ -148,7 +175,7 @@ class Tracer(TorchFunctionMode):
         weight_shape = tuple(operation.weight.shape)
         tally = self._layer(owner, kind, weight_shape, lambda known: known.weight_shape == weight_shape)
         reach = self._reach_of((tally.name, shape, operation.geometry), operation)
-        seen = examine(rows)
+        seen, received = self._look_at(rows)
         counts = count_pairs(seen.indicator, reach.fan_out)
         steps = split_steps(counts, lead, self._batch_size, tally.name)
         tally.synops_by_value += _by_value(seen, reach.fan_out, counts)
@@ -157,7 +184,7 @@ class Tracer(TorchFunctionMode):
         tally.input_shape, tally.output_shape = shape, operation.output_shape
         tally.synapses = reach.synapses
         tally.input_entries += rows.numel()
-        tally.input_events += events(seen.indicator)
+        tally.input_events += received
         tally.dense += reach.dense * len(rows)
         tally.values |= seen.values
         tally.add_steps(steps)
@@ -187,7 +214,8 @@ class Tracer(TorchFunctionMode):
 
     def _count_pooling(self, owner: str, kind: str, operation: Pooling) -> None:
         size = operation.input.shape[-len(operation.windows) :]
-        indicator = operation.input.detach().reshape(-1, prod(size)).float().sign().abs()
+        rows = operation.input.detach().reshape(-1, prod(size))
+        indicator = self._look_at(rows)[0].indicator
         windows = operation.fan_out().flatten().float().to(indicator.device)
         self._other(owner, kind).operations += int(count_pairs(indicator, windows).sum())
 
@@ -228,6 +256,10 @@ class Tracer(TorchFunctionMode):
             self._reach[key] = known
         known.source = source
         return known
+
+
+def _writes_in_place(function: str, kwargs: dict[str, Any]) -> bool:
+    return (function.endswith("_") and not function.endswith("__")) or function.startswith("__i") or "out" in kwargs
 
 
 def _reach(present: Tensor, source: tuple[int, int] | None, operation: Weighted) -> _Reach:

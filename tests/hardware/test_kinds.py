@@ -190,3 +190,31 @@ def test_report_survives_json():
     assert isinstance(again.layers[0].ac, int)
     with pytest.raises(ValueError, match="schema"):
         CostReport.from_dict({**report.to_dict(), "schema": 99})
+
+
+@pytest.mark.parametrize("change", ["mul_", "__imul__", "out"])
+def test_spikes_changed_in_place_are_looked_at_again(change):
+    """What a neuron sent out is known to be spikes, until somebody writes where they lie."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = neuron.IFNode(step_mode="m")
+            self.layer = nn.Linear(4, 3, bias=False)
+
+        def forward(self, x):
+            spikes = self.neuron(x.transpose(0, 1))
+            ramp = torch.arange(4.0) + 0.25
+            if change == "mul_":
+                spikes.mul_(ramp)
+            elif change == "__imul__":
+                spikes *= ramp
+            else:
+                torch.mul(spikes, ramp, out=spikes)
+            return self.layer(spikes).mean(0)
+
+    net = Scaled()
+    report = profile(net, [(2 * torch.ones(2, 5, 4), torch.zeros(2))])
+    assert report.neurons[0].spikes == 2 * 5 * 4
+    assert report.layers[0].inputs == "real"
+    assert report.mac == 2 * 5 * 4 * 3

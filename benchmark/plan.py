@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmark.records import RunRecord
-from benchmark.suite import Question
+from benchmark.suite import Question, digest
 
 
 @dataclass(frozen=True)
@@ -138,19 +138,19 @@ def _grouped(questions: Iterable[Question], key: Callable[[Question], str]) -> d
 
 
 def _key(question: Question) -> str:
-    return question.model_dump_json()
+    return digest(question.model_dump())
 
 
 def _group(question: Question) -> str:
-    return question.model_dump_json(include={"data", "model", "compressor"})
+    return digest(question.model_dump(include={"data", "model", "compressor"}))
 
 
 def _network(question: Question) -> str:
-    return question.model_dump_json(include={"data", "model", "training", "seed"})
+    return digest(question.model_dump(include={"data", "model", "training", "seed"}))
 
 
 def _training(question: Question) -> str:
-    return question.model_dump_json(include={"data", "model", "training"})
+    return digest(question.model_dump(include={"data", "model", "training"}))
 
 
 def show(plan: Plan, jobs: int = 1) -> str:

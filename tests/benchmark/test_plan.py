@@ -3,6 +3,7 @@
 import pytest
 
 from benchmark.plan import duration, plan, show
+from benchmark.suite import Named
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 
@@ -28,6 +29,17 @@ def test_what_is_finished_is_not_to_do():
     ahead = planned([record.question for record in records], records)
     assert ahead.to_do == ahead.seconds == ahead.networks_to_train == 0
     assert "0 of 21 runs to do" in show(ahead)
+
+
+def test_a_record_counts_whatever_the_order_of_its_options():
+    """Records are stored with their keys sorted, suites are written as people like."""
+    record = make_record(model={"name": "conv", "width": 8, "hidden": 4})
+    asked = record.question.model_copy(
+        update={"model": Named.model_validate({"name": "conv", "width": 8, "hidden": 4})}
+    )
+    assert list(record.question.model.options) != list(asked.model.options)
+    ahead = planned([asked], [record])
+    assert ahead.to_do == ahead.networks_to_train == 0
 
 
 def test_failed_runs_and_those_of_another_version_are_to_do_again():

@@ -29,8 +29,11 @@ class Finding:
 
 
 def checkup() -> list[Finding]:
-    """Look at everything; see the functions below."""
-    return [*versions(), wheel_index(), *imports(), folder("cache", cache_folder()), *data_sets()]
+    """Look at everything; see the functions below. Data sets are only looked at by an installation that works."""
+    findings = [*versions(), *wheel_index(), *imports(), folder("cache", cache_folder())]
+    if any(finding.state == "bad" for finding in findings):
+        return [*findings, Finding("data sets", "note", "not looked at: mend what is bad first")]
+    return [*findings, *data_sets()]
 
 
 def versions() -> Iterator[Finding]:
@@ -50,10 +53,13 @@ def versions() -> Iterator[Finding]:
             yield Finding(wanted.name, "bad", f"{found} does not meet {wanted.specifier}: install snnbench again")
 
 
-def wheel_index() -> Finding:
+def wheel_index() -> Iterator[Finding]:
     """Whether torch and torchvision come from the same index: a CPU torch beside a CUDA torchvision does not import."""
-    local = {name: version(name).partition("+")[2] for name in ("torch", "torchvision")}
-    return build_match(local["torch"], local["torchvision"])
+    try:
+        local = {name: version(name).partition("+")[2] for name in ("torch", "torchvision")}
+    except PackageNotFoundError:
+        return  # said by versions()
+    yield build_match(local["torch"], local["torchvision"])
 
 
 def build_match(torch_build: str, torchvision_build: str) -> Finding:

@@ -96,7 +96,7 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from rich.console import Console
 
-    from benchmark.profile import chip_line, profile_checkpoint
+    from benchmark.profile import profile_checkpoint, summary_lines
     from benchmark.records import write_atomically
     from hardware.table import draw, table_rows, to_csv, to_table
 
@@ -110,6 +110,5 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
         return
     console = Console()
     console.print(to_table(measured.report, measured.energy, console.width))
-    click.echo(f"accuracy {measured.accuracy:.2%} on {measured.report.samples} test samples")
-    for fit in measured.chips:
-        click.echo(chip_line(fit))
+    for line in summary_lines(measured):
+        click.echo(line)

@@ -26,6 +26,7 @@ class Profile:
         """JSON-able: the counts, the energy, the table's rows, accuracy and chips."""
         return {
             "accuracy": self.accuracy,
+            "joules_per_correct": self.energy.joules_per_correct(self.accuracy) if self.accuracy else None,
             "report": self.report.to_dict(),
             "energy": self.energy.to_dict(),
             "rows": table_rows(self.report, self.energy),
@@ -48,6 +49,20 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
     assert counter.report is not None, "a test that ended leaves a report"
     fits = tuple(chip_fit(counter.report, name) for name in chips())
     return Profile(counter.report, energy(counter.report, energy_profile), float(metrics[0]["test/accuracy"]), fits)
+
+
+def summary_lines(profile: Profile) -> list[str]:
+    """What the table of layers does not tell: accuracy, latency, spikes, and what could not be counted."""
+    report = profile.report
+    lines = [
+        f"accuracy {profile.accuracy:.2%} on {report.samples} test samples",
+        f"{report.timesteps} time steps and {report.spikes_per_sample:,.0f} spikes an inference",
+    ]
+    if profile.accuracy:
+        lines.append(f"{profile.energy.joules_per_correct(profile.accuracy):.3g} J per correct classification")
+    lines += [f"never called, so not counted: {name}" for name in report.uncalled]
+    lines += [f"not counted: {call}" for call in report.uncounted]
+    return lines + [chip_line(fit) for fit in profile.chips]
 
 
 def chip_line(fit: ChipFit) -> str:

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from click.testing import CliRunner
 
+from benchmark import doctor
 from benchmark.cli import main
 from benchmark.doctor import build_match, checkup, folder
 from tests.end_to_end.conftest import REPOSITORY
@@ -68,9 +70,25 @@ def test_usage_errors_are_status_2_without_a_traceback(words, message):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_doctor_finds_this_installation_sound():
     bad = [finding for finding in checkup() if finding.state == "bad"]
     assert not bad
+
+
+def test_doctor_speaks_of_a_broken_installation_instead_of_breaking(monkeypatch):
+    monkeypatch.setattr(doctor, "IMPORTS", ("json", "no_such_package"))
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", missing)
+    findings = {finding.subject: finding for finding in checkup()}
+    assert findings["torch"].state == "bad"
+    assert "not installed" in findings["torch"].message
+    assert findings["import json"].state == "ok"
+    assert "No module named" in findings["import no_such_package"].message
+    assert "not looked at" in findings["data sets"].message
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -105,7 +105,8 @@ class ProcessExecutor:
         ours, theirs = context.Pipe()
         results, cache, roots = self.store.results, self.setting.cache, self.setting.data_roots
         process = context.Process(target=_work, args=(theirs, place, suite, results, cache, roots))
-        process.start()
+        with _deaf_to_interrupts():
+            process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is heard
         return _Worker(place, process, ours)
 
@@ -177,6 +178,16 @@ def _given_work(workers: Sequence[_Worker], waiting: deque[list[Question]]) -> l
     return [worker for worker in workers if worker.todo]
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C from their first moment: it reaches all, and the parent decides."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _how_it_ended(exitcode: int) -> str:
     if exitcode == -signal.SIGKILL:
         return "was killed (SIGKILL): most often the system was out of memory; use fewer --jobs, then run again"
@@ -204,7 +215,6 @@ def _work(
     connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
 ) -> None:
     """A worker's life: answer lists of questions until told to stop, or until nobody is there to be told."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides what follows
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu

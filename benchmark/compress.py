@@ -8,12 +8,12 @@ from lightning.pytorch import seed_everything
 from rich.table import Table
 
 from benchmark import build, checkpoints
-from benchmark.folders import cache_folder
 from benchmark.records import write_atomically
 from benchmark.run import Measured, compress_and_measure
 from benchmark.subject import Source, open_subject
 from benchmark.suite import Named
 from compressors.base import Budget
+from datamodules.storage import cache_folder
 
 
 def compress_checkpoint(source: Source, method: dict[str, Any], density: float, output: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from benchmark.catalog import DATA
-from benchmark.folders import cache_folder
+from datamodules.storage import cache_folder
 
 IMPORTS = ("torch", "torchvision", "lightning", "torchmetrics", "spikingjelly.activation_based", "tonic", "wandb")
 MIN_FREE_BYTES = 2**30

@@ -12,7 +12,6 @@ from rich.console import Console
 from benchmark import build
 from benchmark.executors.local import Executor, LocalExecutor, OpenedData, Outcome
 from benchmark.executors.processes import ProcessExecutor, places, visible_gpus
-from benchmark.folders import cache_folder
 from benchmark.plan import Plan, plan, show
 from benchmark.progress import SuiteProgress
 from benchmark.records import RecordStore, RunRecord
@@ -20,6 +19,7 @@ from benchmark.run import Setting
 from benchmark.suite import Suite
 from benchmark.wandb_board import SuiteLog
 from compressors.registry import COMPRESSORS
+from datamodules.storage import cache_folder
 
 LONG_S = 120.0  # a run that is expected to take longer, or of which nothing is known, is announced by its plan
 

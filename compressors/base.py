@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +18,6 @@ from compressors.statistics import CalibrationError
 
 Item = TypeVar("Item")
 Track = Callable[[Sequence[Item], str], Iterable[Item]]
-Division = Literal["post-training", "fine-tuned"]
 
 
 def track(sequence: Sequence[Item], description: str) -> Iterable[Item]:

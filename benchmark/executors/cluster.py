@@ -12,10 +12,10 @@ from benchmark import build
 from benchmark.dense import dense_network, dense_path
 from benchmark.executors.grouping import shared_work
 from benchmark.executors.local import Display, OpenedData, Outcome
-from benchmark.folders import cache_folder
 from benchmark.records import RecordStore, RunRecord, write_atomically
 from benchmark.run import Setting, run, silent, unanswered
 from benchmark.suite import Question
+from datamodules.storage import cache_folder
 
 RETRIES = 3  # of a worker that is lost; an error of a compressor is a record and not tried again
 

@@ -10,7 +10,6 @@ row's least and largest weight, stretched to take in zero, and put the zero poin
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,12 +17,13 @@ from torch import Tensor
 from hardware.memory import WeightCoding
 
 MIN_BITS, MAX_BITS = 2, 8
+SCOPES = ("channel", "tensor")
 SHRINK_FACTORS = tuple(1 - i / 100 for i in range(80))  # 1.00, 0.99, ... 0.21 of the range: OBC's search
 ERROR_NORM = 2.4  # OBC's: large errors weigh somewhat more than in the mean square
 
 
 class GridError(ValueError):
-    """A grid that cannot be: a width outside 2 to 8 bits, or weights that are not finite."""
+    """A grid that cannot be: such as one outside 2 to 8 bits, or for weights that are not finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,8 @@ class Grid:
         """
         return self._codes(weight).sub_(self.zero).mul_(self.scale)
 
-    def to(self, like: Tensor) -> "Grid":
-        """The same grid with the dtype and on the device of ``like``."""
+    def to(self, like: Tensor | torch.dtype) -> "Grid":
+        """The same grid in another dtype, or with the dtype and on the device of a tensor."""
         return Grid(self.bits, self.scale.to(like), self.zero.to(like))
 
     def coding(self) -> WeightCoding:
@@ -98,7 +98,7 @@ def fit_grid(
     weight: Tensor,
     bits: int,
     *,
-    per: Literal["channel", "tensor"] = "channel",
+    per: str = "channel",
     symmetric: bool = True,
     search: bool = True,
     mask: Tensor | None = None,
@@ -111,15 +111,17 @@ def fit_grid(
     Args:
         weight: ``[rows, d]``, floating point.
         bits: 2 to 8.
-        per: one grid for each row (output channel), or one for the whole tensor.
+        per: a grid for each ``channel`` (row), or one for the whole ``tensor``.
         symmetric: see the module's text.
         search: shrink the range by the factor of 1.00, 0.99, ... 0.21 that makes the sum of ``|error|^2.4`` least (the
             search of OBC's reference code), instead of taking it whole.
         mask: bool ``[rows, d]``: fit to the weights where it is True alone, the others being pruned.
 
     Raises:
-        GridError: a width outside 2 to 8 bits, or weights that are not finite.
+        GridError: a width outside 2 to 8 bits, weights that are not finite, or another ``per``.
     """
+    if per not in SCOPES:
+        raise GridError(f"a grid per {per!r}: give one of {', '.join(SCOPES)}")
     _check_finite(weight)
     kept = weight if mask is None else weight.masked_fill(~mask, 0.0)
     rows = kept if per == "channel" else kept.reshape(1, -1)

@@ -206,6 +206,11 @@ def test_widths_out_of_range_are_refused(bits):
         fit_grid(gaussian(), bits)
 
 
+def test_grids_per_anything_else_are_refused():
+    with pytest.raises(GridError, match="'row'.*channel, tensor"):
+        fit_grid(gaussian(), 4, per="row")
+
+
 @pytest.mark.parametrize(
     ("kind", "scales", "zero_points"),
     [(("channel", True, 1), 6, 0), (("channel", False, 1), 6, 6), (("tensor", True, 0), 1, 0)],

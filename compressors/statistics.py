@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from compressors.layers import Layer, LayerError, evaluating, hooks
 
+Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
+
 OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
 
 
@@ -126,15 +128,28 @@ def hessians(
     result: dict[str, Tensor] = {}
     for part in _passes(layers, dtype, max_memory):
         sums = {layer.name: _HessianSum(layer, responses[layer.name], dtype) for layer in part}
-        with evaluating(network), ExitStack() as stack:
-            for layer in part:
-                stack.enter_context(hooks([layer.module], sums[layer.name], before=True))
-            samples = sum(_run(network, x) for x in _share(batches()))
-        count = _reduced(torch.tensor(samples, dtype=torch.float64, device=part[0].module.weight.device))
-        if count == 0:
-            raise CalibrationError("the calibration set is empty: ask for at least one sample")
-        result |= {name: _reduced(s.total).div_(count) for name, s in sums.items()}
+        count = observe(network, {layer.module: sums[layer.name] for layer in part}, batches)
+        result |= {name: reduced(s.total).div_(count) for name, s in sums.items()}
     return result
+
+
+def observe(network: nn.Module, watched: Mapping[nn.Module, Hook], batches: Callable[[], Iterable[Tensor]]) -> float:
+    """Run the network over the batches, each hook seeing its module's inputs; the number of samples.
+
+    Under ``torch.distributed`` each rank sees its share of the batches, and the number is that of all together.
+
+    Raises:
+        CalibrationError: no calibration data.
+    """
+    with evaluating(network), ExitStack() as stack:
+        for module, hook in watched.items():
+            stack.enter_context(hooks([module], hook, before=True))
+        samples = sum(_run(network, x) for x in share(batches()))
+    device = next(network.parameters()).device
+    count = float(reduced(torch.tensor(samples, dtype=torch.float64, device=device)))
+    if count == 0:
+        raise CalibrationError("the calibration set is empty: ask for at least one sample")
+    return count
 
 
 def _run(network: nn.Module, x: Tensor) -> int:
@@ -161,7 +176,7 @@ def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _share(batches: Iterable[Tensor]) -> Iterable[Tensor]:
+def share(batches: Iterable[Tensor]) -> Iterable[Tensor]:
     """This process's batches: every world-size-th."""
     if not _distributed():
         yield from batches
@@ -171,7 +186,7 @@ def _share(batches: Iterable[Tensor]) -> Iterable[Tensor]:
             yield batch
 
 
-def _reduced(total: Tensor) -> Tensor:
+def reduced(total: Tensor) -> Tensor:
     """The sum over all processes."""
     if _distributed():
         dist.all_reduce(total)

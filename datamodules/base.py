@@ -60,7 +60,7 @@ class BenchmarkDataModule(LightningDataModule):
     Args:
         root: folder of the files; by default ``$SNNBENCH_DATA/<name>`` or the user's data folder.
         timesteps: T, the number of time steps that a network sees.
-        batch_size: most samples in a batch (of one process).
+        batch_size: most samples in a batch (of all processes together).
         num_workers: processes that load batches in the background.
         split: one of the class's `splits`.
         calibration_samples: number of calibration samples, drawn by class from the training part.
@@ -172,8 +172,12 @@ class BenchmarkDataModule(LightningDataModule):
         return self._loader(self.dataset(self.samples.parts.validation, augment=False))
 
     def calibration_dataloader(self) -> DataLoader:
-        """Calibration batches, never augmented, float32 at once: a method may read them without a Trainer."""
-        return self._loader(self.dataset(self.calibration_indices(), augment=False), collate=self._as_input)
+        """Calibration batches, never augmented, float32 at once: a method may read them without a Trainer.
+
+        Every process gets all of them: a method knows best which of its statistics can be summed over processes.
+        """
+        calibration = self.dataset(self.calibration_indices(), augment=False)
+        return self._loader(calibration, collate=self._as_input, shared=False)
 
     def test_dataloader(self) -> DataLoader:
         """Test batches."""
@@ -216,12 +220,17 @@ class BenchmarkDataModule(LightningDataModule):
         return (x if x.is_floating_point() else self.to_float(x)), y
 
     def _loader(
-        self, dataset: Dataset, *, shuffle: bool = False, collate: Callable[[Any], Any] | None = None
+        self,
+        dataset: Dataset,
+        *,
+        shuffle: bool = False,
+        collate: Callable[[Any], Any] | None = None,
+        shared: bool = True,
     ) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=None,  # the sampler gives whole batches
-            sampler=Batches(dataset, self.batch_size, shuffle=shuffle, seed=self.seed),
+            sampler=Batches(dataset, self.batch_size, shuffle=shuffle, seed=self.seed, shared=shared),
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

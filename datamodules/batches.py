@@ -22,26 +22,27 @@ class Batches(DistributedSampler[Batch]):
     """A sampler of whole batches, for a DataLoader with ``batch_size=None``.
 
     Lightning leaves a DistributedSampler in place and tells it the epoch. Torch's own repeats samples until all
-    processes have equally many, which would count some test samples twice. Here the samples are shared out
-    once, and each process cuts its share into the same number of nearly equal batches, so that no process
-    waits for a gradient that never comes and no batch is a leftover of one or two samples. (With one sample a
-    batch, shares that differ by one cannot be cut equally; then the numbers of batches differ by one.)
+    processes have equally many, which would count some test samples twice. Here the samples are cut into nearly
+    equal batches, as one process would, and every process gets its share of each: the same samples make up each
+    optimizer step whatever the number of processes, no process waits for a gradient that never comes, and no
+    batch is a leftover of one or two samples.
 
     The order and each batch's seed come from `seed`, the epoch and the process alone, whatever the number of
     workers.
 
     Args:
         dataset: what is sampled; only its length matters.
-        batch_size: most samples in a batch of one process.
+        batch_size: most samples in a batch of all processes together; a batch has at least one for each of them.
         shuffle: draw a new order each epoch.
         seed: of the order and of the batches' seeds.
+        shared: give each process its share; else all samples to every process.
 
     Raises:
         ValueError: the dataset is empty, or has fewer samples than there are processes.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, *, shuffle: bool, seed: int) -> None:
-        running = dist.is_available() and dist.is_initialized()
+    def __init__(self, dataset: Dataset, batch_size: int, *, shuffle: bool, seed: int, shared: bool = True) -> None:
+        running = shared and dist.is_available() and dist.is_initialized()
         processes = dist.get_world_size() if running else 1
         rank = dist.get_rank() if running else 0
         super().__init__(dataset, processes, rank, shuffle=shuffle, seed=seed)
@@ -51,14 +52,14 @@ class Batches(DistributedSampler[Batch]):
             raise ValueError(f"{self.samples} samples cannot be shared out to {processes} process(es)")
 
     def __iter__(self) -> Iterator[Batch]:
-        share = self._order()[self.rank :: self.num_replicas]
+        owners = np.arange(self.samples) % self.num_replicas
+        cut = zip(np.array_split(self._order(), len(self)), np.array_split(owners, len(self)), strict=True)
         seeds = np.random.SeedSequence([self.seed, self.epoch, self.rank]).generate_state(len(self), np.uint32)
-        return map(Batch, np.array_split(share, len(self)), seeds.tolist())
+        for (positions, owner), seed in zip(cut, seeds.tolist(), strict=True):
+            yield Batch(positions[owner == self.rank], seed)
 
     def __len__(self) -> int:
-        largest_share = ceil(self.samples / self.num_replicas)
-        own_share = len(range(self.rank, self.samples, self.num_replicas))
-        return min(ceil(largest_share / self.batch_size), own_share)
+        return min(ceil(self.samples / self.batch_size), self.samples // self.num_replicas)
 
     def _order(self) -> Indices:
         if not self.shuffle:

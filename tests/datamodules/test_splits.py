@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from math import ceil
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
@@ -97,9 +98,28 @@ def test_every_sample_is_in_one_batch_of_one_process(samples, batch_size, proces
     assert sorted(np.concatenate(positions).tolist()) == list(range(samples))
     sizes = [len(batch) for batch in positions]
     assert min(sizes) > 0
-    assert max(sizes) <= batch_size
-    if batch_size > 1:
-        assert len({len(share) for share in found}) == 1
+    assert max(sizes) <= max(2, ceil(batch_size / processes))
+    assert len({len(share) for share in found}) == 1, "no process waits for another's gradient"
+    assert max(sizes) - min(sizes) <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples=st.integers(5, 100), batch_size=st.integers(5, 20), processes=st.integers(2, 5))
+def test_a_batch_has_the_same_samples_whatever_the_number_of_processes(samples, batch_size, processes):
+    assume(samples // processes >= ceil(samples / batch_size))  # no batch smaller than the number of processes
+    (alone,) = shares(samples, batch_size, 1)
+    cut = zip(*shares(samples, batch_size, processes), strict=True)
+    together = [np.concatenate([part.positions for part in batch]) for batch in cut]
+    for one, parts in zip(alone, together, strict=True):
+        assert sorted(one.positions.tolist()) == sorted(parts.tolist())
+
+
+def test_calibration_batches_are_whole_in_every_process(monkeypatch):
+    data = DigitsDVS(timesteps=2, calibration_samples=30, batch_size=8)
+    alone = [y.tolist() for _, y in data.calibration_dataloader()]
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 1}.items():
+        monkeypatch.setattr(dist, name, lambda value=value: value)
+    assert [y.tolist() for _, y in data.calibration_dataloader()] == alone
 
 
 def test_order_and_seeds_come_from_seed_and_epoch():

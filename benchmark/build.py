@@ -1,7 +1,7 @@
 """From names and options in a question to objects, with errors in the user's words."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ from torch import nn
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.classifier import LOSSES, SNNClassifier
-from benchmark.suite import Data, Named, Question, Suite, Training
+from benchmark.suite import Allowance, Data, Named, Question, Suite, Training
 from compressors.base import Compressor
 from compressors.registry import COMPRESSORS, suggestion
 from datamodules.base import BenchmarkDataModule
 
 GIVEN_TO_DATA = {"batch_size", "calibration_samples", "calibration_seed", "num_workers", "root", "seed"}
-GIVEN_TO_COMPRESSORS = {"density", "calibration", "cache"}
+GIVEN_TO_COMPRESSORS = {"density", "bits", "synops", "aftercare", "calibration", "cache"}
 GIVEN_TO_MODELS = {"input_shape", "classes"}
 
 
@@ -86,13 +86,16 @@ def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) ->
     )
 
 
-def compressor(named: Named, density: float, seed: int, cache: Path | None = None) -> Compressor:
+def compressor(
+    named: Named, asked: Allowance, seed: int, cache: Path | None = None, aftercare: Sequence[str] = ()
+) -> Compressor:
     """A compressor with its budget. ``seed`` and ``cache`` go to those that take them."""
     target = COMPRESSORS[named.name].load()
     offered: Mapping[str, Any] = {"seed": seed, "cache": cache}
     taken = {name: value for name, value in offered.items() if name in target.options() and name not in named.options}
-    if target.needs_density:
-        taken["density"] = density
+    limits = asked.model_dump(include=set(Allowance.model_fields))
+    taken |= {name: value for name, value in limits.items() if value != Allowance.model_fields[name].default}
+    taken |= {"aftercare": tuple(aftercare)} if aftercare else {}
     return _make("compressor", named, target, GIVEN_TO_COMPRESSORS, **taken)
 
 
@@ -114,14 +117,28 @@ def check_suite(suite: Suite) -> None:
                     f"the model {model.name!r} asks for the compressor {name!r}, which the suite does not have: "
                     f"{suggestion(name, known)}"
                 )
+    kinds, budgets = kinds_of(suite), suite.budgets()
     for named in suite.compressors:
-        compressor(named, suite.densities[0], suite.seeds[0])
+        met = [allowance for kind in kinds[named.name] for allowance in budgets[kind]]
+        if not met:
+            wanted = " or ".join(FIELDS[kind] for kind in kinds[named.name])
+            raise OptionError(f"the compressor {named.name!r} meets none of the suite's budgets: give {wanted}")
+        for allowance in met:
+            compressor(named, allowance, suite.seeds[0], aftercare=suite.aftercare)
 
 
-def budgetless(suite: Suite) -> set[str]:
-    """Names of the suite's compressors that have no budget: they run once a seed."""
-    names = {named.name for named in suite.compressors}
-    return {name for name in names if not COMPRESSORS[name].load().needs_density}
+FIELDS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
+"""Kind of budget -> the key of a suite that lists budgets of this kind."""
+
+
+def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:
+    """Compressor name -> the kinds of budget it meets, of the suite's compressors."""
+    return {named.name: COMPRESSORS[named.name].load().budgets for named in suite.compressors}
+
+
+def questions_of(suite: Suite) -> list[Question]:
+    """All runs of a suite."""
+    return list(suite.questions(kinds_of(suite)))
 
 
 def describe_question(question: Question, data: BenchmarkDataModule) -> tuple[str, str]:

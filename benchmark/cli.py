@@ -75,7 +75,7 @@ def run(
     from benchmark import build, job, wandb_sweep
 
     if only is not None:
-        asked = wandb_sweep.only(asked, only, build.budgetless(asked))
+        asked = wandb_sweep.only(asked, only, build.questions_of(asked))
     means = job.Means(jobs, threads, executor, address)
     outcome = job.run(asked, results, roots, means, use_wandb=use_wandb)
     if as_json:

@@ -1,6 +1,8 @@
 """What ``snnbench compress`` does: one network of a user's own, one compressor, before and after."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,22 @@ from benchmark import build, checkpoints
 from benchmark.records import write_atomically
 from benchmark.run import Measured, compress_and_measure
 from benchmark.subject import Source, open_subject
-from benchmark.suite import Named
+from benchmark.suite import Allowance, Named
 from compressors.base import Budget
 from datamodules.storage import cache_folder
 
 
-def compress_checkpoint(source: Source, method: dict[str, Any], density: float, output: Path) -> dict[str, Any]:
+def compress_checkpoint(
+    source: Source, method: dict[str, Any], budget: Budget, output: Path, aftercare: Sequence[str] = ()
+) -> dict[str, Any]:
     """Compress, test before and after, write the network (safetensors) and beside it what was done (JSON).
 
     Args:
         source: the dense network and its data.
         method: the compressor's name and options.
-        density: share of weights to keep.
+        budget: what the compressed network may cost.
         output: the file of the compressed network.
+        aftercare: see :class:`compressors.base.Compressor`.
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
@@ -32,12 +37,13 @@ def compress_checkpoint(source: Source, method: dict[str, Any], density: float, 
     Raises:
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError: see there.
     """
-    Budget(density)
     subject = open_subject(source)
     named = Named.model_validate(method)
-    compressor = build.compressor(named, density, source.seed, cache_folder() / "eliminations")
+    compressor = build.compressor(
+        named, Allowance(**asdict(budget)), source.seed, cache_folder() / "eliminations", aftercare
+    )
     seed_everything(source.seed, workers=True, verbose=False)
-    control = build.compressor(Named(name="identity"), 1.0, source.seed)
+    control = build.compressor(Named(name="identity"), Allowance(), source.seed)
     dense = compress_and_measure(subject.module(), subject.data, control)
     module = subject.module()
     compressed = compress_and_measure(module, subject.data, compressor)

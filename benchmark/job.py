@@ -57,7 +57,7 @@ def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, 
     store = RecordStore(results)
     console = Console(stderr=True)
     ahead = plan_of(suite, store)
-    questions = list(suite.questions(build.budgetless(suite)))
+    questions = build.questions_of(suite)
     if ahead.seconds > LONG_S or ahead.unknown:
         console.print(show(ahead, means.jobs), highlight=False, soft_wrap=True, markup=False)
 
@@ -81,7 +81,7 @@ def plan_of(suite: Suite, store: RecordStore) -> Plan:
         UnknownName, OptionError: the suite names what there is not.
     """
     build.check_suite(suite)
-    questions = list(suite.questions(build.budgetless(suite)))
+    questions = build.questions_of(suite)
     return plan(suite.name, questions, store, lambda name: COMPRESSORS[name].load().version)
 
 

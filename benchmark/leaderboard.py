@@ -188,7 +188,7 @@ LEGEND = (
 _FRONT_NAMES = {"synops": "ops", "stored_bits": "mem"}
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "budget": lambda row: "" if row.dense else f"{row.budget:g}",
+    "budget": lambda row: row.budget.allowance,
     "method": lambda row: f"{row.label} (c)" if row.control else row.label,
     "accuracy": lambda row: _spread(row.measured["accuracy"], percent),
     "Δ dense": lambda row: "" if row.dense else _spread(row.measured.get("difference"), points),
@@ -215,7 +215,7 @@ _SUMMARY_HEADS = [
 ]
 
 _IDENTITY = (
-    "division", "data", "split", "timesteps", "model", "fingerprint", "training",
+    "division", "condition", "data", "split", "timesteps", "model", "fingerprint", "training",
     "method", "budget", "calibration_samples", "control", "seeds", "records",
 )  # fmt: skip
 _FRONTS = tuple(f"pareto_{cost}" for cost in COSTS)
@@ -267,7 +267,7 @@ def _summary_cells(table: Table) -> list[list[str]]:
 
     def smallest(summary: MethodSummary, cost: str) -> str:
         row = summary.smallest.get(cost)
-        return "none" if row is None else f"{forms[cost](row.measured[cost].mean)} (at {row.budget:g})"
+        return "none" if row is None else f"{forms[cost](row.measured[cost].mean)} (at {row.budget.allowance})"
 
     return [
         [
@@ -326,8 +326,9 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
     return {
         **asdict(table.setup),
         "division": table.division,
+        "condition": table.condition,
         "method": row.label,
-        "budget": row.budget,
+        "budget": row.budget.allowance,
         "calibration_samples": row.calibration_samples,
         "control": row.control,
         "seeds": " ".join(map(str, row.runs)),
@@ -341,7 +342,7 @@ def _summary_dict(summary: MethodSummary) -> dict[str, Any]:
     return {
         "method": summary.method,
         "control": summary.control,
-        "smallest_budget": {cost: row.budget for cost, row in summary.smallest.items()},
+        "smallest_budget": {cost: row.budget.allowance for cost, row in summary.smallest.items()},
         "mean_accuracy": dict(summary.area),
     }
 
@@ -349,7 +350,7 @@ def _summary_dict(summary: MethodSummary) -> dict[str, Any]:
 def _row_dict(row: Row) -> dict[str, Any]:
     return {
         "method": row.label,
-        "budget": row.budget,
+        "budget": row.budget.allowance,
         "calibration_samples": row.calibration_samples,
         "control": row.control,
         "runs": {str(seed): run for seed, run in row.runs.items()},

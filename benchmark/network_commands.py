@@ -54,18 +54,34 @@ def _source(given: dict[str, Any]) -> "Source":
 @network_options
 @click.option("--method", required=True, help="The compressor (see `snnbench list`).")
 @click.option("--density", type=float, default=1.0, show_default=True, help="Share of weights to keep, in (0, 1].")
+@click.option("--bits", type=int, help="Width of a weight, 2 to 8 [default: floats].")
+@click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
+@click.option(
+    "--aftercare",
+    type=click.Choice(["batchnorm", "means"]),
+    multiple=True,
+    help="Re-estimate BatchNorm statistics, correct the means of each layer's output; on the calibration data.",
+)
 @click.option(
     "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The compressed network [default: <checkpoint>-<method>-<density>.safetensors].",
+    help="The compressed network [default: <checkpoint>-<method>-<budget>.safetensors].",
 )
 @AS_JSON
 @user_errors
 def compress(
-    method: str, density: float, options: list[tuple[str, Any]], output: Path | None, as_json: bool, **given: Any
+    method: str,
+    density: float,
+    bits: int | None,
+    synops: float | None,
+    aftercare: tuple[str, ...],
+    options: list[tuple[str, Any]],
+    output: Path | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Compress a network of your own, and say what it cost before and after."""
     from compressors.registry import COMPRESSORS
@@ -75,10 +91,13 @@ def compress(
     from rich.console import Console
 
     from benchmark.compress import compress_checkpoint, show
+    from compressors.base import Budget
 
-    dense: Path = given["checkpoint"]
-    target = output or dense.with_name(f"{dense.stem}-{method}-{density:g}.safetensors")
-    summary = compress_checkpoint(_source(given), {"name": method, **dict(options)}, density, target)
+    budget, dense = Budget(density, bits, synops), Path(given["checkpoint"])
+    limits = {"": None if density == 1 else density, "b": bits, "synops": synops}
+    words = [f"{value:g}{unit}" for unit, value in limits.items() if value is not None]
+    target = output or dense.with_name("-".join([dense.stem, method, *words]) + ".safetensors")
+    summary = compress_checkpoint(_source(given), {"name": method, **dict(options)}, budget, target, aftercare)
     if as_json:
         click.echo(json.dumps(summary))
     else:

@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.suite import Question
 
-SCHEMA = 2
-"""Raised when records get something that an older snnbench cannot read. 2: ``peak_memory_bytes``."""
+SCHEMA = 3
+"""Raised when records get something that an older snnbench cannot read.
+
+2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
+"""
 
 
 class RecordError(ValueError):

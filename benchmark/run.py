@@ -19,7 +19,7 @@ from benchmark import build, memory
 from benchmark.catalog import DATA, MODELS
 from benchmark.dense import dense_network, quiet, trainer_settings
 from benchmark.records import RunRecord
-from benchmark.suite import Question
+from benchmark.suite import FineTuning, Question
 from compressors.base import Compression, Compressor, Item, Track
 from compressors.base import track as default_track
 from compressors.registry import COMPRESSORS, OWN
@@ -71,15 +71,29 @@ def open_data(question: Question, setting: Setting) -> BenchmarkDataModule:
     return data
 
 
-def compress_and_measure(module: Any, data: BenchmarkDataModule, compressor: Compressor) -> Measured:
-    """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter."""
+def compress_and_measure(
+    module: Any,
+    data: BenchmarkDataModule,
+    compressor: Compressor,
+    finetuning: FineTuning | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Measured:
+    """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter.
+
+    Without ``finetuning`` the fit has no epochs; ``callbacks`` are for the training, such as a progress bar.
+    """
     started = time.perf_counter()
+    if finetuning is not None:
+        module.learning_rate = finetuning.learning_rate
+    epochs = 0 if finetuning is None else finetuning.epochs
     with quiet():
-        Trainer(max_epochs=0, callbacks=[compressor], **trainer_settings()).fit(module, datamodule=data)
+        fit = Trainer(max_epochs=epochs, callbacks=[*callbacks, compressor], **trainer_settings())
+        fit.fit(module, datamodule=data)
         fitted = time.perf_counter()
-        counter = HardwareCost()
+        compression = compressor.compression
+        counter = HardwareCost({} if compression is None else compression.codings())
         results = Trainer(callbacks=[counter], **trainer_settings()).test(module, datamodule=data, verbose=False)
-    compression, cost = compressor.compression, counter.report
+    cost = counter.report
     if compression is None or cost is None:
         raise RuntimeError(
             f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
@@ -101,10 +115,12 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
         dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks())
         seed_everything(question.seed, workers=True, verbose=False)
         compressor = build.compressor(
-            question.compressor, question.density, question.seed, setting.cache / "eliminations"
+            question.compressor, question, question.seed, setting.cache / "eliminations", question.aftercare
         )
         compressor.track = setting.track
-        measured = compress_and_measure(dense.module, data, compressor)
+        measured = compress_and_measure(
+            dense.module, data, compressor, question.finetuning, setting.training_callbacks()
+        )
     except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
         return record.model_copy(
             update={"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
@@ -133,6 +149,7 @@ def unanswered(question: Question, suite: str, data: BenchmarkDataModule) -> Run
         question=question,
         version=target.version,
         control=target.control,
+        division="post-training" if question.finetuning is None else "fine-tuned",
         data=data.describe(),
         environment=environment() | {"packages": environment()["packages"] | _plugins(question)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 
 from benchmark.records import RunRecord
-from benchmark.suite import Named, digest
+from benchmark.suite import Allowance, Named, Question, digest
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 from hardware.report import CostReport
 
@@ -81,7 +81,7 @@ class Row:
 
     Args:
         method: label of the compressor.
-        budget: density asked for.
+        budget: what was asked for.
         calibration_samples: samples the compressor may look at; 0 for the dense network.
         control: a yardstick rather than a method of its own.
         runs: seed -> record id.
@@ -91,7 +91,7 @@ class Row:
     """
 
     method: str
-    budget: float
+    budget: Allowance
     calibration_samples: int
     control: bool
     runs: Mapping[int, str]
@@ -111,17 +111,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that may be compared: one setup, one division; the dense network first, then by budget and accuracy."""
+    """Rows that may be compared: one setup, one division, one condition; the dense network first, then by budget.
+
+    ``condition`` says how the compressed networks were fine-tuned and cared for; it is empty where they were not.
+    """
 
     setup: Setup
     division: str
+    condition: str
     rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
         """One line for people."""
         setup = self.setup
-        return f"{setup.data} ({setup.split} split, T={setup.timesteps}) · {setup.model} · {self.division}"
+        condition = f" ({self.condition})" if self.condition else ""
+        return f"{setup.data} ({setup.split} split, T={setup.timesteps}) · {setup.model} · {self.division}{condition}"
 
     @property
     def slug(self) -> str:
@@ -130,8 +135,8 @@ class Table:
 
     @property
     def key(self) -> str:
-        """A hash of setup and division, for people to tell tables of one title apart."""
-        return digest([*vars(self.setup).values(), self.division])[:6]
+        """A hash of setup, division and condition, for people to tell tables of one title apart."""
+        return digest([*vars(self.setup).values(), self.division, *filter(None, [self.condition])])[:6]
 
 
 @dataclass(frozen=True)
@@ -174,9 +179,13 @@ class _Entry:
         return self.record.dense.sha256
 
     @property
-    def row(self) -> tuple[str, float, int]:
+    def kind(self) -> tuple[str, str]:
+        return self.record.division, self.record.question.condition
+
+    @property
+    def row(self) -> tuple[str, Allowance, int]:
         asked = self.record.question
-        return self.method, asked.density, 0 if self.dense else asked.calibration_samples
+        return self.method, _allowance(asked), 0 if self.dense else asked.calibration_samples
 
 
 def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFILE) -> Board:
@@ -220,6 +229,10 @@ def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:
             front[i] = gains[i] == top > best
         best = max(best, top)
     return front
+
+
+def _allowance(question: Question) -> Allowance:
+    return Allowance(**question.model_dump(include=set(Allowance.model_fields)))
 
 
 def _apart(record: RunRecord, reason: str) -> Apart:
@@ -289,21 +302,21 @@ def _of_one_checkpoint(entries: list[_Entry], apart: list[Apart]) -> list[_Entry
 
 
 def _tables(setup: Setup, entries: list[_Entry]) -> list[Table]:
-    """One table per division that has more than the dense network, or one of the dense network alone."""
+    """A table for each division and condition that has more than the dense network, or one of that alone."""
     baselines = {entry.checkpoint: entry.values["accuracy"] for entry in entries if entry.dense}
-    divisions = sorted({e.record.division for e in entries if not e.dense} or {e.record.division for e in entries})
+    kinds = sorted({entry.kind for entry in entries if not entry.dense} or {entry.kind for entry in entries})
     return [
-        Table(setup, division, _rows([e for e in entries if e.dense or e.record.division == division], baselines))
-        for division in divisions
+        Table(setup, *kind, _rows([entry for entry in entries if entry.dense or entry.kind == kind], baselines))
+        for kind in kinds
     ]
 
 
 def _rows(entries: list[_Entry], baselines: Mapping[str, float]) -> tuple[Row, ...]:
-    grouped: dict[tuple[str, float, int], dict[int, _Entry]] = defaultdict(dict)
+    grouped: dict[tuple[str, Allowance, int], dict[int, _Entry]] = defaultdict(dict)
     for entry in entries:
         grouped[entry.row].setdefault(entry.record.question.seed, entry)
     rows = [_row(by_seed, baselines) for by_seed in grouped.values()]
-    rows.sort(key=lambda row: (not row.dense, -row.budget, -row.measured["accuracy"].mean, row.method))
+    rows.sort(key=lambda row: (not row.dense, row.budget.rank, -row.measured["accuracy"].mean, row.method))
     return _with_fronts(rows)
 
 

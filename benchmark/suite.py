@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compressors.registry import suggestion
+
+NOUNS = {"densities": "density", "synops": "SynOps share"}
 
 
 class SuiteError(ValueError):
@@ -71,20 +73,59 @@ class Training(Strict):
     loss: str = "rate_mse"
 
 
-class Question(Strict):
+class FineTuning(Strict):
+    """How a compressed network is trained further: the same for all methods of a table."""
+
+    epochs: int = Field(default=5, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+
+
+class Allowance(Strict):
+    """What a compressed network may cost: a density, bits a weight, both, or a share of SynOps."""
+
+    density: float = Field(default=1.0, gt=0, le=1)
+    bits: int | None = Field(default=None, ge=2, le=8)
+    synops: float | None = Field(default=None, gt=0, le=1)
+
+    @property
+    def allowance(self) -> str:
+        """For people: ``0.1``, ``4 bit``, ``0.25, 4 bit`` or ``0.3 of SynOps``; nothing where nothing is limited."""
+        limits = {
+            "{:g}": None if self.density == 1 else self.density,
+            "{} bit": self.bits,
+            "{:g} of SynOps": self.synops,
+        }
+        return ", ".join(form.format(value) for form, value in limits.items() if value is not None)
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts budgets by kind, then from generous to tight."""
+        return (self.synops is not None, self.bits is not None, -self.density, -(self.bits or 0), -(self.synops or 0.0))
+
+
+Aftercare = Literal["batchnorm", "means"]
+CARE = {"batchnorm": "BatchNorm re-estimated", "means": "means corrected"}
+
+
+class Question(Allowance):
     """One run: everything that decides its answer, but for the data's content and the methods' versions."""
 
     data: Data
     model: Named
     training: Training
     compressor: Named
-    density: float
     calibration_samples: int
     seed: int
+    aftercare: tuple[Aftercare, ...] = ()
+    finetuning: FineTuning | None = None
 
     def id(self, fingerprint: str, version: int) -> str:
-        """The run id: a hash of the question, the data's fingerprint and the compressor's version (12 hex digits)."""
-        return digest({**self.model_dump(), "fingerprint": fingerprint, "version": version})
+        """The run id: a hash of the question, the data's fingerprint and the compressor's version (12 hex digits).
+
+        What was added to questions later counts only where it is used, so that older records keep their ids.
+        """
+        unused = {key for key in ("bits", "synops", "aftercare", "finetuning") if not getattr(self, key)}
+        return digest({**self.model_dump(exclude=unused), "fingerprint": fingerprint, "version": version})
 
     def dense_id(self, fingerprint: str) -> str:
         """The id of the dense network that the question starts from."""
@@ -94,14 +135,32 @@ class Question(Strict):
     @property
     def label(self) -> str:
         """One line for people."""
-        budget = "" if self.density == 1 else f" density {self.density:g}"
-        return f"{self.data.name} {self.model.label} {self.compressor.label}{budget} seed {self.seed}"
+        limits = {"density": None if self.density == 1 else self.density, "bits": self.bits, "synops": self.synops}
+        budget = [f"{name} {value:g}" for name, value in limits.items() if value is not None]
+        return " ".join([self.data.name, self.model.label, self.compressor.label, *budget, f"seed {self.seed}"])
+
+    def budgets(self) -> dict[str, tuple[Any, ...]]:
+        """The lists of budgets of a suite that asks for this one alone."""
+        joint = self.density != 1 and self.bits is not None
+        return {
+            "densities": () if joint or self.bits or self.synops else (self.density,),
+            "bits": (self.bits,) if self.bits and not joint else (),
+            "joint": (Allowance(density=self.density, bits=self.bits),) if joint else (),
+            "synops": (self.synops,) if self.synops else (),
+        }
+
+    @property
+    def condition(self) -> str:
+        """What else was done to the compressed network, for people; runs of different conditions are never compared."""
+        tuned = [f"{self.finetuning.epochs} epochs at {self.finetuning.learning_rate:g}"] if self.finetuning else []
+        return ", ".join(tuned + [CARE[name] for name in self.aftercare])
 
 
 class Suite(Strict):
-    """The schema of a suite file: every data set x model x compressor x density x seed is a run.
+    """The schema of a suite file: every data set x model x compressor x budget x seed is a run.
 
-    Compressors without a budget (the dense control) run once a seed.
+    A compressor meets those of the budgets that are of its kinds: ``densities`` (pruning), ``bits`` (quantising),
+    ``joint`` (both), ``synops`` (pruning). Compressors without a budget (the dense control) run once a seed.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -109,34 +168,69 @@ class Suite(Strict):
     data: tuple[Data, ...] = Field(min_length=1)
     models: tuple[Model, ...] = Field(min_length=1)
     compressors: tuple[Named, ...] = Field(min_length=1)
-    densities: tuple[float, ...] = Field(min_length=1)
+    densities: tuple[float, ...] = ()
+    bits: tuple[int, ...] = ()
+    joint: tuple[Allowance, ...] = ()
+    synops: tuple[float, ...] = ()
+    aftercare: tuple[Aftercare, ...] = ()
+    finetuning: FineTuning | None = None
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     calibration_samples: int = Field(default=100, ge=1)
     training: Training = Training()
 
     @model_validator(mode="after")
-    def _densities(self) -> "Suite":
-        for density in self.densities:
-            if not 0 < density <= 1:
-                raise ValueError(f"density {density:g} is outside (0, 1]: give the share of weights to keep")
+    def _budgets(self) -> "Suite":
+        for name in ("densities", "synops"):
+            for share in getattr(self, name):
+                if not 0 < share <= 1:
+                    raise ValueError(f"{NOUNS[name]} {share:g} is outside (0, 1]: give the share to keep")
+        for bits in self.bits:
+            if not 2 <= bits <= 8:
+                raise ValueError(f"{bits} bits: give a width from 2 to 8")
+        if not any((self.densities, self.bits, self.joint, self.synops)):
+            raise ValueError("give budgets: at least one of densities, bits, joint or synops")
         return self
 
-    def questions(self, budgetless: Iterable[str] = ("identity",)) -> Iterator[Question]:
-        """All runs, those that share a dense network and an elimination next to each other."""
+    def budgets(self) -> dict[str, tuple[Allowance, ...]]:
+        """Kind of budget (see :data:`compressors.base.KINDS`) -> the suite's budgets of that kind."""
+        return {
+            "none": (Allowance(),),
+            "density": tuple(Allowance(density=density) for density in self.densities),
+            "bits": tuple(Allowance(bits=bits) for bits in self.bits),
+            "density+bits": self.joint,
+            "synops": tuple(Allowance(synops=synops) for synops in self.synops),
+        }
+
+    def questions(self, kinds: Mapping[str, Sequence[str]]) -> Iterator[Question]:
+        """All runs, those that share a dense network and an elimination next to each other.
+
+        Args:
+            kinds: compressor name -> the kinds of budget it meets.
+        """
+        budgets = self.budgets()
         for data in self.data:
             for model in self.models:
                 for seed in self.seeds:
                     for compressor in self._of(model):
-                        for density in (1.0,) if compressor.name in budgetless else self.densities:
-                            yield Question(
-                                data=data,
-                                model=Named(name=model.name, **model.options),
-                                training=self.training,
-                                compressor=compressor,
-                                density=density,
-                                calibration_samples=self.calibration_samples,
-                                seed=seed,
-                            )
+                        for kind in kinds[compressor.name]:
+                            for allowance in budgets[kind]:
+                                yield self._question(data, model, seed, compressor, allowance, kind)
+
+    def _question(
+        self, data: Data, model: Model, seed: int, compressor: Named, allowance: Allowance, kind: str
+    ) -> Question:
+        dense = kind == "none"  # the network as it is: nothing is done to it afterwards either
+        return Question(
+            data=data,
+            model=Named(name=model.name, **model.options),
+            training=self.training,
+            compressor=compressor,
+            calibration_samples=self.calibration_samples,
+            seed=seed,
+            aftercare=() if dense else self.aftercare,
+            finetuning=None if dense else self.finetuning,
+            **allowance.model_dump(),
+        )
 
     def _of(self, model: Model) -> list[Named]:
         if model.compressors is None:

@@ -53,5 +53,5 @@ def sweep(suite: str, results: Path) -> None:
     from benchmark.wandb_board import project
 
     plan = load_suite(suite_path(suite))
-    content = wandb_sweep.sweep(plan, suite, results, project(), build.budgetless(plan))
+    content = wandb_sweep.sweep(plan, suite, results, project(), build.questions_of(plan))
     click.echo(wandb_sweep.as_yaml(content), nl=False)

@@ -13,7 +13,7 @@ class SweepError(ValueError):
     """A question that a suite does not have; names it and the remedy."""
 
 
-def sweep(suite: Suite, source: str, results: Path, project: str, budgetless: Iterable[str]) -> dict[str, Any]:
+def sweep(suite: Suite, source: str, results: Path, project: str, questions: Iterable[Question]) -> dict[str, Any]:
     """The sweep of a suite: a grid with one point per run.
 
     Not every compressor meets every network or budget, so the grid is over the runs and not over their parts.
@@ -23,16 +23,15 @@ def sweep(suite: Suite, source: str, results: Path, project: str, budgetless: It
         source: its name or path, as agents will give it to ``snnbench run``.
         results: the results folder that the agents share.
         project: W&B project.
-        budgetless: compressors that need no density.
+        questions: the suite's runs.
     """
-    keys = [key(question) for question in suite.questions(budgetless)]
     return {
         "name": suite.name,
         "description": suite.description,
         "project": project,
         "method": "grid",
         "metric": {"name": "accuracy", "goal": "maximize"},
-        "parameters": {"only": {"values": keys}},
+        "parameters": {"only": {"values": [key(question) for question in questions]}},
         "command": ["${env}", "snnbench", "run", source, "--results", str(results), "${args}"],
     }
 
@@ -48,19 +47,19 @@ def key(question: Question) -> str:
         question.data.name,
         question.model.name,
         question.compressor.name,
-        f"{question.density:g}",
+        question.allowance.replace(" ", "_") or "dense",
         str(question.seed),
     )
     return "-".join([*words, digest(question.model_dump())])
 
 
-def only(suite: Suite, wanted: str, budgetless: Iterable[str]) -> Suite:
+def only(suite: Suite, wanted: str, questions: Iterable[Question]) -> Suite:
     """The part of a suite that asks nothing but the question with that key.
 
     Raises:
         SweepError: there is none; the suite has changed since the sweep was made.
     """
-    found = next((question for question in suite.questions(budgetless) if key(question) == wanted), None)
+    found = next((question for question in questions if key(question) == wanted), None)
     if found is None:
         raise SweepError(f"suite {suite.name} has no run {wanted!r}: it has changed since, so make the sweep anew")
     return suite.model_copy(
@@ -68,7 +67,7 @@ def only(suite: Suite, wanted: str, budgetless: Iterable[str]) -> Suite:
             "data": (found.data,),
             "models": (Model(name=found.model.name, **found.model.options),),
             "compressors": (found.compressor,),
-            "densities": (found.density,),
+            **found.budgets(),
             "seeds": (found.seed,),
         }
     )

@@ -3,8 +3,8 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -13,8 +13,11 @@ from rich.progress import track as rich_track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from compressors.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
 from compressors.layers import Layer, LayerError, find_layers, select
+from compressors.quantizers import MAX_BITS, MIN_BITS, Grid
 from compressors.statistics import CalibrationError
+from hardware.memory import WeightCoding
 
 Item = TypeVar("Item")
 Track = Callable[[Sequence[Item], str], Iterable[Item]]
@@ -29,28 +32,62 @@ class BudgetError(ValueError):
     """A budget that no compressor can meet, such as a density outside (0, 1]."""
 
 
+KINDS = ("none", "density", "bits", "density+bits", "synops")
+"""The kinds of budget: what is limited."""
+
+
 @dataclass(frozen=True)
 class Budget:
-    """What a compressed network may cost. ``density`` is the share of the weights of the compressed layers kept."""
+    """What a compressed network may cost.
+
+    Args:
+        density: share of the weights of the compressed layers to keep, in (0, 1].
+        bits: width of a weight, 2 to 8; None leaves floats.
+        synops: share of the dense network's synaptic operations in the compressed layers to keep, in (0, 1], at the
+            activity of the dense network on the calibration data; it takes the place of the density.
+
+    Raises:
+        BudgetError: a number out of range, or a density beside ``synops``.
+    """
 
     density: float = 1.0
+    bits: int | None = None
+    synops: float | None = None
 
     def __post_init__(self) -> None:
-        number = isinstance(self.density, int | float) and math.isfinite(self.density)
-        if not number or not 0 < self.density <= 1:
-            raise BudgetError(
-                f"density is {self.density!r}: give a number above 0 and at most 1 (the share of weights kept)"
-            )
+        _share("density", self.density, "weights")
+        if self.synops is not None:
+            _share("synops", self.synops, "synaptic operations")
+            if self.density != 1:
+                raise BudgetError("density and synops are both limits on what is pruned: give one of them")
+        if self.bits is not None and (not isinstance(self.bits, int) or not MIN_BITS <= self.bits <= MAX_BITS):
+            raise BudgetError(f"bits is {self.bits!r}: give a whole number from {MIN_BITS} to {MAX_BITS}")
+
+    def __str__(self) -> str:
+        named = {"density": self.density if self.density != 1 else None, "bits": self.bits, "synops": self.synops}
+        return ", ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
+
+
+def _share(name: str, value: Any, of: str) -> None:
+    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
+        raise BudgetError(f"{name} is {value!r}: give a number above 0 and at most 1 (the share of {of} kept)")
 
 
 @dataclass(frozen=True)
 class LayerCompression:
-    """What was done to one layer. ``loss`` is the method's own estimate of the harm, where it has one."""
+    """What was done to one layer. ``loss`` is the method's own estimate of the harm, where it has one.
+
+    A quantised layer has its grid and the weights' codes (uint8, the weight's shape); ``extra`` holds what else a
+    method wants to stand in the record (JSON-able).
+    """
 
     name: str
     shape: tuple[int, ...]
     mask: Tensor = field(repr=False)  # bool, the weight's shape; True is kept
     loss: float | None = None
+    grid: Grid | None = field(default=None, repr=False)
+    codes: Tensor | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -66,7 +103,29 @@ class LayerCompression:
             "kept": self.kept,
             "density": self.kept / self.mask.numel(),
             "loss": self.loss,
+            **({} if self.grid is None else {"bits": self.grid.bits}),
+            **self.extra,
         }
+
+    def weight(self) -> Tensor:
+        """The quantised weight to the bit, from codes, scales and mask: the weight's shape.
+
+        Raises:
+            ValueError: the layer is not quantised, so its values stand in the network alone.
+        """
+        if self.grid is None or self.codes is None:
+            raise ValueError(f"layer {self.name!r} is not quantised: its weights are those of the network")
+        rows = self.grid.values(self.codes.flatten(1))
+        return rows.view(self.shape) * self.mask
+
+    def coding(self) -> WeightCoding | None:
+        """How hardware stores the weights: None for plain floats."""
+        return None if self.grid is None else self.grid.coding()
+
+
+def _layer_from(state: Mapping[str, Any]) -> LayerCompression:
+    grid = state.get("grid")
+    return LayerCompression(**{**state, "grid": None if grid is None else Grid(**grid)})
 
 
 @dataclass(frozen=True)
@@ -78,6 +137,7 @@ class Compression:
 
     layers: tuple[LayerCompression, ...]
     seconds: float = 0.0
+    aftercare: Mapping[str, list[str]] = field(default_factory=dict)  # what was done -> the modules it was done to
 
     @property
     def density(self) -> float:
@@ -90,11 +150,27 @@ class Compression:
             "density": self.density,
             "seconds": self.seconds,
             "layers": [layer.to_dict() for layer in self.layers],
+            "aftercare": dict(self.aftercare),
         }
+
+    def codings(self) -> dict[str, WeightCoding]:
+        """Layer name -> how its weights are stored, of the quantised layers."""
+        return {layer.name: coding for layer in self.layers if (coding := layer.coding()) is not None}
 
     def masks(self) -> dict[str, Tensor]:
         """Layer name -> bool mask of its weight's shape."""
         return {layer.name: layer.mask for layer in self.layers}
+
+
+def _requantised(layer: LayerCompression, module: LightningModule) -> LayerCompression:
+    if layer.grid is None:
+        return layer
+    weight = module.get_parameter(f"{layer.name}.weight")
+    codes = layer.grid.codes(weight.detach().flatten(1)).view(layer.shape)
+    layer = replace(layer, codes=codes)
+    with torch.no_grad():
+        weight.copy_(layer.weight())
+    return layer
 
 
 @dataclass(frozen=True)
@@ -119,36 +195,55 @@ class Compressor(Callback):
 
     Args:
         density: share of the weights of the compressed layers to keep, in (0, 1].
+        bits: width of a weight, 2 to 8; None leaves floats.
+        synops: share of the dense network's synaptic operations to keep, in place of a density.
         include: shell patterns of layer names to compress.
         exclude: shell patterns of layer names to leave alone.
+        aftercare: what is put right afterwards, on the calibration data, of ``batchnorm`` (statistics re-estimated)
+            and ``means`` (each layer's mean output brought back to the dense one); see :mod:`compressors.aftercare`.
         calibration: a loader of ``(x, y)`` batches, for datamodules without one of their own.
 
     Attributes:
         compression: what was done; None before the fit.
 
     Raises:
-        BudgetError: the density is not in (0, 1].
+        BudgetError: a budget out of range, or of a kind that the method cannot meet.
         LayerError: at the start of the fit: nothing to compress, or weights that are not finite.
         CalibrationError: at the start of the fit: no calibration data.
     """
 
     version: ClassVar[int] = 1  # raise it when the results change: another version is another question
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
-    needs_density: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("density",)  # the kinds of budget (of KINDS) that a method can meet
 
     def __init__(
         self,
         density: float = 1.0,
         *,
+        bits: int | None = None,
+        synops: float | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        aftercare: Sequence[str] = (),
         calibration: DataLoader[Any] | None = None,
     ) -> None:
-        self.budget = Budget(density)
+        self.budget = Budget(density, bits, synops)
+        self._check_budget()
         self.include, self.exclude = tuple(include), tuple(exclude)
+        unknown = set(aftercare) - set(CARES)
+        if unknown:
+            raise BudgetError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(CARES)}")
+        self.aftercare = tuple(care for care in CARES if care in aftercare)
         self.calibration = calibration
         self.compression: Compression | None = None
         self.track: Track[Any] = track
+
+    def _check_budget(self) -> None:
+        name, budget = type(self).__name__, self.budget
+        if budget.bits is not None and not any("bits" in kind for kind in self.budgets):
+            raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
+        if budget.synops is not None and "synops" not in self.budgets:
+            raise BudgetError(f"{name} has no SynOps budget: give a density")
 
     @classmethod
     def options(cls) -> dict[str, inspect.Parameter]:
@@ -171,9 +266,19 @@ class Compressor(Callback):
             return
         started = time.perf_counter()
         network = self._network(trainer, pl_module)
+        dense = output_means(pl_module, network.layers, network.calibration) if "means" in self.aftercare else {}
         layers = self.compress(network)
-        self.compression = Compression(layers, time.perf_counter() - started + self.reused_seconds())
+        care = self._care(network, dense)
+        self.compression = Compression(layers, time.perf_counter() - started + self.reused_seconds(), care)
         self._enforce(pl_module)
+
+    def _care(self, network: Network, dense: Mapping[str, Tensor]) -> dict[str, list[str]]:
+        done = {}
+        if "batchnorm" in self.aftercare:
+            done["batchnorm"] = reestimate_batchnorm(network.module, network.calibration)
+        if "means" in self.aftercare:
+            done["means"] = correct_means(network.module, network.layers, dense, network.calibration)
+        return done
 
     def reused_seconds(self) -> float:
         """Time that earlier runs spent on work this one took up again."""
@@ -188,13 +293,19 @@ class Compressor(Callback):
         if self.compression is None:
             return {}
         layers = [asdict(layer) for layer in self.compression.layers]
-        return {"layers": layers, "seconds": self.compression.seconds}
+        return {"layers": layers, "seconds": self.compression.seconds, "aftercare": dict(self.compression.aftercare)}
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put quantised weights back on their grids, where fine-tuning moved them, and take down their codes."""
+        assert self.compression is not None
+        layers = tuple(_requantised(layer, pl_module) for layer in self.compression.layers)
+        self.compression = replace(self.compression, layers=layers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the masks of a checkpoint."""
         if state_dict:
-            layers = tuple(LayerCompression(**layer) for layer in state_dict["layers"])
-            self.compression = Compression(layers, state_dict["seconds"])
+            layers = tuple(_layer_from(state) for state in state_dict["layers"])
+            self.compression = Compression(layers, state_dict["seconds"], state_dict["aftercare"])
 
     # ------------------------------------------------------------------------------------------------------------------
 

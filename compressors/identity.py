@@ -9,7 +9,7 @@ class Identity(Compressor):
     """Leaves the network as it is, and reports its layers as wholly kept."""
 
     control = True
-    needs_density = False
+    budgets = ("none",)
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Nothing is changed."""

@@ -39,7 +39,7 @@ class OBC(Pruner):
 
     def __init__(
         self,
-        density: float,
+        density: float = 1.0,
         *,
         allocation: str = "lamp",
         damping: float = 0.01,

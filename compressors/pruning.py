@@ -1,7 +1,8 @@
-"""Unstructured pruning: share the budget between the layers, then choose and treat the weights of each layer."""
+"""Single weights: share the budget between the layers, choose which weights of a layer stay, and round them."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,50 +10,114 @@ from torch import Tensor
 from compressors.allocation import ALLOCATIONS
 from compressors.base import BudgetError, Compressor, LayerCompression, Network
 from compressors.layers import Layer
+from compressors.quantizers import Grid, fit_grid
 from compressors.registry import suggestion
 
 
-class Pruner(Compressor):
-    """Base of the methods that remove single weights.
+@dataclass(frozen=True)
+class Share:
+    """A layer's share of the budget: how many weights it keeps, and their width (None: floats)."""
 
-    Subclasses implement :meth:`prune`, and :meth:`calibrate` if they look at data.
+    keep: int
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class Treated:
+    """What became of a layer: its weight and mask, both ``[rows, d]``, and the loss where the method knows it."""
+
+    weight: Tensor
+    mask: Tensor  # bool, True is kept
+    loss: float | None = None
+    grid: Grid | None = None
+
+
+class Pruner(Compressor):
+    """Base of the methods that remove and round single weights.
+
+    Subclasses implement :meth:`prune`; :meth:`calibrate` if they look at data; :meth:`quantize` if they can do better
+    than round what is left to the nearest level.
 
     Args:
         density: share of weights to keep.
         allocation: how the budget is shared between layers: ``uniform``, ``erk``, ``global`` or ``lamp``.
+        per: a grid of its own for every output ``channel``, or one for the whole ``tensor``.
+        symmetric: grids with the zero point in the middle of the codes.
+        search: shrink each grid's range to the least error; without it the range is that of the weights.
         **base: see :class:`~compressors.base.Compressor`.
     """
 
-    def __init__(self, density: float, *, allocation: str = "uniform", **base: Any) -> None:
+    budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits")
+    allocations: Mapping[str, Any] = ALLOCATIONS
+
+    def __init__(
+        self,
+        density: float = 1.0,
+        *,
+        allocation: str = "uniform",
+        per: str = "channel",
+        symmetric: bool = True,
+        search: bool = True,
+        **base: Any,
+    ) -> None:
         super().__init__(density, **base)
-        if allocation not in ALLOCATIONS:
-            raise BudgetError(f"unknown allocation {allocation!r}: {suggestion(allocation, ALLOCATIONS)}")
-        self.allocation = allocation
+        if allocation not in self.allocations:
+            raise BudgetError(f"unknown allocation {allocation!r}: {suggestion(allocation, self.allocations)}")
+        if per not in ("channel", "tensor"):
+            raise BudgetError(f"per is {per!r}: give 'channel' or 'tensor'")
+        self.allocation, self.per, self.symmetric, self.search = allocation, per, symmetric, search
 
     def calibrate(self, network: Network) -> Mapping[str, Any]:
         """What :meth:`prune` needs to know about each layer's inputs, by layer name."""
         return dict.fromkeys(layer.name for layer in network.layers)
 
+    def share(self, network: Network, statistics: Mapping[str, Any]) -> dict[str, Share]:
+        """Each layer's share of the budget."""
+        weights = {layer.name: layer.module.weight.detach() for layer in network.layers}
+        keep = self.allocations[self.allocation](weights, self.budget.density)
+        return {name: Share(count, self.budget.bits) for name, count in keep.items()}
+
     def prune(self, layer: Layer, keep: int, statistics: Any) -> tuple[Tensor, Tensor, float | None]:
         """The layer's new weight, its mask (both ``[rows, d]``, ``keep`` entries True) and the loss, where known."""
         raise NotImplementedError(f"{type(self).__name__} must implement prune()")
 
+    def quantize(self, layer: Layer, pruned: Treated, bits: int, statistics: Any) -> Treated:
+        """Round the weights that are left; pruned ones stay zero."""
+        grid = self.grid(pruned.weight, bits, pruned.mask)
+        return Treated(grid.nearest(pruned.weight) * pruned.mask, pruned.mask, None, grid)
+
+    def grid(self, weight: Tensor, bits: int, mask: Tensor) -> Grid:
+        """The levels of a layer's weights, fitted to those that are kept."""
+        return fit_grid(weight, bits, per=self.per, symmetric=self.symmetric, search=self.search, mask=mask)
+
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
-        """Prune every layer to its share of the budget, in order of execution."""
+        """Treat every layer within its share of the budget, in order of execution."""
         statistics = self.calibrate(network)
-        weights = {layer.name: layer.module.weight.detach() for layer in network.layers}
-        keep = ALLOCATIONS[self.allocation](weights, self.budget.density)
+        shares = self.share(network, statistics)
         return tuple(
-            self._prune(layer, keep[layer.name], statistics[layer.name])
-            for layer in network.track(network.layers, f"{type(self).__name__}: pruning")
+            applied(layer, self.treat(network, layer, shares[layer.name], statistics[layer.name]))
+            for layer in network.track(network.layers, f"{type(self).__name__}: {self.budget}")
         )
 
-    def _prune(self, layer: Layer, keep: int, statistics: Any) -> LayerCompression:
-        weight, mask, loss = self.prune(layer, keep, statistics)
-        parameter = layer.module.weight
-        with torch.no_grad():
-            parameter.copy_(weight.view_as(parameter))
-        return LayerCompression(layer.name, tuple(parameter.shape), mask.view_as(parameter), loss)
+    def treat(self, network: Network, layer: Layer, share: Share, statistics: Any) -> Treated:
+        """Prune a layer, and quantise it if its share says so."""
+        pruned = Treated(*self.prune(layer, share.keep, statistics))
+        return pruned if share.bits is None else self.quantize(layer, pruned, share.bits, statistics)
+
+
+def applied(layer: Layer, treated: Treated) -> LayerCompression:
+    """Write the new weight into the layer, in its own precision, and say what was done."""
+    parameter = layer.module.weight
+    mask, grid = treated.mask.view_as(parameter), treated.grid
+    with torch.no_grad():
+        if grid is None:
+            parameter.copy_(treated.weight.view_as(parameter))
+            return LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss)
+        grid = grid.to(parameter)
+        codes = grid.codes(treated.weight.to(parameter)).view_as(parameter)
+        result = LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, grid, codes)
+        parameter.copy_(result.weight())
+    return result
 
 
 def largest(scores: Tensor, keep: int) -> Tensor:

@@ -20,7 +20,7 @@ class RandomPruning(Pruner):
 
     control = True
 
-    def __init__(self, density: float, *, seed: int = 0, **pruning: Any) -> None:
+    def __init__(self, density: float = 1.0, *, seed: int = 0, **pruning: Any) -> None:
         super().__init__(density, **pruning)
         self.generator = torch.Generator().manual_seed(seed)
 

@@ -7,9 +7,9 @@ from benchmark.suite import Question
 
 
 def shared_work(questions: Iterable[Question]) -> list[list[Question]]:
-    """Neighbours that differ in nothing but density, in one list: one elimination may serve them all.
+    """Neighbours that differ in nothing but the budget, in one list: one elimination may serve them all.
 
     Apart, two processes would do the same elimination at the same time.
     """
-    groups = groupby(questions, lambda question: question.model_dump_json(exclude={"density"}))
+    groups = groupby(questions, lambda question: question.model_dump_json(exclude={"density", "bits", "synops"}))
     return [list(group) for _, group in groups]

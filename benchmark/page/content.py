@@ -10,6 +10,7 @@ import yaml
 from benchmark.records import RunRecord
 from benchmark.reported import reported
 from benchmark.standings import MEASURES, Board, Row, Spread, Table
+from benchmark.suite import Allowance
 from benchmark.summary import MethodSummary, summarize
 from hardware.energy import load_profile
 from hardware.report import CostReport, LayerCost
@@ -39,10 +40,11 @@ def command(record: RunRecord) -> str:
         "data": [asked.data.model_dump(mode="json")],
         "models": [asked.model.model_dump(mode="json")],
         "compressors": [asked.compressor.model_dump(mode="json")],
-        "densities": [asked.density],
+        **{kind: [_plain(budget) for budget in budgets] for kind, budgets in asked.budgets().items() if budgets},
         "seeds": [asked.seed],
         "calibration_samples": asked.calibration_samples,
         "training": asked.training.model_dump(mode="json"),
+        **asked.model_dump(mode="json", include={"aftercare", "finetuning"}, exclude_defaults=True),
     }
     text = "".join(_yaml(json.dumps({key: value})) for key, value in suite.items())
     name = f"run-{record.id}"
@@ -59,6 +61,10 @@ def _shown(board: Board) -> list[str]:
     return sorted({run_id for table in board.tables for row in table.rows for run_id in row.runs.values()})
 
 
+def _plain(budget: Allowance | float) -> Any:
+    return budget.model_dump(exclude_none=True) if isinstance(budget, Allowance) else budget
+
+
 def _table(table: Table) -> dict[str, Any]:
     setup = table.setup
     published = [item.text for item in reported() if item.data == setup.data_name]
@@ -67,7 +73,7 @@ def _table(table: Table) -> dict[str, Any]:
         "title": table.title,
         "key": table.key,
         "division": table.division,
-        "rows": [_row(row) for row in table.rows],
+        "rows": [{**_row(row), "place": place} for place, row in enumerate(table.rows)],
         "summaries": [_summary(summary) for summary in summarize(table)],
         "reported": published,
     }
@@ -78,7 +84,7 @@ def _row(row: Row) -> dict[str, Any]:
         "method": row.label,
         "dense": row.dense,
         "control": row.control,
-        "budget": row.budget,
+        "budget": row.budget.allowance,
         "calibration": row.calibration_samples,
         "runs": [[seed, run_id] for seed, run_id in row.runs.items()],
         "measured": {name: _spread(spread) for name, spread in row.measured.items()},
@@ -100,7 +106,7 @@ def _summary(summary: MethodSummary) -> dict[str, Any]:
         "method": summary.method,
         "control": summary.control,
         "smallest": {
-            cost: {"budget": row.budget, "cost": _short(row.measured[cost].mean)}
+            cost: {"budget": row.budget.allowance, "cost": _short(row.measured[cost].mean)}
             for cost, row in summary.smallest.items()
         },
         "area": {cost: _short(value) for cost, value in summary.area.items()},

@@ -68,7 +68,7 @@ const measured = (name) => ({
 });
 const COLUMNS = [
   { label: "method", text: true, value: (row) => row.method, show: (row) => row.method + (row.control ? " (c)" : "") },
-  { label: "budget", value: (row) => row.budget, show: (row) => (row.dense ? "" : plain(row.budget)) },
+  { label: "budget", value: (row) => row.place, show: (row) => row.budget },
   ...["accuracy", "difference"].map(measured),
   { label: "Pareto", text: true, value: (row) => -row.fronts.length, show: (row) => frontNames(row) },
   { label: "runs by seed", text: true, value: (row) => row.runs.length, show: null },
@@ -241,7 +241,7 @@ function curve(group, { x, y }, manyTables) {
 function hoverText(row, x, y) {
   const names = new Set(["accuracy", "difference", y, x, "synops", "stored_bits"]);
   const lines = [...names].map((name) => `${MEASURES[name][0]}: ${spread(row, name)}`);
-  const budget = row.dense ? "" : ` at ${plain(row.budget)}`;
+  const budget = row.dense ? "" : ` at ${row.budget}`;
   return [`<b>${forPlotly(row.method)}${budget}</b>`, ...lines, `seeds: ${row.runs.length}`].join("<br>");
 }
 
@@ -280,7 +280,7 @@ function drawnSummary(table) {
   return parts;
 }
 
-const smallest = (found, form) => (found ? `${form(found.cost)} (at ${plain(found.budget)})` : "none");
+const smallest = (found, form) => (found ? `${form(found.cost)} (at ${found.budget})` : "none");
 const area = (value) => (value === undefined ? "–" : percent(value));
 
 function simpleTable(heads, cells) {

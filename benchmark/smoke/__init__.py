@@ -51,7 +51,7 @@ def run(results: Path, display: Display) -> list[RunRecord]:
     asked = suite()
     cache = results / "cache"
     setting = Setting(cache, track=silent)
-    data, questions = OpenedData(setting), list(asked.questions(build.budgetless(asked)))
+    data, questions = OpenedData(setting), build.questions_of(asked)
     _, dense_id = build.describe_question(questions[0], data.of(questions[0]))
     network = dense_path(cache, dense_id)
     torch.set_num_threads(1)

@@ -66,11 +66,13 @@ def make_record(
     calibration_samples: int = 100,
     suite: str = "nmnist",
     training: Training | None = None,
+    asked: dict[str, Any] | None = None,
     **changes: Any,
 ) -> RunRecord:
     """A finished record, as a store gives it back.
 
-    ``checkpoint`` names the dense network, else its seed does; ``changes`` are fields.
+    ``checkpoint`` names the dense network, else its seed does; ``asked`` are further fields of the question,
+    ``changes`` fields of the record.
     """
     question = Question(
         data=Data.model_validate({"name": data} if isinstance(data, str) else data),
@@ -80,6 +82,7 @@ def make_record(
         density=density,
         calibration_samples=calibration_samples,
         seed=seed,
+        **(asked or {}),
     )
     cost = make_cost(density)
     layers = [

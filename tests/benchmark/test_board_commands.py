@@ -7,6 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from benchmark.build import questions_of
 from benchmark.catalog import suite_path
 from benchmark.cli import main
 from benchmark.records import RecordStore
@@ -90,7 +91,7 @@ def test_sweep_is_a_file_that_wandb_takes() -> None:
     assert done.exit_code == 0, done.output
     content = yaml.safe_load(done.output)
     assert content["command"][1:4] == ["snnbench", "run", "smoke"]
-    assert len(content["parameters"]["only"]["values"]) == len(list(load_suite(suite_path("smoke")).questions()))
+    assert len(content["parameters"]["only"]["values"]) == len(questions_of(load_suite(suite_path("smoke"))))
 
 
 def test_a_run_that_the_suite_does_not_have_is_a_mistake_in_the_call(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmark import leaderboard
 from benchmark.records import RecordStore, StoreError
 from benchmark.standings import Board, Spread, Table, pareto, standings
-from benchmark.suite import Training
+from benchmark.suite import FineTuning, Training
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
@@ -102,11 +102,38 @@ def test_order_of_records_does_not_matter() -> None:
     assert boards[0] == boards[1] == boards[2]
 
 
+def test_budgets_in_bits_stand_beside_those_in_density_and_are_told_apart() -> None:
+    asked = [{}, {"bits": 4}, {"bits": 2}, {"synops": 0.3}]
+    records = [make_record(), make_record("sbc", 0.5), make_record("sbc", 0.5, asked={"bits": 4})]
+    records += [make_record("sbc", asked=limits) for limits in asked[1:]]
+    rows = only_table(standings(records)).rows
+    assert [row.budget.allowance for row in rows] == ["", "0.5", "4 bit", "2 bit", "0.5, 4 bit", "0.3 of SynOps"]
+
+
+def test_runs_of_other_aftercare_or_fine_tuning_stand_in_tables_of_their_own_beside_the_same_dense_network() -> None:
+    tuned = {"finetuning": FineTuning(epochs=2, learning_rate=1e-4)}
+    records = [
+        make_record(),
+        make_record("sbc", 0.5),
+        make_record("sbc", 0.5, asked={"aftercare": ("batchnorm",)}),
+        make_record("sbc", 0.5, asked=tuned, division="fine-tuned"),
+    ]
+    tables = standings(records).tables
+    assert [(table.division, table.condition) for table in tables] == [
+        ("fine-tuned", "2 epochs at 0.0001"),
+        ("post-training", ""),
+        ("post-training", "BatchNorm re-estimated"),
+    ]
+    assert all([row.method for row in table.rows] == ["identity", "sbc"] for table in tables)
+    assert len({table.key for table in tables}) == len({table.slug for table in tables}) == 3
+    assert "2 epochs at 0.0001" in tables[0].title
+
+
 def test_rows_are_dense_first_then_by_budget_and_accuracy() -> None:
     rows = only_table(standings(make_suite_records())).rows
     assert rows[0].dense
     assert rows[0].label == "dense"
-    keys = [(-row.budget, -row.measured["accuracy"].mean) for row in rows[1:]]
+    keys = [(row.budget.rank, -row.measured["accuracy"].mean) for row in rows[1:]]
     assert keys == sorted(keys)
     assert {row.label for row in rows if row.control} == {"dense", "random", "magnitude"}
     assert rows[0].calibration_samples == 0

@@ -11,7 +11,7 @@ import yaml
 from benchmark.page import render
 from benchmark.page.content import command, content
 from benchmark.standings import standings
-from benchmark.suite import Suite, Training, load_suite
+from benchmark.suite import FineTuning, Suite, Training, load_suite
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 NASTY = "<img src=x onerror=window.pwned=1></script><script>window.pwned=2</script>&\"'"
@@ -37,8 +37,11 @@ def test_content_has_every_row_and_every_run_once() -> None:
         make_record({"name": "magnitude", "allocation": "global"}, 0.05, model={"name": "conv", "width": 8}),
         make_record("sbc", 0.1, training=Training(learning_rate=1e-5, weight_decay=1e-12)),
         make_record({"name": "x", "note": "no", "level": "1e5", "list": [1, 2.5e-7]}, 0.1, suite="my-suite.2"),
+        make_record("rtn", asked={"bits": 3, "aftercare": ("batchnorm", "means")}),
+        make_record("sbc", 0.25, asked={"bits": 4, "finetuning": FineTuning(epochs=2, learning_rate=1e-4)}),
+        make_record("obc", asked={"synops": 0.3}),
     ],
-    ids=["plain", "dense", "options", "small numbers", "tricky YAML"],
+    ids=["plain", "dense", "options", "small numbers", "tricky YAML", "bits", "joint", "synops"],
 )
 def test_the_command_asks_the_very_same_question(tmp_path: Path, record: Any) -> None:
     lines = command(record).splitlines()
@@ -49,7 +52,10 @@ def test_the_command_asks_the_very_same_question(tmp_path: Path, record: Any) ->
     body = lines[1 : lines.index(name)]
     path = tmp_path / "one.yaml"
     path.write_text("\n".join(body))
-    (question,) = load_suite(path).questions()
+    asked = record.question
+    kinds = ("none",) if asked.compressor.name == "identity" else ("density", "bits", "density+bits", "synops")
+    (question,) = load_suite(path).questions({asked.compressor.name: kinds})
+    assert question == asked
     assert question.id(record.data["fingerprint"], record.version) == record.id
 
 

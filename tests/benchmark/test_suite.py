@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmark.build import questions_of
 from benchmark.catalog import SUITES, suite_path
 from benchmark.suite import Question, Suite, SuiteError, digest, line_of, load_suite
 from compressors.registry import UnknownName
@@ -23,7 +24,7 @@ def write(tmp_path, text):
 
 
 def test_expansion_is_the_product_less_what_models_leave_out(tmp_path):
-    questions = list(load_suite(write(tmp_path, GOOD)).questions())
+    questions = questions_of(load_suite(write(tmp_path, GOOD)))
     assert len(questions) == 2 * (1 + 2) + 2 * 2
     labels = [question.label for question in questions]
     assert len(set(labels)) == len(labels)
@@ -32,7 +33,7 @@ def test_expansion_is_the_product_less_what_models_leave_out(tmp_path):
 
 
 def test_ids_depend_on_the_question_and_on_nothing_else(tmp_path):
-    first, second = (list(load_suite(write(tmp_path, GOOD)).questions()) for _ in range(2))
+    first, second = (questions_of(load_suite(write(tmp_path, GOOD))) for _ in range(2))
     assert [q.id("f", 1) for q in first] == [q.id("f", 1) for q in second]
     ids = {q.id(fingerprint, version) for q in first for fingerprint in "fg" for version in (1, 2)}
     assert len(ids) == 4 * len(first)
@@ -103,11 +104,11 @@ def test_names_and_paths_of_suites(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_suites_are_sound(path):
-    from benchmark.build import budgetless, check_suite
+    from benchmark.build import check_suite
 
     suite = load_suite(path)
     assert isinstance(suite, Suite)
     assert suite.name == path.stem
     assert suite.description
     check_suite(suite)
-    assert list(suite.questions(budgetless(suite)))
+    assert questions_of(suite)

@@ -25,7 +25,7 @@ def summaries_of(curves: dict[str, tuple[float, ...]], dense: float = 0.9) -> di
 
 def test_smallest_within_a_point_of_dense() -> None:
     found = summaries_of({"sbc": (0.9, 0.891, 0.7), "magnitude": (0.88, 0.5, 0.2)})
-    assert {cost: row.budget for cost, row in found["sbc"].smallest.items()} == dict.fromkeys(COSTS, 0.2)
+    assert {cost: row.budget.density for cost, row in found["sbc"].smallest.items()} == dict.fromkeys(COSTS, 0.2)
     assert found["magnitude"].smallest == {}
     assert found["magnitude"].control
 

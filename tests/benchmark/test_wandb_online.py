@@ -11,6 +11,7 @@ import wandb
 import yaml
 
 from benchmark import wandb_board
+from benchmark.build import questions_of
 from benchmark.records import RecordStore
 from benchmark.standings import standings
 from benchmark.suite import Suite
@@ -192,18 +193,20 @@ SUITE = Suite.model_validate(
         "models": ["mlp", {"name": "conv", "width": 8, "compressors": ["identity", "sbc"]}],
         "compressors": ["identity", "sbc", {"name": "magnitude", "allocation": "lamp"}, "magnitude"],
         "densities": [0.5, 0.1],
+        "bits": [4],
+        "joint": [{"density": 0.5, "bits": 3}],
         "seeds": [0, 1],
     }
 )
 
 
 def test_a_sweep_has_one_point_per_run_and_each_is_found_again() -> None:
-    questions = list(SUITE.questions())
-    content = sweep(SUITE, "tiny.yaml", Path("results"), "p", ("identity",))
+    questions = questions_of(SUITE)
+    content = sweep(SUITE, "tiny.yaml", Path("results"), "p", questions)
     keys = content["parameters"]["only"]["values"]
     assert len(set(keys)) == len(keys) == len(questions)
     for wanted, question in zip(keys, questions, strict=True):
-        (again,) = only(SUITE, wanted, ("identity",)).questions()
+        (again,) = questions_of(only(SUITE, wanted, questions))
         assert again == question
         assert again.id("f", 1) == question.id("f", 1)
     assert content["method"] == "grid"
@@ -213,7 +216,7 @@ def test_a_sweep_has_one_point_per_run_and_each_is_found_again() -> None:
 
 
 def test_a_changed_suite_is_noticed() -> None:
-    wanted = key(next(SUITE.questions()))
+    wanted = key(questions_of(SUITE)[0])
     changed = SUITE.model_copy(update={"calibration_samples": 7})
     with pytest.raises(SweepError, match="make the sweep anew"):
-        only(changed, wanted, ("identity",))
+        only(changed, wanted, questions_of(changed))

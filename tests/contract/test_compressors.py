@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -17,7 +18,8 @@ from compressors.statistics import CalibrationError
 
 T, CLASSES = 4, 3
 METHODS = sorted(COMPRESSORS)
-WITH_BUDGET = [name for name in METHODS if COMPRESSORS[name].load().needs_density]
+KINDS = {name: COMPRESSORS[name].load().budgets for name in METHODS}
+WITH_DENSITY = [name for name in METHODS if "density" in KINDS[name]]
 QUIET = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
 
 
@@ -56,9 +58,15 @@ def classifier(seed: int = 0) -> SNNClassifier:
     return SNNClassifier(net, classes=CLASSES, timesteps=T)
 
 
-def make(name: str, density: float = 0.3, **options) -> Compressor:
+EXAMPLES = {"density": {"density": 0.3}, "bits": {"bits": 4}, "density+bits": {"density": 0.5, "bits": 3},
+            "synops": {"synops": 0.4}, "none": {}}  # fmt: skip
+
+
+def make(name: str, density: float | None = None, **options) -> Compressor:
+    """A compressor with a density, or with an example of the first kind of budget that it meets."""
     method = COMPRESSORS[name].load()
-    return method(density, **options) if method.needs_density else method(**options)
+    budget = EXAMPLES[method.budgets[0]] if density is None else {"density": density}
+    return method(**{**budget, **options})
 
 
 def fit(compressor: Compressor, module: SNNClassifier | None = None, epochs: int = 0, data=None, **trainer):
@@ -73,7 +81,7 @@ def weights(module: SNNClassifier) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.network.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", WITH_BUDGET)
+@pytest.mark.parametrize("name", WITH_DENSITY)
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 def test_budget_is_met_and_the_account_is_true(name, density):
     compressor = make(name, density)
@@ -92,13 +100,44 @@ def test_budget_is_met_and_the_account_is_true(name, density):
     assert compression.density == pytest.approx(density, abs=0.02)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if "bits" not in KINDS[name][0]])
 def test_at_full_density_nothing_changes(name):
     module = classifier()
     before = weights(module)
     fit(make(name, 1.0), module)
     for key, value in weights(module).items():
         torch.testing.assert_close(value, before[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in METHODS for kind in KINDS[name] if "bits" in kind])
+@pytest.mark.parametrize("per", ["channel", "tensor"])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_quantised_weights_lie_on_their_grid_and_the_map_rebuilds_them_to_the_bit(name, kind, per, symmetric, epochs):
+    compressor = make(name, **{"density": 1.0, **EXAMPLES[kind]}, per=per, symmetric=symmetric)
+    module = fit(compressor, epochs=epochs)
+    for entry in compressor.compression.layers:
+        weight = module.get_submodule(entry.name).weight.detach()
+        assert torch.equal(entry.weight(), weight)
+        assert not weight[~entry.mask].any()
+        scale, zero = entry.grid.scale, entry.grid.zero
+        steps = weight.flatten(1) / scale + zero
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+        assert int(entry.codes.min()) >= 0
+        assert int(entry.codes.max()) < 2 ** EXAMPLES[kind]["bits"]
+        assert entry.coding().bits == EXAMPLES[kind]["bits"]
+    assert compressor.compression.density == pytest.approx(EXAMPLES[kind].get("density", 1.0), abs=0.02)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_aftercare_is_done_and_told(name):
+    compressor = make(name, aftercare=("means", "batchnorm"))
+    module, plain = fit(compressor), fit(make(name))
+    care = compressor.compression.aftercare
+    assert care == {"batchnorm": ["network.1"], "means": ["network.0", "network.7"]}
+    assert not torch.equal(module.network[1].running_var, plain.network[1].running_var)
+    assert torch.equal(module.network[0].weight, plain.network[0].weight)
+    assert compressor.compression.to_dict()["aftercare"] == care
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -132,33 +171,21 @@ def test_masks_survive_fine_tuning_with_momentum_and_weight_decay(name):
         assert not module.get_submodule(layer_name).weight[~mask].any()
 
 
-class StopAfterOneEpoch(Callback):
-    """Ends a fit of several epochs after the first, as an interruption would."""
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        trainer.should_stop = True
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_resumed_fit_gives_the_bits_of_an_uninterrupted_one(name, tmp_path):
-    whole = fit(make(name), epochs=2)
-    trainer = Trainer(max_epochs=2, callbacks=[make(name), StopAfterOneEpoch()], **QUIET)
-    trainer.fit(classifier(), datamodule=RandomEvents())
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    kept = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    uninterrupted, whole = make(name), classifier()
+    Trainer(max_epochs=2, callbacks=[uninterrupted, kept], **QUIET | {"enable_checkpointing": True}).fit(
+        whole, datamodule=RandomEvents()
+    )
 
     resumed, compressor = classifier(seed=5), make(name)
     Trainer(max_epochs=2, callbacks=[compressor], **QUIET).fit(
-        resumed, datamodule=RandomEvents(), ckpt_path=tmp_path / "half.ckpt", weights_only=True
+        resumed, datamodule=RandomEvents(), ckpt_path=tmp_path / "epoch=0.ckpt", weights_only=True
     )
     expected = weights(whole)
     assert all(torch.equal(value, expected[key]) for key, value in weights(resumed).items())
-    assert compressor.compression.to_dict()["layers"] == make_and_fit(name).compression.to_dict()["layers"]
-
-
-def make_and_fit(name: str) -> Compressor:
-    compressor = make(name)
-    fit(compressor)
-    return compressor
+    assert compressor.compression.to_dict()["layers"] == uninterrupted.compression.to_dict()["layers"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -208,7 +235,7 @@ def test_a_datamodule_without_calibration_data_names_the_remedy(name):
     )
 
 
-@pytest.mark.parametrize("name", WITH_BUDGET)
+@pytest.mark.parametrize("name", WITH_DENSITY)
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, math.nan, math.inf, "half"])
 def test_density_outside_its_range_is_refused(name, density):
     with pytest.raises(BudgetError, match="density is .*above 0 and at most 1"):

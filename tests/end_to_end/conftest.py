@@ -100,7 +100,7 @@ def tiny_questions(path: Path) -> list:
     from benchmark.suite import load_suite
 
     suite = load_suite(path)
-    return list(suite.questions(build.budgetless(suite)))
+    return build.questions_of(suite)
 
 
 class NoDisplay:

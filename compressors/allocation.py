@@ -4,6 +4,7 @@ Every function takes the layers' weights by name and the share of weights to kee
 layer keeps. Which ones is the method's affair.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
 import torch
@@ -27,9 +28,18 @@ def by_magnitude(weights: Mapping[str, Tensor], density: float) -> dict[str, int
     return _best({name: w.abs().flatten().double() for name, w in weights.items()}, kept_in_all(weights, density))
 
 
-def lamp(weights: Mapping[str, Tensor], density: float, power: float = 2.0) -> dict[str, int]:
-    """The largest LAMP scores of the network (Lee and others, "Layer-adaptive sparsity", ICLR 2021)."""
+def lamp(
+    weights: Mapping[str, Tensor], density: float, power: float = 2.0, factors: Mapping[str, float] | None = None
+) -> dict[str, int]:
+    """The largest LAMP scores of the network (Lee and others, "Layer-adaptive sparsity", ICLR 2021).
+
+    ``factors`` are put on the scores layer by layer; they count relative to the largest, so that equal ones change
+    nothing, not even a rounding.
+    """
     scores = {name: lamp_scores(w, power) for name, w in weights.items()}
+    largest = max(factors.values()) if factors else 0.0
+    if factors is not None and largest > 0:
+        scores = {name: score * (factors[name] / largest) for name, score in scores.items()}
     return _best(scores, kept_in_all(weights, density))
 
 
@@ -72,6 +82,38 @@ def _best(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
     order = torch.cat(list(ranked.values())).argsort(descending=True, stable=True)[: keep - len(scores)]
     counts = torch.bincount(owner[order], minlength=len(scores)).tolist()
     return {name: 1 + count for name, count in zip(scores, counts, strict=True)}
+
+
+def densest(allocate: Allocation, weights: Mapping[str, Tensor], costs: Mapping[str, Tensor], share: float) -> float:
+    """The largest density at which the largest weights of each layer cost at most ``share`` of what all weights cost.
+
+    Args:
+        allocate: shares a density between the layers, none of which gets more where the density is smaller.
+        weights: by layer name.
+        costs: of each weight while it is there, of the weights' shapes: synaptic operations, for instance.
+        share: in (0, 1].
+
+    Raises:
+        ValueError: even one weight a layer costs more.
+    """
+    spent = {name: _spent(w, costs[name]) for name, w in weights.items()}
+    every = sum(w.numel() for w in weights.values())
+    limit = share * sum(float(total[-1]) for total in spent.values())
+
+    def cost(kept: int) -> float:
+        counts = allocate(weights, kept / every)
+        return sum(float(spent[name][count - 1]) for name, count in counts.items())
+
+    kept = bisect_right(range(len(weights), every + 1), limit * (1 + 1e-12), key=cost) + len(weights) - 1
+    if kept < len(weights):
+        raise ValueError(f"one weight a layer already costs {cost(len(weights)) / limit * share:.3g} of the whole")
+    return kept / every
+
+
+def _spent(weight: Tensor, cost: Tensor) -> Tensor:
+    """Cost of a layer's n + 1 largest weights, for every n: ``[weights]`` float64."""
+    order = weight.abs().flatten().argsort(descending=True, stable=True)
+    return cost.flatten().double()[order].cumsum(0)
 
 
 ALLOCATIONS: dict[str, Allocation] = {"uniform": uniform, "erk": erk, "global": by_magnitude, "lamp": lamp}

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.progress import track as rich_track
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from compressors.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
@@ -78,7 +79,8 @@ class LayerCompression:
     """What was done to one layer. ``loss`` is the method's own estimate of the harm, where it has one.
 
     A quantised layer has its grid and the weights' codes (uint8, the weight's shape); ``extra`` holds what else a
-    method wants to stand in the record (JSON-able).
+    method wants to stand in the record (JSON-able). A narrowed layer has the shape it had ``before``, and the indices
+    of the outputs it kept; its mask is one of the narrow weight.
     """
 
     name: str
@@ -88,6 +90,13 @@ class LayerCompression:
     grid: Grid | None = field(default=None, repr=False)
     codes: Tensor | None = field(default=None, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    before: tuple[int, ...] | None = None
+    outputs: Tensor | None = field(default=None, repr=False)  # int64 [out]
+
+    @property
+    def weights(self) -> int:
+        """Number of weights of the dense layer."""
+        return math.prod(self.shape if self.before is None else self.before)
 
     @property
     def kept(self) -> int:
@@ -99,10 +108,11 @@ class LayerCompression:
         return {
             "name": self.name,
             "shape": list(self.shape),
-            "weights": self.mask.numel(),
+            "weights": self.weights,
             "kept": self.kept,
-            "density": self.kept / self.mask.numel(),
+            "density": self.kept / self.weights,
             "loss": self.loss,
+            **({} if self.before is None else {"before": list(self.before)}),
             **({} if self.grid is None else {"bits": self.grid.bits}),
             **self.extra,
         }
@@ -142,7 +152,7 @@ class Compression:
     @property
     def density(self) -> float:
         """Share of weights kept over all compressed layers: what was achieved, not what was asked for."""
-        return sum(layer.kept for layer in self.layers) / sum(layer.mask.numel() for layer in self.layers)
+        return sum(layer.kept for layer in self.layers) / sum(layer.weights for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary, without the masks."""
@@ -173,6 +183,12 @@ def _requantised(layer: LayerCompression, module: LightningModule) -> LayerCompr
     return layer
 
 
+def _of_kept(means: Mapping[str, Tensor], layers: Iterable[LayerCompression]) -> dict[str, Tensor]:
+    """Means ``[out]`` of the dense layers' outputs, of those outputs that are left."""
+    kept = {layer.name: layer.outputs for layer in layers}
+    return {name: mean if kept[name] is None else mean[kept[name]] for name, mean in means.items()}
+
+
 @dataclass(frozen=True)
 class Network:
     """What a compressor gets to work on: the module, its layers, and the calibration data."""
@@ -187,8 +203,8 @@ class Compressor(Callback):
     """A method that makes a trained network smaller: ``Trainer(callbacks=[Method(...)]).fit(module, datamodule)``.
 
     With ``max_epochs=0`` the method is post-training: it looks at calibration data and takes no gradient step. With
-    more epochs the compressed network is fine-tuned, the masks being enforced after every optimizer step. Either way
-    the module ends with plain layers and exact zeros. The calibration data are those of the datamodule's
+    more epochs the compressed network is fine-tuned: weights, gradients and the optimizer's memory are masked. Either
+    way the module ends with plain layers and exact zeros. The calibration data are those of the datamodule's
     ``calibration_dataloader()``, or of ``calibration``.
 
     Subclasses implement :meth:`compress`. Their constructor's arguments are their options, and are kept in records.
@@ -214,6 +230,7 @@ class Compressor(Callback):
 
     version: ClassVar[int] = 1  # raise it when the results change: another version is another question
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
+    structured: ClassVar[bool] = False  # takes out whole channels: a density is met as nearly as widths allow
     budgets: ClassVar[tuple[str, ...]] = ("density",)  # the kinds of budget (of KINDS) that a method can meet
 
     def __init__(
@@ -262,15 +279,22 @@ class Compressor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate and compress, unless a checkpoint restored a network that is already compressed."""
-        if self.compression is not None:
-            return
-        started = time.perf_counter()
-        network = self._network(trainer, pl_module)
-        dense = output_means(pl_module, network.layers, network.calibration) if "means" in self.aftercare else {}
+        if self.compression is None:
+            self.compress_now(trainer, pl_module)
+
+    def compress_now(self, trainer: Trainer, module: LightningModule) -> None:
+        """Calibrate and compress the network as it stands; its time is added to that of earlier rounds."""
+        started, reused = time.perf_counter(), self.reused_seconds()
+        network = self._network(trainer, module)
+        dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
         layers = self.compress(network)
-        care = self._care(network, dense)
-        self.compression = Compression(layers, time.perf_counter() - started + self.reused_seconds(), care)
-        self._enforce(pl_module)
+        care = self._care(network, _of_kept(dense, layers))
+        seconds = time.perf_counter() - started + self.reused_seconds() - reused
+        earlier = 0.0 if self.compression is None else self.compression.seconds
+        self.compression = Compression(layers, earlier + seconds, care)
+        self._enforce(module)
+        for optimizer in trainer.optimizers:
+            self._forget(module, optimizer)
 
     def _care(self, network: Network, dense: Mapping[str, Tensor]) -> dict[str, list[str]]:
         done = {}
@@ -283,6 +307,12 @@ class Compressor(Callback):
     def reused_seconds(self) -> float:
         """Time that earlier runs spent on work this one took up again."""
         return 0.0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """A pruned weight has no gradient, so that it takes no part in clipping and leaves no trace in momenta."""
+        for weight, mask in self._masked(pl_module):
+            if weight.grad is not None:
+                weight.grad.mul_(mask)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Momentum and weight decay move pruned weights away from zero: put them back."""
@@ -309,12 +339,24 @@ class Compressor(Callback):
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _enforce(self, module: LightningModule) -> None:
+    def _masked(self, module: LightningModule) -> Iterator[tuple[Tensor, Tensor]]:
+        """The weights of the compressed layers and their masks."""
         assert self.compression is not None
+        for name, mask in self.compression.masks().items():
+            weight = module.get_parameter(f"{name}.weight")
+            yield weight, mask.to(weight.device)
+
+    def _enforce(self, module: LightningModule) -> None:
         with torch.no_grad():
-            for name, mask in self.compression.masks().items():
-                weight = module.get_parameter(f"{name}.weight")
-                weight.mul_(mask.to(weight.device))
+            for weight, mask in self._masked(module):
+                weight.mul_(mask)
+
+    def _forget(self, module: LightningModule, optimizer: Optimizer) -> None:
+        """What an optimizer remembers of the weights that went now: momentum, Adam's moments."""
+        for weight, mask in self._masked(module):
+            for remembered in optimizer.state.get(weight, {}).values():
+                if isinstance(remembered, Tensor) and remembered.shape == mask.shape:
+                    remembered.mul_(mask)
 
     def _network(self, trainer: Trainer, module: LightningModule) -> Network:
         loader = self._loader(trainer)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from compressors.allocation import ALLOCATIONS
@@ -12,6 +13,7 @@ from compressors.base import BudgetError, Compressor, LayerCompression, Network
 from compressors.layers import Layer
 from compressors.quantizers import Grid, fit_grid
 from compressors.registry import suggestion
+from compressors.schedule import Schedule, round_at, rounds
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Pruner(Compressor):
         per: a grid of its own for every output ``channel``, or one for the whole ``tensor``.
         symmetric: grids with the zero point in the middle of the codes.
         search: shrink each grid's range to the least error; without it the range is that of the weights.
+        schedule: None prunes once, before the fine-tuning. A factor (0.8) or a list of shares prunes in rounds, which
+            have equally many epochs of it each; see :mod:`compressors.schedule`.
         **base: see :class:`~compressors.base.Compressor`.
     """
 
@@ -58,6 +62,7 @@ class Pruner(Compressor):
         per: str = "channel",
         symmetric: bool = True,
         search: bool = True,
+        schedule: Schedule = None,
         **base: Any,
     ) -> None:
         super().__init__(density, **base)
@@ -66,6 +71,7 @@ class Pruner(Compressor):
         if per not in ("channel", "tensor"):
             raise BudgetError(f"per is {per!r}: give 'channel' or 'tensor'")
         self.allocation, self.per, self.symmetric, self.search = allocation, per, symmetric, search
+        self.rounds, self.round = rounds(schedule, self.budget), 0
 
     def calibrate(self, network: Network) -> Mapping[str, Any]:
         """What :meth:`prune` needs to know about each layer's inputs, by layer name."""
@@ -96,8 +102,49 @@ class Pruner(Compressor):
         shares = self.share(network, statistics)
         return tuple(
             applied(layer, self.treat(network, layer, shares[layer.name], statistics[layer.name]))
-            for layer in network.track(network.layers, f"{type(self).__name__}: {self.budget}")
+            for layer in network.track(network.layers, f"{type(self).__name__}: {self.stage}")
         )
+
+    @property
+    def stage(self) -> str:
+        """The budget of now and, of several rounds, which one, for people."""
+        several = len(self.rounds) > 1
+        return f"round {self.round + 1}/{len(self.rounds)}, {self.budget}" if several else str(self.budget)
+
+    # Rounds ----------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prune the first round, unless a checkpoint restored a network of that round or a later one.
+
+        Raises:
+            BudgetError: the fit has fewer epochs than there are rounds.
+        """
+        epochs = trainer.max_epochs or 0
+        if 1 < len(self.rounds) > epochs:
+            raise BudgetError(
+                f"the schedule has {len(self.rounds)} rounds down to {self.rounds[-1]}, but the fit has {epochs} "
+                "epochs: fine-tune for at least as many, or take fewer rounds"
+            )
+        self.budget = self.rounds[self.round]
+        super().on_fit_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prune again if this epoch begins a round."""
+        due = round_at(trainer.current_epoch, trainer.max_epochs or 0, len(self.rounds))
+        if due > self.round:
+            self.round, self.budget = due, self.rounds[due]
+            self.compress_now(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was done, and in which round."""
+        return super().state_dict() | {"round": self.round}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the masks and the round of a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.round = state_dict["round"]
+
+    # -----------------------------------------------------------------------------------------------------------------
 
     def treat(self, network: Network, layer: Layer, share: Share, statistics: Any) -> Treated:
         """Prune a layer, and quantise it if its share says so."""

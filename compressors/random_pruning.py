@@ -1,10 +1,12 @@
 """Random pruning: what any density costs when nothing is known about the weights (control)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from compressors.base import Network
 from compressors.layers import Layer
 from compressors.pruning import Pruner, largest
 
@@ -22,9 +24,14 @@ class RandomPruning(Pruner):
 
     def __init__(self, density: float = 1.0, *, seed: int = 0, **pruning: Any) -> None:
         super().__init__(density, **pruning)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
 
-    def prune(self, layer: Layer, keep: int, statistics: None) -> tuple[Tensor, Tensor, None]:
-        """Keep ``keep`` weights of the layer."""
-        mask = largest(torch.rand(layer.rows.shape, generator=self.generator), keep).to(layer.rows.device)
+    def calibrate(self, network: Network) -> Mapping[str, Tensor]:
+        """A number for each weight, the same ones in every round, so that what is gone stays gone."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return {layer.name: torch.rand(layer.rows.shape, generator=generator) for layer in network.layers}
+
+    def prune(self, layer: Layer, keep: int, statistics: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Keep the ``keep`` weights of the layer that drew the largest numbers."""
+        mask = largest(statistics, keep).to(layer.rows.device)
         return layer.rows * mask, mask, None

@@ -132,6 +132,8 @@ COMPRESSORS = Registry(
         "identity": Entry("compressors.identity:Identity", "the dense network, unchanged (control)"),
         "random": Entry("compressors.random_pruning:RandomPruning", "weights removed at random (control)"),
         "magnitude": Entry("compressors.magnitude:Magnitude", "the smallest weights removed (control)"),
+        "lamp": Entry("compressors.lamp:LAMP", "layer-adaptive magnitude pruning"),
+        "slamp": Entry("compressors.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
         "rtn": Entry("compressors.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
         "obc": Entry("compressors.obc:OBC", "Optimal Brain Compression: exact second-order pruning on input currents"),
         "sbc": Entry("compressors.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),

@@ -36,6 +36,9 @@ MODELS = Registry(
             "benchmark.models.conv:conv",
             "two strided convolutions with BatchNorm, pool, two linear layers; LIF",
         ),
+        "nir": Entry(
+            "benchmark.models.nir_import:nir_network", "the network in a NIR file, with its weights: path=FILE"
+        ),
     },
 )
 

@@ -5,7 +5,8 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by name, what is known about them, and the SHA-256 of the file they came from."""
+    """Weights by name, what is known about them, and the SHA-256 of the file they came from.
 
-    state: Mapping[str, Tensor]
+    ``state`` is None where the network named by the description brings its weights with it, as a NIR file's does.
+    """
+
+    state: Mapping[str, Tensor] | None
     description: Mapping[str, Any]
     sha256: str
 
@@ -38,19 +42,30 @@ def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Chec
         StoreError: the folder is read-only or full.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
+    return Checkpoint(state, description, sha256(path))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write that takes ``path``'s place when it is complete, and leaves nothing behind otherwise.
+
+    Raises:
+        StoreError: the folder is read-only or full.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
             partial = Path(folder, path.name)
-            save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
+            yield partial
             os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"cannot write {path}: {error}; free space or choose another folder") from error
-    return Checkpoint(state, description, sha256(path))
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint: ``.safetensors``, or a state dict or Lightning checkpoint that ``torch.save`` wrote.
+    """Read a checkpoint: ``.safetensors``, ``.nir``, or a state dict or Lightning checkpoint of ``torch.save``.
 
     A Lightning checkpoint's ``network.`` prefix is taken off. Pickled code is never run (``weights_only``).
 
@@ -59,6 +74,8 @@ def load(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
+    if path.suffix == ".nir":
+        return Checkpoint(None, {"model": {"name": "nir", "path": str(path.absolute())}}, sha256(path))
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
@@ -85,6 +102,8 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
     Raises:
         CheckpointError: names or shapes differ; names the first few of them.
     """
+    if checkpoint.state is None:
+        return
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - checkpoint.state.keys()]
     problems += [f"{name} is not in the network" for name in checkpoint.state.keys() - expected.keys()]

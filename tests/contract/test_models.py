@@ -7,15 +7,26 @@ from spikingjelly.activation_based import functional
 from benchmark import checkpoints
 from benchmark.catalog import MODELS
 from benchmark.classifier import SNNClassifier
+from benchmark.models.nir_export import write_nir
 from compressors.layers import find_layers, is_neuron
 
 SHAPE, CLASSES, T, BATCH = (2, 12, 12), 5, 3, 4
 NAMES = sorted(MODELS)
+OPTIONS: dict[str, dict] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nir_file(tmp_path_factory):
+    """A network for the model that is read from a file."""
+    path = tmp_path_factory.mktemp("nir") / "mlp.nir"
+    write_nir(path, MODELS["mlp"].load()(SHAPE, CLASSES, hidden=8), SHAPE)
+    OPTIONS["nir"] = {"path": str(path)}
 
 
 def build(name: str, seed: int = 0) -> SNNClassifier:
     torch.manual_seed(seed)
-    return SNNClassifier(MODELS[name].load()(SHAPE, CLASSES), classes=CLASSES, timesteps=T)
+    network = MODELS[name].load()(SHAPE, CLASSES, **OPTIONS.get(name, {}))
+    return SNNClassifier(network, classes=CLASSES, timesteps=T)
 
 
 @pytest.mark.parametrize("name", NAMES)

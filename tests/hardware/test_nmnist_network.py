@@ -1,75 +1,27 @@
 """The trained N-MNIST network of the NIR paper on real recordings."""
 
-from pathlib import Path
-
-import nir
 import numpy as np
 import pytest
 import tonic
 import torch
-from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmark.classifier import SNNClassifier
+from benchmark.models.nir_import import nir_network
 from hardware import profile
+from tests.conftest import REAL_DATA
 from tests.hardware import brute_force
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+NETWORK = REAL_DATA / "nir" / "nmnist_cnn.nir"
 STEPS, STEP_US = 310, 1000
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "nir" / "nmnist_cnn.nir").is_file(), reason=f"the trained network is not at {DATA / 'nir'}"
-)
-
-
-class Network(nn.Module):
-    """The graph's nodes as SpikingJelly layers, in the order of its edges: [B, T, 2, 34, 34] -> [B, 10]."""
-
-    def __init__(self, graph):
-        super().__init__()
-        self.body = nn.Sequential()
-        following = dict(graph.edges)
-        name = following["input"]
-        while name != "output":
-            self.body.add_module(name, _layer(graph.nodes[name]))
-            name = following[name]
-        functional.set_step_mode(self, "m")
-
-    def forward(self, x):
-        functional.reset_net(self)
-        return self.body(x.transpose(0, 1)).sum(0)
-
-
-def _layer(node):
-    match node:
-        case nir.Conv2d() | nir.Conv2d():
-            made = layer.Conv2d(node.weight.shape[1], node.weight.shape[0], node.weight.shape[2:],
-                                stride=_pair(node.stride), padding=_pair(node.padding))  # fmt: skip
-        case nir.Affine() | nir.Linear():
-            made = layer.Linear(node.weight.shape[1], node.weight.shape[0])
-        case nir.SumPool2d():
-            size = _pair(node.kernel_size)
-            return layer.SeqToANNContainer(nn.AvgPool2d(size, _pair(node.stride), divisor_override=1))
-        case nir.Flatten():
-            return layer.Flatten()
-        case nir.IF():
-            threshold = float(np.unique(node.v_threshold).item())
-            return neuron.IFNode(v_threshold=threshold, v_reset=None, surrogate_function=surrogate.ATan())
-        case _:
-            raise ValueError(f"no layer for {type(node).__name__}")
-    with torch.no_grad():
-        made.weight.copy_(torch.from_numpy(np.array(node.weight)))
-        made.bias.copy_(torch.from_numpy(np.array(getattr(node, "bias", np.zeros(len(node.weight))))))
-    return made
-
-
-def _pair(value):
-    return tuple(int(v) for v in np.broadcast_to(np.array(value), 2))
+pytestmark = pytest.mark.skipif(not NETWORK.is_file(), reason=f"the trained network is not at {NETWORK}")
 
 
 def recordings(count):
     """`count` real test recordings as event counts [N, T, 2, 34, 34], and their digits."""
-    files = sorted((DATA / "nmnist" / "Test").glob("*/*.bin"))
+    files = sorted((REAL_DATA / "nmnist" / "Test").glob("*/*.bin"))
     files = files[:: max(1, len(files) // count)][:count]
     frames = np.zeros((len(files), STEPS, 2, 34, 34), np.float32)
     for i, file in enumerate(files):
@@ -81,7 +33,7 @@ def recordings(count):
 
 @pytest.fixture(scope="module")
 def network():
-    return Network(nir.read(DATA / "nir" / "nmnist_cnn.nir")).eval()
+    return SNNClassifier(nir_network((2, 34, 34), 10, path=str(NETWORK)), classes=10, timesteps=STEPS).eval()
 
 
 @pytest.mark.slow
@@ -119,7 +71,7 @@ def _by_definition(module, given):
 
 
 def test_the_definition_agrees_with_the_walk_over_all_pairs(network):
-    module = network.body[0]
+    module = network.network.get_submodule("0")
     given = recordings(1)[0][0, 20:22]
     counts = brute_force.count_convolution(
         given.numpy(), module.weight.detach().numpy(), module.stride, ((1, 1), (1, 1)), (1, 1), 1

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from benchmark.executors.local import Ending
 from benchmark.records import RunRecord
 from benchmark.suite import Question
+from compressors.base import Compressor
 from hardware import CostReport
 
 Item = TypeVar("Item")
@@ -67,7 +68,7 @@ class SuiteProgress:
 
 
 class _TrainingBar(Callback):
-    """A bar over all batches of a fit, with epoch and validation accuracy."""
+    """A bar over all batches of a fit, with its stage, epoch and validation accuracy."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -75,8 +76,14 @@ class _TrainingBar(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
-        total = trainer.num_training_batches * (trainer.max_epochs or 1)
-        self.task = self.progress.add_task("training the dense network", total=total)
+        total = int(trainer.num_training_batches * (trainer.max_epochs or 1))
+        done = int(trainer.num_training_batches * trainer.current_epoch)
+        self.task = self.progress.add_task(_doing(trainer), total=total, completed=done)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Show the epoch and, now that a compressor has begun it, its stage."""
+        if self.task is not None and batch_idx == 0:
+            self.progress.update(self.task, description=_doing(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """One batch further."""
@@ -86,15 +93,25 @@ class _TrainingBar(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show where the training stands."""
         if self.task is not None:
-            accuracy = float(trainer.callback_metrics["val/accuracy"])
-            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.progress.update(self.task, description=f"training, {epoch}, validation accuracy {accuracy:.1%}")
+            self.progress.update(self.task, description=_doing(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the bar away, after an error too."""
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
+
+
+def _doing(trainer: Trainer) -> str:
+    """What a fit is at: a compressor's stage, if there is one, the epoch, and the last validation accuracy."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    compressor = next((callback for callback in callbacks if isinstance(callback, Compressor)), None)
+    name = "training the dense network"
+    if compressor is not None:
+        name = f"fine-tuning {type(compressor).__name__}, {compressor.stage}"
+    accuracy = trainer.callback_metrics.get("val/accuracy")
+    known = "" if accuracy is None else f", validation accuracy {float(accuracy):.1%}"
+    return f"{name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{known}"
 
 
 def _answer(record: RunRecord) -> str:

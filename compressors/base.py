@@ -262,6 +262,11 @@ class Compressor(Callback):
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
 
+    @property
+    def stage(self) -> str:
+        """What the method is at, for progress displays."""
+        return str(self.budget)
+
     @classmethod
     def options(cls) -> dict[str, inspect.Parameter]:
         """The constructor's arguments by name, those of the base classes included."""

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 
@@ -69,6 +70,7 @@ class SNNClassifier(LightningModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         for part in ("train", "val", "test"):
             setattr(self, f"{part}_accuracy", MulticlassAccuracy(num_classes=classes, average="micro"))
+            setattr(self, f"{part}_loss", MeanMetric())  # Lightning's own mean over processes rounds sample numbers
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
@@ -83,10 +85,11 @@ class SNNClassifier(LightningModule):
         x, y = batch
         scores = self(x)
         loss = self.loss(scores, y)
-        metric = getattr(self, f"{part}_accuracy")
-        metric(scores, y.argmax(1) if y.ndim == 2 else y)
-        self.log(f"{part}/loss", loss, on_epoch=True, on_step=False, batch_size=len(y))
-        self.log(f"{part}/accuracy", metric, on_epoch=True, on_step=False, batch_size=len(y))
+        mean_loss, accuracy = getattr(self, f"{part}_loss"), getattr(self, f"{part}_accuracy")
+        mean_loss.update(loss.detach(), len(y))
+        accuracy.update(scores, y.argmax(1) if y.ndim == 2 else y)
+        metrics = {f"{part}/loss": mean_loss, f"{part}/accuracy": accuracy}
+        self.log_dict(metrics, on_epoch=True, on_step=False, batch_size=len(y))
         return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

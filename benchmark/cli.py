@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from benchmark.command import AS_JSON, ENERGY, RESULTS, Pairs, user_errors
+from benchmark.command import AS_JSON, ENERGY, RESULTS, Pairs, device_options, user_errors
 from benchmark.data_commands import data as data_sets
 from benchmark.network_commands import compress, profile
 from benchmark.wandb_commands import wandb
@@ -48,6 +48,7 @@ def main() -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that all jobs share; with ray, of each run.")
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--address", help="Of the Ray cluster [default: $RAY_ADDRESS, else one on this machine].")
+@device_options
 @click.option("--only", metavar="KEY", help="Only the run of this key (see `snnbench wandb sweep`).")
 @AS_JSON
 @user_errors
@@ -62,6 +63,7 @@ def run(
     address: str | None,
     only: str | None,
     as_json: bool,
+    **devices: Any,
 ) -> None:
     """Run SUITE, a shipped suite's name or a .yaml file. What is already in the results is not run again."""
     from benchmark.catalog import suite_path
@@ -73,10 +75,11 @@ def run(
     roots = {name: Path(str(folder)) for name, folder in data_roots}
 
     from benchmark import build, job, wandb_sweep
+    from benchmark.distributed import Devices
 
     if only is not None:
         asked = wandb_sweep.only(asked, only, build.questions_of(asked))
-    means = job.Means(jobs, threads, executor, address)
+    means = job.Means(jobs, threads, executor, address, Devices(**devices))
     outcome = job.run(asked, results, roots, means, use_wandb=use_wandb)
     if as_json:
         click.echo(json.dumps({"suite": asked.name, **vars(outcome)}))

@@ -23,6 +23,32 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 DATA_ROOT = click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 
 
+DEVICES = (
+    click.option(
+        "--devices",
+        "count",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="GPUs, or processes on the CPU, that share each run (Lightning's DDP).",
+    ),
+    click.option("--accelerator", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True),
+    click.option(
+        "--strategy",
+        type=click.Choice(["auto", "ddp", "ddp_find_unused_parameters_true"]),
+        default="auto",
+        show_default=True,
+    ),
+)
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what the Trainers work on; the command gets what `benchmark.distributed.Devices` takes."""
+    for option in reversed(DEVICES):
+        command = option(command)
+    return command
+
+
 class Pairs(click.ParamType):
     """``key=value`` options; values are read as YAML, so that numbers are numbers."""
 

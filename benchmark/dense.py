@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ import torch
 from filelock import FileLock
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from spikingjelly.activation_based import functional
 
 from benchmark import build, checkpoints
 from benchmark.classifier import SNNClassifier
+from benchmark.distributed import DeviceGroup, Devices
 from benchmark.records import DenseNetwork
 from benchmark.suite import Question
 from datamodules.base import BenchmarkDataModule
@@ -31,7 +33,12 @@ class Dense:
 
 
 def dense_network(
-    question: Question, data: BenchmarkDataModule, dense_id: str, cache: Path, callbacks: list[Callback]
+    question: Question,
+    data: BenchmarkDataModule,
+    dense_id: str,
+    cache: Path,
+    callbacks: Sequence[Callback] = (),
+    group: DeviceGroup | None = None,
 ) -> Dense:
     """Load the question's dense network, or train and keep it. Two processes do not train the same one twice.
 
@@ -40,7 +47,8 @@ def dense_network(
         data: the data set, as the question names it.
         dense_id: see :meth:`benchmark.suite.Question.dense_id`.
         cache: folder of the kept networks.
-        callbacks: for the training, such as a progress bar.
+        callbacks: for the training, such as a progress bar; left out where a group of processes does it.
+        group: what it is trained on; by default one device.
 
     Raises:
         CheckpointError: the kept file is damaged; names it.
@@ -50,7 +58,7 @@ def dense_network(
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            _train(question, data, path, callbacks)
+            _train(question, data, path, callbacks, group or DeviceGroup())
     module = _untrained(question, data)
     try:
         kept = checkpoints.load(path)
@@ -71,38 +79,47 @@ def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
     return build.classifier(net, data, question.training)
 
 
-def _train(question: Question, data: BenchmarkDataModule, path: Path, callbacks: list[Callback]) -> None:
-    """Train with early stop on the validation accuracy, and keep the best weights."""
+def _train(
+    question: Question, data: BenchmarkDataModule, path: Path, callbacks: Sequence[Callback], group: DeviceGroup
+) -> None:
+    """Train, and keep the best weights with a description of how."""
     started = time.perf_counter()
-    with quiet():
-        seed_everything(question.seed, workers=True, verbose=False)
-        module = _untrained(question, data)
-        with TemporaryDirectory() as folder:
-            best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
-            stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
-            trainer = Trainer(
-                max_epochs=question.training.epochs, callbacks=[*callbacks, stop, best], **trainer_settings()
-            )
-            trainer.fit(module, datamodule=data)
-            state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+    shown = () if group.devices.grouped else callbacks
+    with TemporaryDirectory() as folder:
+        module, trained = group.call(_fit, question, data, folder, shown, group.devices)
     description = {
         "model": question.model.model_dump(),
         "data": data.describe(),
         "training": question.training.model_dump(),
         "seed": question.seed,
-        "validation_accuracy": float(best.best_model_score or 0.0),
-        "epochs": trainer.current_epoch,
+        **trained,
         "seconds": time.perf_counter() - started,
     }
     checkpoints.save(path, module.network, description)
 
 
-def trainer_settings() -> dict[str, Any]:
-    """What every Trainer of a run has in common: no files, no logs, no bars of its own."""
+def _fit(
+    question: Question, data: BenchmarkDataModule, folder: str, callbacks: Sequence[Callback], devices: Devices
+) -> tuple[SNNClassifier, dict[str, Any]]:
+    """Train with early stop on the validation accuracy: the best epoch's weights, its accuracy, epochs trained."""
+    with quiet():
+        seed_everything(question.seed, workers=True, verbose=False)
+        module = _untrained(question, data)
+        best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
+        stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
+        trainer = Trainer(
+            max_epochs=question.training.epochs, callbacks=[*callbacks, stop, best], **trainer_settings(devices)
+        )
+        trainer.fit(module, datamodule=data)
+        module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+    functional.reset_net(module)
+    return module, {"validation_accuracy": float(best.best_model_score or 0.0), "epochs": trainer.current_epoch}
+
+
+def trainer_settings(devices: Devices | None = None) -> dict[str, Any]:
+    """What every Trainer of a run has in common: its devices, no files, no logs, no bars of its own."""
     return {
-        "accelerator": "auto",
-        "devices": 1,
+        **(devices or Devices()).trainer_settings(),
         "logger": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -122,6 +139,9 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*`max_epochs=0`.*")
             warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+            # about samplers that repeat samples, and metrics that differ between processes: the project has neither
+            warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

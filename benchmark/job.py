@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from benchmark import build
+from benchmark.distributed import DeviceError, DeviceGroup, Devices
 from benchmark.executors.local import Executor, LocalExecutor, OpenedData, Outcome
 from benchmark.executors.processes import ProcessExecutor, places, visible_gpus
 from benchmark.plan import Plan, plan, show
@@ -34,12 +35,23 @@ class Means:
             own choice.
         executor: on this machine, or on a Ray cluster.
         address: of the Ray cluster; by default ``$RAY_ADDRESS``, else one on this machine.
+        devices: that each run works on.
+
+    Raises:
+        DeviceError: devices are chosen for runs that are shared out in another way.
     """
 
     jobs: int = 1
     threads: int | None = None
     executor: Literal["local", "ray"] = "local"
     address: str | None = None
+    devices: Devices = field(default_factory=Devices)
+
+    def __post_init__(self) -> None:
+        if self.devices != Devices() and (self.jobs > 1 or self.executor == "ray"):
+            raise DeviceError(
+                "--devices, --accelerator and --strategy are for one run at a time: leave out --jobs and --executor"
+            )
 
 
 def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, *, use_wandb: bool) -> Outcome:
@@ -62,8 +74,8 @@ def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, 
         console.print(show(ahead, means.jobs), highlight=False, soft_wrap=True, markup=False)
 
     log = SuiteLog(results, cache_folder() / "checkpoints") if use_wandb else lambda record: None
-    with SuiteProgress(suite.name, len(questions), console) as display:
-        setting = Setting(cache_folder(), data_roots, display.track, display.training)
+    with SuiteProgress(suite.name, len(questions), console) as display, DeviceGroup(means.devices) as group:
+        setting = Setting(cache_folder(), data_roots, display.track, display.training, group)
         outcome = _executor(means, store, setting, display, log)(suite.name, questions)
     console.print(
         f"{suite.name}: {len(outcome.done)} done, {len(outcome.found)} found, {len(outcome.failed)} failed; "

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from spikingjelly.activation_based import functional
 
 from benchmark import build, memory
 from benchmark.catalog import DATA, MODELS
+from benchmark.classifier import SNNClassifier
 from benchmark.dense import dense_network, quiet, trainer_settings
+from benchmark.distributed import DeviceGroup, Devices, OneNetwork
 from benchmark.records import RunRecord
 from benchmark.suite import FineTuning, Question
 from compressors.base import Compression, Compressor, Item, Track
@@ -36,18 +39,20 @@ def silent(sequence: Sequence[Item], description: str) -> Iterable[Item]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run needs beside its question: where things are, and whom to tell about progress."""
+    """What a run needs beside its question: where things are, whom to tell about progress, and devices to work on."""
 
     cache: Path
     data_roots: dict[str, Path] = field(default_factory=dict)
     track: Track[Any] = default_track
     training_callbacks: Callable[[], list[Callback]] = list
+    group: DeviceGroup = field(default_factory=DeviceGroup)
 
 
 @dataclass(frozen=True)
 class Measured:
     """What compressing and testing a network gave. ``metrics`` are ``accuracy`` and ``loss`` on the test part."""
 
+    module: SNNClassifier
     compression: Compression
     metrics: dict[str, float]
     cost: CostReport
@@ -72,35 +77,67 @@ def open_data(question: Question, setting: Setting) -> BenchmarkDataModule:
 
 
 def compress_and_measure(
-    module: Any,
+    module: SNNClassifier,
     data: BenchmarkDataModule,
     compressor: Compressor,
+    seed: int,
+    *,
     finetuning: FineTuning | None = None,
     callbacks: Sequence[Callback] = (),
+    group: DeviceGroup | None = None,
 ) -> Measured:
     """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter.
 
-    Without ``finetuning`` the fit has no epochs; ``callbacks`` are for the training, such as a progress bar.
+    Args:
+        module: the dense network; on one device it is changed in place.
+        data: what it is calibrated, fine-tuned and tested on.
+        compressor: the method.
+        seed: of everything random.
+        finetuning: the fit's epochs and learning rate; without it the fit has no epochs.
+        callbacks: for the training, such as a progress bar; a group of processes shows no progress.
+        group: the devices; by default a single one.
+
+    Raises:
+        DeviceError, WorkerError: see :meth:`benchmark.distributed.DeviceGroup.call`.
+        RuntimeError: the compressor left no account of what it did.
     """
+    group = group or DeviceGroup()
+    if group.devices.grouped:
+        compressor.track, callbacks = silent, ()
+    return group.call(_fit_and_test, module, data, compressor, seed, finetuning, callbacks, group.devices)
+
+
+def _fit_and_test(
+    module: SNNClassifier,
+    data: BenchmarkDataModule,
+    compressor: Compressor,
+    seed: int,
+    finetuning: FineTuning | None,
+    callbacks: Sequence[Callback],
+    devices: Devices,
+) -> Measured:
     started = time.perf_counter()
+    seed_everything(seed, workers=True, verbose=False)
     if finetuning is not None:
         module.learning_rate = finetuning.learning_rate
     epochs = 0 if finetuning is None else finetuning.epochs
     with quiet():
-        fit = Trainer(max_epochs=epochs, callbacks=[*callbacks, compressor], **trainer_settings())
-        fit.fit(module, datamodule=data)
+        watched = [*callbacks, compressor, OneNetwork(compressor)]
+        Trainer(max_epochs=epochs, callbacks=watched, **trainer_settings(devices)).fit(module, datamodule=data)
         fitted = time.perf_counter()
         compression = compressor.compression
         counter = HardwareCost({} if compression is None else compression.codings())
-        results = Trainer(callbacks=[counter], **trainer_settings()).test(module, datamodule=data, verbose=False)
+        test = Trainer(callbacks=[counter], **trainer_settings(devices))
+        results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
     if compression is None or cost is None:
         raise RuntimeError(
             f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
         )
+    functional.reset_net(module)
     metrics = {name: float(results[0][f"test/{name}"]) for name in ("accuracy", "loss")}
     seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
-    return Measured(compression, metrics, cost, seconds)
+    return Measured(module, compression, metrics, cost, seconds)
 
 
 def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Setting) -> RunRecord:
@@ -108,18 +145,24 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
 
     ``KeyboardInterrupt`` and its like go through.
     """
-    record = unanswered(question, suite, data)
+    group = setting.group
+    record = unanswered(question, suite, data, group.devices)
     _, dense_id = build.describe_question(question, data)
-    peak_is_known = memory.forget_peak()
+    peak_is_known = memory.forget_peak() and not group.devices.grouped  # which works in other processes
     try:
-        dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks())
-        seed_everything(question.seed, workers=True, verbose=False)
+        dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks(), group)
         compressor = build.compressor(
             question.compressor, question, question.seed, setting.cache / "eliminations", question.aftercare
         )
         compressor.track = setting.track
         measured = compress_and_measure(
-            dense.module, data, compressor, question.finetuning, setting.training_callbacks()
+            dense.module,
+            data,
+            compressor,
+            question.seed,
+            finetuning=question.finetuning,
+            callbacks=setting.training_callbacks(),
+            group=group,
         )
     except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
         return record.model_copy(
@@ -138,7 +181,7 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
     )
 
 
-def unanswered(question: Question, suite: str, data: BenchmarkDataModule) -> RunRecord:
+def unanswered(question: Question, suite: str, data: BenchmarkDataModule, devices: Devices | None = None) -> RunRecord:
     """The record of a run that has no answer: everything that is known beforehand."""
     run_id, _ = build.describe_question(question, data)
     target = COMPRESSORS[question.compressor.name].load()
@@ -151,7 +194,7 @@ def unanswered(question: Question, suite: str, data: BenchmarkDataModule) -> Run
         control=target.control,
         division="post-training" if question.finetuning is None else "fine-tuned",
         data=data.describe(),
-        environment=environment() | {"packages": environment()["packages"] | _plugins(question)},
+        environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -160,6 +203,12 @@ def _plugins(question: Question) -> dict[str, str]:
     """Versions of the other packages that what is asked for comes from."""
     entries = (DATA[question.data.name], MODELS[question.model.name], COMPRESSORS[question.compressor.name])
     return {entry.origin: version(entry.origin) for entry in entries if entry.origin not in (OWN, None)}
+
+
+def _environment_of(question: Question, devices: Devices) -> dict[str, Any]:
+    common = environment()
+    used = devices.describe() | ({"device": "cpu"} if devices.kind == "cpu" else {})
+    return common | used | {"packages": common["packages"] | _plugins(question)}
 
 
 @memoised

@@ -5,8 +5,8 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -16,17 +16,12 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmark.children import WorkerError, deaf_to_interrupts, how_it_ended, stop
 from benchmark.executors.grouping import shared_work
 from benchmark.executors.local import Display, Ending, LocalExecutor, OpenedData, Outcome
 from benchmark.records import RecordStore, RunRecord
 from benchmark.run import Setting, silent, unanswered
 from benchmark.suite import Question
-
-GRACE_S = 10.0  # how long a worker may take to leave nothing half-written behind when it is told to stop
-
-
-class WorkerError(RuntimeError):
-    """A worker process that cannot work at all."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ class ProcessExecutor:
         ours, theirs = context.Pipe()
         results, cache, roots = self.store.results, self.setting.cache, self.setting.data_roots
         process = context.Process(target=_work, args=(theirs, place, suite, results, cache, roots))
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is heard
         return _Worker(place, process, ours)
@@ -137,7 +132,7 @@ class ProcessExecutor:
     def _bury(self, worker: "_Worker", suite: str, outcome: Outcome) -> list[Question]:
         """Keep a record of the run that a dead worker was at, and give back what else it was to do."""
         worker.stop()
-        how = _how_it_ended(worker.process.exitcode or 0)
+        how = how_it_ended(worker.process.exitcode or 0, "use fewer --jobs")
         if worker.current is None:
             raise WorkerError(f"a worker process {how} before it began a run; without --jobs the reason will show")
         record = unanswered(worker.current, suite, self.data.of(worker.current))
@@ -162,11 +157,8 @@ class _Worker:
             self.connection.send(questions)
 
     def stop(self) -> None:
-        """End the process: asked to, it cleans up after itself; past its time of grace it is killed."""
-        self.process.terminate()
-        self.process.join(GRACE_S)
-        self.process.kill()
-        self.process.join()
+        """End the process."""
+        stop([self.process])
         self.connection.close()
 
 
@@ -176,24 +168,6 @@ def _given_work(workers: Sequence[_Worker], waiting: deque[list[Question]]) -> l
         while not worker.todo and waiting:
             worker.give(waiting.popleft())
     return [worker for worker in workers if worker.todo]
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C from their first moment: it reaches all, and the parent decides."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _how_it_ended(exitcode: int) -> str:
-    if exitcode == -signal.SIGKILL:
-        return "was killed (SIGKILL): most often the system was out of memory; use fewer --jobs, then run again"
-    if exitcode < 0:
-        return f"was ended by the signal {signal.Signals(-exitcode).name}; run again without --jobs to see more"
-    return f"ended with status {exitcode}; run again without --jobs to see more"
 
 
 class _Reporter:

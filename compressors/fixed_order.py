@@ -1,13 +1,15 @@
 """Fast second-order pruning and quantisation: all rows give up their columns in one and the same order.
 
 Exact elimination lets every row choose its own order, so every row needs inverse Hessians of its own. In an order that
-all rows share, the inverses that remain after each column are the rows of one triangular factor, and a layer costs
-``O(d^3 + rows d^2)`` instead of ``O(rows d^3)``: GPTQ (Frantar and others, arXiv 2210.17323, section 3) for
-quantisation, SparseGPT (Frantar, Alistarh, arXiv 2301.00774, section 3) for pruning.
+all rows share, one triangular factor serves them all, and a layer costs ``O(d^3 + rows d^2)`` instead of
+``O(rows d^3)``: GPTQ (Frantar and others, arXiv 2210.17323, section 3) for quantisation, SparseGPT (Frantar, Alistarh,
+arXiv 2301.00774, section 3) for pruning.
 
-With ``H^-1 = U^T U``, U upper triangular, column ``i`` is settled at ``q_i`` (a level, or zero), and the columns behind
-it make up for the error ``e = (w_i - q_i) / U_ii`` by ``w_j -= e U_ij``; ``e^2 / 2`` is what this adds to the layer's
-loss. A block's errors reach the columns behind the block as one matrix product.
+With ``H = R R^T``, R upper triangular, the loss of a row is ``1/2 sum_i (sum_{j <= i} R_ji (q_j - w_j))^2``. Once the
+columns before ``i`` are settled at their levels or zeros ``q_j``, the best real value of column ``i`` is therefore
+``v_i = w_i - sum_{j < i} (R_ji / R_ii) (q_j - w_j)``, and settling it at ``q_i`` adds ``(R_ii (q_i - v_i))^2 / 2``.
+These ``v_i`` are the compensated weights of the two papers, whose factor of the inverse Hessian is ``R^-1``; nothing
+has to be inverted. The changes of a block of columns reach the columns behind it as one matrix product.
 
 Shapes as in :mod:`compressors.obs`: ``weight [rows, d]``, ``hessian [groups, d, d]``, damped, of the weight's dtype.
 """
@@ -30,7 +32,7 @@ Select = Callable[[Tensor, slice], Tensor]
 def prune_fixed_order(
     weight: Tensor, hessian: Tensor, keep: int, *, grid: Grid | None = None, span: int = SPAN
 ) -> tuple[Tensor, Tensor]:
-    """SparseGPT: of each span of columns the least saliencies ``w^2 / U_ii^2`` go, wherever in the rows they stand.
+    """SparseGPT: of each span of columns the least saliencies ``(R_ii v_i)^2`` go, wherever in the rows they stand.
 
     Each span keeps its share of ``keep``, so the total is exact. Columns before a removed weight do not make up for
     it: :func:`compressors.obs.least_squares` on the mask does better still.
@@ -87,10 +89,10 @@ def quantize_fixed_order(
     order: Tensor | None = None,
     max_bytes: int = 2**28,
 ) -> Tensor:
-    """GPTQ: each column goes to its nearest levels, and the columns behind it make up for the error.
+    """GPTQ: each column goes to its nearest levels, and the columns behind it make up for the change.
 
     Pruned weights stay zero and make up for nothing. The weights that are left in a row then have a Hessian of their
-    own, so rows no longer share a factor: this costs ``O(k^3)`` for a row that keeps ``k`` weights, about twice
+    own, so rows no longer share a factor: this costs ``k^3 / 3`` operations for a row that keeps ``k`` weights, like
     :func:`compressors.obs.least_squares`. Cheaper, at more loss, is to round while pruning.
 
     Args:
@@ -116,7 +118,7 @@ def quantize_fixed_order(
     if mask is not None:
         return _quantize_kept(weight, hessian, grid, mask, order, max_bytes)
     values = _by_columns(weight, groups).gather(1, order[:, :, None].expand(-1, -1, len(weight) // groups))
-    _sweep(values, _submatrix(hessian, order), grid, _all)
+    _sweep(values, _submatrix(hessian, order), grid)
     return _by_rows(torch.empty_like(values).scatter_(1, order[:, :, None].expand_as(values), values))
 
 
@@ -126,7 +128,7 @@ def _quantize_kept(weight: Tensor, hessian: Tensor, grid: Grid, mask: Tensor, or
     result = torch.zeros_like(weight)
     for rows, places, padding, systems in _kept_systems(hessian, mask, order, max_bytes):
         values = weight[rows].gather(1, places).masked_fill(padding, 0.0)[:, :, None]
-        _sweep(values, systems, Grid(grid.bits, scale[rows], zero[rows]), _all)
+        _sweep(values, systems, Grid(grid.bits, scale[rows], zero[rows]))
         result[rows] = result[rows].scatter_(1, places, values[:, :, 0])
     return result
 
@@ -160,31 +162,37 @@ def _pruned(weight: Tensor, hessian: Tensor, select: Select, grid: Grid | None, 
     return _by_rows(values), _by_rows(kept)
 
 
-def _sweep(values: Tensor, hessian: Tensor, grid: Grid | None, select: Select, span: int = BLOCK) -> Tensor:
+def _sweep(
+    values: Tensor, hessian: Tensor, grid: Grid | None, select: Select | None = None, span: int = BLOCK
+) -> Tensor:
     """Settle the columns in place, from the first to the last: ``values [groups, d, rows of a group]``.
 
     ``select`` is asked about ``span`` columns when the first of them is reached. Returns which entries are kept: bool.
     """
     columns = values.shape[1]
     block = span * max(1, BLOCK // span)
-    factor = _inverse_factor(hessian)
-    kept = torch.empty_like(values, dtype=torch.bool)
+    diagonal, reach = _factor(hessian)
+    kept = torch.ones_like(values, dtype=torch.bool)
+    before = values.clone()
     for start in range(0, columns, block):
         stop = min(start + block, columns)
-        errors = torch.empty_like(values[:, start:stop])
         for first in range(start, stop, span):
             place = slice(first, min(first + span, stop))
-            diagonal = factor[:, place, place].diagonal(dim1=1, dim2=2)
-            kept[:, place] = select((values[:, place] / diagonal[:, :, None]).square(), place)
+            if select is not None:
+                ahead = _best_ahead(values[:, place], before[:, place], reach[:, place, place])
+                kept[:, place] = select((ahead * diagonal[:, place, None]).square(), place)
             for column in range(first, place.stop):
-                current = values[:, column]
-                settled = _nearest(grid, current).where(kept[:, column], 0.0)
-                error = (current - settled) / factor[:, column, column, None]
-                values[:, column:stop] -= factor[:, column, column:stop, None] * error[:, None]
+                settled = _nearest(grid, values[:, column]).where(kept[:, column], 0.0)
                 values[:, column] = settled
-                errors[:, column - start] = error
-        values[:, stop:] -= factor[:, start:stop, stop:].mT @ errors
+                change = settled - before[:, column]
+                values[:, column + 1 : stop] -= reach[:, column, column + 1 : stop, None] * change[:, None]
+        values[:, stop:] -= reach[:, start:stop, stop:].mT @ (values[:, start:stop] - before[:, start:stop])
     return kept
+
+
+def _best_ahead(values: Tensor, before: Tensor, reach: Tensor) -> Tensor:
+    """The best real values of columns ahead, all of them free: ``v_i`` takes those between as they were before."""
+    return before + torch.linalg.solve_triangular(reach.mT, values - before, upper=False, unitriangular=True)
 
 
 def _nearest(grid: Grid | None, column: Tensor) -> Tensor:
@@ -192,22 +200,14 @@ def _nearest(grid: Grid | None, column: Tensor) -> Tensor:
     return column if grid is None else grid.nearest(column.reshape(-1, 1)).view_as(column)
 
 
-def _inverse_factor(hessian: Tensor) -> Tensor:
-    """The upper triangular U with ``H^-1 = U^T U``: ``[groups, d, d]``.
-
-    From the Cholesky factor of H read backwards, ``H = R R^T`` with R upper triangular and ``U = R^-1``, which spares
-    the inverse of H.
-    """
+def _factor(hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """``R_ii [groups, d]`` and ``R_ij / R_jj [groups, d, d]`` of ``H = R R^T``: a Cholesky factor read backwards."""
     factor, failed = torch.linalg.cholesky_ex(hessian.flip(1, 2))
     if failed.any():
         raise HessianError("the Hessian is singular: raise `damping`, or use more calibration samples than inputs")
-    identity = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-    return torch.linalg.solve_triangular(factor.flip(1, 2), identity.expand_as(hessian), upper=True)
-
-
-def _all(saliency: Tensor, place: slice) -> Tensor:
-    """Prune nothing."""
-    return torch.ones_like(saliency, dtype=torch.bool)
+    upper = factor.flip(1, 2)
+    diagonal = upper.diagonal(dim1=1, dim2=2).clone()
+    return diagonal, upper.div_(diagonal[:, None])
 
 
 def _largest(scores: Tensor, keep: int, dim: int) -> Tensor:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from torch import nn
 
 from benchmark import build, checkpoints
 from benchmark.distributed import DeviceGroup, Devices
+from benchmark.models.nir_export import to_nir, write_nir
 from benchmark.records import write_atomically
 from benchmark.run import Measured, compress_and_measure
-from benchmark.subject import Source, open_subject
+from benchmark.subject import Source, Subject, open_subject
 from benchmark.suite import Allowance, Named
 from compressors.base import Budget
 from datamodules.storage import cache_folder
@@ -26,13 +28,13 @@ def compress_checkpoint(
     aftercare: Sequence[str] = (),
     devices: Devices | None = None,
 ) -> dict[str, Any]:
-    """Compress, test before and after, write the network (safetensors) and beside it what was done (JSON).
+    """Compress, test before and after, write the network and beside it what was done (JSON).
 
     Args:
         source: the dense network and its data.
         method: the compressor's name and options.
         budget: what the compressed network may cost.
-        output: the file of the compressed network.
+        output: the file of the compressed network: NIR if its name ends so, else safetensors.
         aftercare: see :class:`compressors.base.Compressor`.
         devices: what to work on; by default a single one.
 
@@ -41,10 +43,11 @@ def compress_checkpoint(
         ``output``.
 
     Raises:
-        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, DeviceError: see
-            there.
+        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
     """
     subject = open_subject(source)
+    if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
+        to_nir(subject.module().network, subject.data.input_shape)
     named = Named.model_validate(method)
     compressor = build.compressor(
         named, Allowance(**asdict(budget)), source.seed, cache_folder() / "eliminations", aftercare
@@ -63,9 +66,16 @@ def compress_checkpoint(
         "compression": compressed.compression.to_dict(),
         "output": str(output),
     }
-    checkpoints.save(output, compressed.module.network, subject.description() | {"compressed": summary["compression"]})
+    _write(output, compressed.module.network, subject, compressed.compression.to_dict())
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _write(output: Path, network: nn.Module, subject: Subject, compression: dict[str, Any]) -> None:
+    if output.suffix == ".nir":
+        write_nir(output, network, subject.data.input_shape)
+    else:
+        checkpoints.save(output, network, subject.description() | {"compressed": compression})
 
 
 def _figures(measured: Measured) -> dict[str, Any]:

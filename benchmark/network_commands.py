@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from benchmark.subject import Source
 
 OPTIONS = (
-    click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="A .safetensors, .ckpt or .pt."),
+    click.option("--checkpoint", type=click.Path(path_type=Path), help="A .safetensors, .ckpt, .pt or .nir."),
+    click.option("--nir", type=click.Path(path_type=Path), help="A NIR file, in place of a checkpoint and its model."),
+    click.option(
+        "--nir-option",
+        type=Pairs(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="How the NIR file is read: reset=subtract, reset=value, timestep=0.001.",
+    ),
     click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
     click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
     click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
@@ -46,8 +54,20 @@ def _source(given: dict[str, Any]) -> "Source":
             raise click.UsageError(f"--{kind}-option needs --{kind}")
         return None if name is None else {"name": name, **options}
 
-    plain = {name: given[name] for name in ("checkpoint", "data_root", "calibration_samples", "seed")}
-    return Source(model=named("model"), data=named("data"), **plain)
+    model, data = named("model"), named("data")
+    if given["nir"] is not None:
+        model = {"name": "nir", "path": str(given["nir"].absolute()), **dict(given["nir_option"])}
+    elif given["nir_option"]:
+        raise click.UsageError("--nir-option needs --nir")
+    plain = {name: given[name] for name in ("data_root", "calibration_samples", "seed")}
+    return Source(checkpoint=_network_file(given), model=model, data=data, **plain)
+
+
+def _network_file(given: dict[str, Any]) -> Path:
+    files = [given[name] for name in ("checkpoint", "nir") if given[name] is not None]
+    if len(files) != 1 or (given["nir"] is not None and given["model"] is not None):
+        raise click.UsageError("give either --checkpoint, with --model where needed, or --nir")
+    return files[0]
 
 
 @click.command()
@@ -68,7 +88,7 @@ def _source(given: dict[str, Any]) -> "Source":
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The compressed network [default: <checkpoint>-<method>-<budget>.safetensors].",
+    help="The compressed network, .safetensors or .nir [default: beside the dense one, named by method and budget].",
 )
 @device_options
 @AS_JSON
@@ -96,10 +116,11 @@ def compress(
     from compressors.base import Budget
 
     devices = Devices(given["accelerator"], given["count"], given["strategy"])
-    budget, dense = Budget(density, bits, synops), Path(given["checkpoint"])
+    budget, dense = Budget(density, bits, synops), _network_file(given)
     limits = {"": None if density == 1 else density, "b": bits, "synops": synops}
     words = [f"{value:g}{unit}" for unit, value in limits.items() if value is not None]
-    target = output or dense.with_name("-".join([dense.stem, method, *words]) + ".safetensors")
+    suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
+    target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
     named = {"name": method, **dict(options)}
     summary = compress_checkpoint(_source(given), named, budget, target, aftercare, devices)
     if as_json:

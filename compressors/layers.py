@@ -11,6 +11,7 @@ from spikingjelly.activation_based import functional, layer
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, layer.Dropout, layer.Dropout2d)
@@ -82,32 +83,40 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     """The compressible layers that a forward pass runs through, in order of execution.
 
-    What follows a layer is found by following its output tensor from module to module, not by names or positions:
-    through an optional BatchNorm and dropout to the neuron that takes it. A layer whose output is pooled, added or
-    otherwise computed with before a neuron has no neuron here.
+    What follows a layer is found by following its output tensor from operation to operation, not by names or
+    positions: through an optional BatchNorm, dropout, changes of shape and additions (of a shortcut, say) to the first
+    neuron that takes it. What is added to a layer's output does not change how the membrane responds to that layer. A
+    layer whose output is pooled, multiplied or otherwise computed with before a neuron has no neuron here. A layer
+    that is used several times stands in the list once, with what follows its first use.
 
     Args:
         network: any network of SpikingJelly and torch layers.
         forward: runs one small batch through it.
 
     Raises:
-        LayerError: the pass ran through no compressible layer.
+        LayerError: the pass ran through no compressible layer, or through one that sees single time steps.
     """
     names = {module: name for name, module in network.named_modules()}
-    leaves = [module for module in names if is_neuron(module) or not any(module.children())]
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((module, inputs[0], output))  # holding the tensors keeps their storages distinct
-
-    with evaluating(network), hooks(leaves, record):
+    watch = _Watch()
+    neurons = [module for module in names if is_neuron(module)]
+    inside = {part for module in neurons for part in module.modules() if part is not module}
+    leaves = [m for m in names if is_neuron(m) or (m not in inside and not any(m.children()))]
+    with evaluating(network), hooks(neurons, watch.enter_neuron, before=True), hooks(leaves, watch.leave), watch:
         forward()
-    found = {module: x for module, x, _ in calls if isinstance(module, COMPRESSIBLE)}
+    found: dict[Any, int] = {}  # where each layer is first used
+    for index, event in enumerate(watch.events):
+        if isinstance(event.what, COMPRESSIBLE):
+            found.setdefault(event.what, index)
     if not found:
         raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
     return [
-        Layer(names[module], module, *_followers(module, calls), _timesteps(names[module], module, x))
-        for module, x in found.items()
+        Layer(
+            names[module],
+            module,
+            *_followers(watch.events[index], watch.events[index + 1 :]),
+            _timesteps(names[module], module, watch.events[index].inputs[0]),
+        )
+        for module, index in found.items()
     ]
 
 
@@ -120,28 +129,68 @@ def _timesteps(name: str, module: nn.Module, x: Tensor) -> int:
     return len(x)
 
 
+PASSED_ON = frozenset({"add", "add_", "__radd__", "__iadd__", "clone", "contiguous", "flatten", "reshape"})
+"""Functions whose result stands for their input: additions, and what may copy it. Views are followed by storage."""
+
+
+@dataclass(frozen=True)
+class _Event:
+    """A module, or a function by its name, that took tensors and gave one."""
+
+    what: nn.Module | str
+    inputs: tuple[Tensor, ...]  # holding the tensors keeps their storages distinct
+    output: Tensor
+
+
+class _Watch(TorchFunctionMode):
+    """Writes down, in order, the leaf modules that run, and the additions and changes of shape outside of neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[_Event] = []
+        self._in_neuron = False
+
+    def enter_neuron(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook before a neuron: what it computes inside is its own affair."""
+        self._in_neuron = True
+
+    def leave(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """A hook after a leaf module."""
+        self._in_neuron = False
+        self.events.append(_Event(module, inputs[:1], output))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if not self._in_neuron and name in PASSED_ON and isinstance(output, Tensor):
+            self.events.append(_Event(name, tuple(x for x in args if isinstance(x, Tensor)), output))
+        return output
+
+
 def _storage(tensor: Tensor) -> int:
-    """What a tensor and its views share: a reshape between two modules does not break the trail."""
+    """What a tensor and its views share."""
     return tensor.untyped_storage().data_ptr()
 
 
-def _followers(
-    start: nn.Module, calls: list[tuple[nn.Module, Tensor, Tensor]]
-) -> tuple[_BatchNorm | None, nn.Module | None]:
-    """The BatchNorm and the neuron that the output of ``start`` reaches."""
+def _followers(start: _Event, later: Sequence[_Event]) -> tuple[_BatchNorm | None, nn.Module | None]:
+    """The BatchNorm and the neuron that the output of ``start`` reaches, along the branch that fires first."""
+    branches: dict[int, _BatchNorm | None] = {_storage(start.output): None}  # storage -> the BatchNorm on the way there
     norm = None
-    first = next(i for i, (module, _, _) in enumerate(calls) if module is start)
-    trail = _storage(calls[first][2])
-    for module, taken, output in calls[first + 1 :]:
-        if _storage(taken) != trail:
+    for event in later:
+        taken = [storage for storage in map(_storage, event.inputs) if storage in branches]
+        if not taken:
             continue
-        if is_neuron(module):
-            return norm, module
-        if isinstance(module, _BatchNorm) and norm is None:
-            norm = module
-        elif not isinstance(module, TRANSPARENT):
-            break
-        trail = _storage(output)
+        passed = branches[taken[0]]
+        if isinstance(event.what, _BatchNorm) and passed is None:
+            passed = event.what
+            norm = norm or passed
+        elif isinstance(event.what, nn.Module) and is_neuron(event.what):
+            return passed, event.what
+        elif not isinstance(event.what, (str, *TRANSPARENT)):
+            continue
+        branches[_storage(event.output)] = passed
     return norm, None
 
 

@@ -46,8 +46,93 @@ def test_batchnorm_and_neuron_are_followed_through_dropout(found):
     assert layers[0].neuron is net.spike
 
 
-def test_a_sum_or_the_end_leaves_a_layer_without_neuron(found):
-    assert [entry.neuron for entry in found[1][1:]] == [None, None]
+def test_a_neuron_is_found_behind_a_sum_and_none_at_the_end(found):
+    net, layers = found
+    assert layers[1].neuron is net.sum_spike
+    assert layers[2].neuron is None
+
+
+def only(net, x):
+    functional.set_step_mode(net, "m")
+    return find_layers(net, lambda: net(x))
+
+
+class Membrane(nn.Module):
+    """A shortcut in front of the neuron, taken by another convolution first, as in MS-ResNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = layer.Conv2d(2, 2, 3, padding=1), layer.BatchNorm2d(2)
+        self.branch, self.branch_norm = layer.Conv2d(2, 2, 1), layer.BatchNorm2d(2)
+        self.last, self.spike = layer.Conv2d(2, 2, 1), neuron.LIFNode()
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)) + x
+        shortcut = self.branch_norm(self.branch(x))
+        out = self.last(self.spike(x))
+        out += shortcut
+        return out
+
+
+def test_the_neuron_is_found_past_a_branch_that_leads_elsewhere():
+    net = Membrane()
+    conv, branch, last = only(net, torch.rand(2, 1, 2, 4, 4))
+    assert (conv.name, conv.norm, conv.neuron) == ("conv", net.norm, net.spike)
+    assert (branch.name, branch.norm, branch.neuron) == ("branch", net.branch_norm, None)
+    assert (last.name, last.neuron) == ("last", None)
+
+
+class Attention(nn.Module):
+    """Queries and keys by one convolution over tokens, reordered before their neuron; then pooled and multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.qk, self.norm, self.spike = layer.Conv1d(4, 8, 1), layer.BatchNorm1d(8), neuron.LIFNode()
+        self.pooled, self.pool, self.pool_spike = layer.Conv1d(4, 4, 1), nn.MaxPool1d(2), neuron.IFNode()
+        self.scaled, self.scale_spike = layer.Conv1d(4, 4, 1), neuron.IFNode()
+
+    def forward(self, x):
+        q, _ = self.spike(self.norm(self.qk(x)).transpose(2, 3).contiguous().transpose(2, 3).flatten(3)).chunk(2, 2)
+        x = self.pool_spike(self.pool(self.pooled(q).flatten(0, 1)).unflatten(0, (len(x), -1)))
+        return self.scale_spike(self.scaled(x) * 0.5)
+
+
+def test_changes_of_shape_are_followed_pooling_and_products_are_not():
+    net = Attention()
+    qk, pooled, scaled = only(net, torch.rand(2, 1, 4, 6))
+    assert (qk.norm, qk.neuron) == (net.norm, net.spike)
+    assert pooled.neuron is scaled.neuron is None
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shared, self.first, self.second = layer.Linear(3, 3), neuron.LIFNode(), neuron.IFNode()
+
+    def forward(self, x):
+        return self.second(self.shared(self.first(self.shared(x))))
+
+
+def test_a_layer_used_twice_stands_once_with_its_first_neuron():
+    net = Twice()
+    (entry,) = only(net, torch.rand(2, 1, 3))
+    assert entry.neuron is net.first
+
+
+class Learnt(nn.Module):
+    """Sums inside a neuron must not lead to the next one."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(layer.Linear(3, 3), layer.MaxPool2d(1), neuron.ParametricLIFNode(), neuron.IFNode())
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def test_what_a_neuron_computes_inside_is_not_followed():
+    (entry,) = only(Learnt(), torch.rand(2, 1, 1, 3, 3))
+    assert entry.neuron is None
 
 
 def test_time_steps_are_those_of_the_input(found):

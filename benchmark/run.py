@@ -122,8 +122,13 @@ def _fit_and_test(
         module.learning_rate = finetuning.learning_rate
     epochs = 0 if finetuning is None else finetuning.epochs
     with quiet():
-        watched = [*callbacks, compressor, OneNetwork(compressor)]
-        Trainer(max_epochs=epochs, callbacks=watched, **trainer_settings(devices)).fit(module, datamodule=data)
+        fit = Trainer(
+            max_epochs=epochs,
+            callbacks=[*callbacks, compressor, OneNetwork(compressor)],
+            enable_checkpointing=False,
+            **trainer_settings(devices),
+        )
+        fit.fit(module, datamodule=data)
         fitted = time.perf_counter()
         compression = compressor.compression
         counter = HardwareCost({} if compression is None else compression.codings())

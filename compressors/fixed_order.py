@@ -43,7 +43,8 @@ def prune_fixed_order(
         keep: weights to keep in the whole layer.
         grid: round the weights that are kept in the same pass.
         span: columns among which saliencies are compared. SparseGPT takes 128; with 32 the choice rests on weights that
-            have taken up more of the losses before them, and random layers lost less at almost every size and density.
+            have taken up more of the losses before them: random layers of 96 to 512 columns, at densities 0.5 and 0.1,
+            lost between 35 % less and 2 % more (after least squares on the mask).
 
     Returns:
         The new weight and the mask (bool, True is kept), both ``[rows, d]``.
@@ -117,9 +118,11 @@ def quantize_fixed_order(
     order = order.expand(groups, columns)
     if mask is not None:
         return _quantize_kept(weight, hessian, grid, mask, order, max_bytes)
-    values = _by_columns(weight, groups).gather(1, order[:, :, None].expand(-1, -1, len(weight) // groups))
-    _sweep(values, _submatrix(hessian, order), grid)
-    return _by_rows(torch.empty_like(values).scatter_(1, order[:, :, None].expand_as(values), values))
+    places = order[:, :, None].expand(-1, -1, len(weight) // groups)
+    values = _by_columns(weight, groups).gather(1, places)
+    every = torch.arange(groups, device=weight.device)[:, None, None]
+    _sweep(values, hessian[every, order[:, :, None], order[:, None, :]], grid)
+    return _by_rows(torch.empty_like(values).scatter_(1, places, values))
 
 
 def _quantize_kept(weight: Tensor, hessian: Tensor, grid: Grid, mask: Tensor, order: Tensor, max_bytes: int) -> Tensor:
@@ -145,7 +148,7 @@ def _kept_systems(
     count = mask.sum(1)
     left = count.argsort(descending=True)
     while len(left) and (size := int(count[left[0]])):
-        rows, left = left.tensor_split([max(1, max_bytes // (3 * size * size * hessian.element_size()))])
+        rows, left = left.tensor_split([max(1, max_bytes // (4 * size * size * hessian.element_size()))])
         ordered = order[group[rows]]
         places = mask[rows].gather(1, ordered).int().argsort(dim=1, descending=True, stable=True)[:, :size]
         places = ordered.gather(1, places)
@@ -214,11 +217,6 @@ def _largest(scores: Tensor, keep: int, dim: int) -> Tensor:
     """A bool mask of the ``keep`` largest scores along a dimension; of equal ones the first."""
     chosen = scores.argsort(dim=dim, descending=True, stable=True).narrow(dim, 0, keep)
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(dim, chosen, True)
-
-
-def _submatrix(hessian: Tensor, order: Tensor) -> Tensor:
-    """Rows and columns of each group's matrix in its order: ``[groups, d, d]``."""
-    return torch.stack([matrix[places][:, places] for matrix, places in zip(hessian, order, strict=True)])
 
 
 def _by_columns(matrix: Tensor, groups: int) -> Tensor:

@@ -317,6 +317,16 @@ def test_arguments_are_left_alone(method, rows, columns, groups):
 
 
 @methods
+def test_float32_loses_what_float64_loses(method):
+    weight, hessian = uneven_problem(16, 160, seed=2)
+    grid = fit_grid(weight, 4)
+    double = obs.layer_loss(weight, method(weight, hessian, grid), hessian)
+    single = method(weight.float(), hessian.float(), grid.to(torch.float32))
+    assert single.dtype == torch.float32
+    assert obs.layer_loss(weight, single.double(), hessian) == pytest.approx(double, rel=0.02)
+
+
+@methods
 def test_a_singular_hessian_names_damping_as_the_remedy(method):
     weight, _, grid = problem(2, 8)
     with pytest.raises(obs.HessianError, match="damping"):

@@ -9,6 +9,7 @@ from torch import nn
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.classifier import LOSSES, SNNClassifier
+from benchmark.models.multistep import multistep
 from benchmark.suite import Allowance, Data, Named, Question, Suite, Training
 from compressors.base import Compressor
 from compressors.registry import COMPRESSORS, suggestion
@@ -67,9 +68,9 @@ def datamodule(
 
 
 def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network of the zoo, newly initialised."""
+    """A network of the zoo or of a user's own, newly initialised, with the time steps kept between all layers."""
     builder = MODELS[model.name].load()
-    return _make("model", model, builder, GIVEN_TO_MODELS, input_shape=input_shape, classes=classes)
+    return multistep(_make("model", model, builder, GIVEN_TO_MODELS, input_shape=input_shape, classes=classes))
 
 
 def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) -> SNNClassifier:

@@ -36,6 +36,32 @@ MODELS = Registry(
             "benchmark.models.conv:conv",
             "two strided convolutions with BatchNorm, pool, two linear layers; LIF",
         ),
+        "dvs_gesture_net": Entry(
+            "benchmark.models.event_nets:dvs_gesture_net",
+            "5Conv2FC: five convolutions, two linear layers, voting",
+        ),
+        "cifar10_dvs_net": Entry(
+            "benchmark.models.event_nets:cifar10_dvs_net",
+            "4Conv2FC: four convolutions, two linear layers, voting",
+        ),
+        "vgg9": Entry("benchmark.models.vgg:vgg9", "eight convolutions, one linear layer, average pooling"),
+        "vgg16": Entry("benchmark.models.vgg:vgg16", "VGG-16 with BatchNorm (norm=false: without), one linear layer"),
+        "vggsnn": Entry("benchmark.models.vgg:vggsnn", "VGGSNN for events at 48 pixels"),
+        "resnet19": Entry("benchmark.models.resnet:resnet19", "ResNet-19: 3, 3, 2 blocks of 128, 256, 512 channels"),
+        "resnet20": Entry("benchmark.models.resnet:resnet20", "ResNet-20: three blocks each of 128, 256, 512 channels"),
+        **{
+            f"sew_resnet{depth}": Entry(
+                f"benchmark.models.resnet:sew_resnet{depth}", f"SEW-ResNet-{depth}: spikes added in shortcuts"
+            )
+            for depth in (18, 34, 50, 101, 152)
+        },
+        "spiking_resnet": Entry("benchmark.models.resnet:spiking_resnet", "ResNet with IF in place of ReLU; depth=18"),
+        "ms_resnet": Entry("benchmark.models.resnet:ms_resnet", "MS-ResNet: potentials added in shortcuts; depth=18"),
+        "spikformer": Entry("benchmark.models.transformers:spikformer", "Spikformer-8-384: spiking self-attention"),
+        "spike_driven_transformer": Entry(
+            "benchmark.models.transformers:spike_driven_transformer", "Spike-driven Transformer-8-384: masks and sums"
+        ),
+        "qkformer": Entry("benchmark.models.transformers:qkformer", "QKFormer-10-384: Q-K attention in three stages"),
         "nir": Entry(
             "benchmark.models.nir_import:nir_network", "the network in a NIR file, with its weights: path=FILE"
         ),

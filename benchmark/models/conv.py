@@ -4,9 +4,11 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from benchmark.models.card import card
 from benchmark.models.neurons import lif
 
 
+@card("nmnist", 20, "of this project")
 def conv(
     input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 128, tau: float = 2.0
 ) -> nn.Module:

@@ -5,9 +5,11 @@ from math import prod
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from benchmark.models.card import card
 from benchmark.models.neurons import lif
 
 
+@card("nmnist", 100, "SBC, arXiv 2506.03996")
 def mlp(input_shape: tuple[int, int, int], classes: int, *, hidden: int = 256, tau: float = 2.0) -> nn.Module:
     """Flatten, ``hidden`` LIF neurons, ``classes`` LIF neurons, no bias: the N-MNIST network of the SBC paper.
 

@@ -1,60 +1,127 @@
 """Every registered network goes through these tests: what is registered is tested."""
 
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
 from spikingjelly.activation_based import functional
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark import checkpoints
 from benchmark.catalog import MODELS
 from benchmark.classifier import SNNClassifier
+from benchmark.models.card import SHAPES
 from benchmark.models.nir_export import write_nir
 from compressors.layers import find_layers, is_neuron
 
-SHAPE, CLASSES, T, BATCH = (2, 12, 12), 5, 3, 4
+CLASSES, T, BATCH = 5, 3, 4
 NAMES = sorted(MODELS)
-OPTIONS: dict[str, dict] = {}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Options that make a network small, the input it takes, and its layers whose output meets no neuron."""
+
+    options: dict = field(default_factory=dict)
+    shape: tuple[int, int, int] = (2, 12, 12)
+    without_neuron: tuple[str, ...] = ()
+
+
+VOTING = {"width": 6, "hidden": 12, "voters": 2}
+RESNET = Tiny({"width": 4}, without_neuron=("fc",))
+TINY = {
+    "mlp": Tiny({"hidden": 8}),
+    "conv": Tiny({"width": 4, "hidden": 8}),
+    "nir": Tiny(),
+    "dvs_gesture_net": Tiny(VOTING, (2, 32, 32)),
+    "cifar10_dvs_net": Tiny(VOTING, (2, 16, 16)),
+    "vgg9": Tiny({"width": 8, "norm": True}, (3, 16, 16), ("29",)),
+    "vgg16": Tiny({"width": 8}, (3, 32, 32), ("45",)),
+    "vggsnn": Tiny({"width": 8}, (2, 16, 16), ("29",)),
+    "resnet19": Tiny({"width": 4}, (3, 12, 12), ("fc.2",)),
+    "resnet20": RESNET,
+    **{f"sew_resnet{depth}": RESNET for depth in (18, 34, 50, 101, 152)},
+    "spiking_resnet": RESNET,
+    "ms_resnet": Tiny({"width": 4}, without_neuron=("head",)),
+    # Pooled between convolution and neuron: the patches of the transformers.
+    "spikformer": Tiny(
+        {"width": 16, "depth": 1, "heads": 2}, (3, 16, 16), ("patch_embed.stages.[23].conv_bn.block.0", "head")
+    ),
+    "spike_driven_transformer": Tiny(
+        {"width": 16, "depth": 2, "heads": 2}, (3, 16, 16), ("patch_embed.final_stage.0", "blocks.1.mlp.fc2", "head")
+    ),
+    "qkformer": Tiny(
+        {"width": 16, "depths": (1, 1, 1), "heads": 2},
+        (3, 64, 64),
+        ("patch_embed1.conv[12]", "patch_embed[23].conv1", "head"),
+    ),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _nir_file(tmp_path_factory):
     """A network for the model that is read from a file."""
     path = tmp_path_factory.mktemp("nir") / "mlp.nir"
-    write_nir(path, MODELS["mlp"].load()(SHAPE, CLASSES, hidden=8), SHAPE)
-    OPTIONS["nir"] = {"path": str(path)}
+    shape = TINY["nir"].shape
+    write_nir(path, MODELS["mlp"].load()(shape, CLASSES, hidden=8), shape)
+    TINY["nir"].options["path"] = str(path)
 
 
 def build(name: str, seed: int = 0) -> SNNClassifier:
     torch.manual_seed(seed)
-    network = MODELS[name].load()(SHAPE, CLASSES, **OPTIONS.get(name, {}))
+    network = MODELS[name].load()(TINY[name].shape, CLASSES, **TINY[name].options)
     return SNNClassifier(network, classes=CLASSES, timesteps=T)
+
+
+def inputs(name: str, batch: int = BATCH) -> torch.Tensor:
+    return torch.rand(batch, T, *TINY[name].shape)
+
+
+def test_every_registered_network_has_a_tiny_form():
+    assert set(TINY) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_time_and_batch_come_first_and_classes_last(name):
     network = build(name).network
-    assert network(torch.rand(T, BATCH, *SHAPE)).shape == (T, BATCH, CLASSES)
+    assert network(torch.rand(T, BATCH, *TINY[name].shape)).shape == (T, BATCH, CLASSES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_gets_a_gradient(name):
     module = build(name)
-    with torch.no_grad():
+    with torch.no_grad():  # so that the untrained network fires and surrogate gradients reach the first layer
+        for part in module.modules():
+            if isinstance(part, _BatchNorm):
+                part.weight.fill_(1.0)
+                part.bias.uniform_(0, 2)
         for parameter in module.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(
-                    4
-                )  # so that the untrained network fires and its surrogate gradients reach the first layer
-    module.loss(module(torch.rand(BATCH, T, *SHAPE)), torch.arange(BATCH)).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.network.parameters())
+                parameter.mul_(4)
+    module.loss(module(inputs(name)), torch.arange(BATCH)).backward()
+    without = [n for n, p in module.network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_layer_is_found_with_its_neuron(name):
     module = build(name)
-    layers = find_layers(module, lambda: module(torch.rand(1, T, *SHAPE)))
+    layers = find_layers(module, lambda: module(inputs(name, 1)))
     weighted = [m for m in module.modules() if getattr(m, "weight", None) is not None and m.weight.ndim > 1]
     assert {id(found.module) for found in layers} == {id(m) for m in weighted}
-    assert all(found.neuron is not None and is_neuron(found.neuron) for found in layers)
+    assert all(found.neuron is None or is_neuron(found.neuron) for found in layers)
+    patterns = [f"network.{pattern}" for pattern in TINY[name].without_neuron]
+    without = [found.name for found in layers if found.neuron is None]
+    assert all(any(fnmatchcase(found, pattern) for pattern in patterns) for found in without), without
+    assert all(any(fnmatchcase(found, pattern) for found in without) for pattern in patterns), without
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_sees_all_time_steps(name):
+    module = build(name)
+    assert {found.timesteps for found in find_layers(module, lambda: module(inputs(name, 1)))} == {T}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,14 +132,14 @@ def test_checkpoints_restore_it_to_the_bit(name, tmp_path):
     loaded = checkpoints.load(path)
     assert (loaded.description, loaded.sha256) == ({"model": {"name": name}}, saved.sha256)
     checkpoints.restore(other.network, loaded, path)
-    x = torch.rand(BATCH, T, *SHAPE)
+    x = inputs(name)
     assert torch.equal(module(x), other(x))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_neurons_forget_between_batches(name):
     module = build(name).eval()
-    x = torch.rand(BATCH, T, *SHAPE)
+    x = inputs(name)
     first = module(x)
     assert torch.equal(module(x), first)
     functional.reset_net(module.network)
@@ -81,3 +148,69 @@ def test_neurons_forget_between_batches(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_says_what_it_is(name):
     assert len((MODELS[name].load().__doc__ or "").splitlines()[0]) > 20
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "nir"])
+def test_card_names_a_registered_data_set_and_a_source(name):
+    card = MODELS[name].load().card
+    assert card.data in SHAPES
+    assert card.timesteps >= 1
+    assert len(card.source) > 8
+
+
+# What the zoo takes from SpikingJelly stays SpikingJelly's ------------------------------------------------------------
+
+
+def _spikingjelly(name: str) -> tuple[nn.Module, nn.Module]:
+    """A network of the zoo at full width, and SpikingJelly's own, with the zoo's weights."""
+    from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
+
+    from benchmark.models.neurons import integrate_and_fire
+
+    theirs = {
+        "sew_resnet18": lambda: sew_resnet.sew_resnet18(cnf="ADD", spiking_neuron=integrate_and_fire),
+        "sew_resnet50": lambda: sew_resnet.sew_resnet50(cnf="ADD", spiking_neuron=integrate_and_fire),
+        "spiking_resnet": lambda: spiking_resnet.spiking_resnet18(spiking_neuron=integrate_and_fire),
+    }[name]()
+    ours = MODELS[name].load()((3, 96, 96), 1000)
+    functional.set_step_mode(theirs, "m")
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sew_resnet18", "sew_resnet50", "spiking_resnet"])
+def test_residual_networks_are_spikingjellys(name):
+    torch.manual_seed(0)
+    ours, theirs = _spikingjelly(name)
+    x = torch.rand(2, 1, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+    assert [type(m) for m in ours.modules() if is_neuron(m)] == [type(m) for m in theirs.modules() if is_neuron(m)]
+
+
+@pytest.mark.parametrize("name", ["spikformer", "spike_driven_transformer", "qkformer", "ms_resnet"])
+def test_mean_over_time_is_what_spikingjellys_network_gives(name):
+    from spikingjelly.activation_based.model.ms_resnet import MSResNet
+    from spikingjelly.activation_based.model.qkformer import QKFormer
+    from spikingjelly.activation_based.model.spike_driven_transformer import SpikeDrivenTransformer
+    from spikingjelly.activation_based.model.spikformer import Spikformer
+
+    shape = TINY[name].shape
+    theirs = {
+        "spikformer": lambda: Spikformer(
+            img_size_h=16, img_size_w=16, patch_size=4, num_classes=CLASSES, embed_dims=16, num_heads=2, depths=1
+        ),
+        "spike_driven_transformer": lambda: SpikeDrivenTransformer(
+            num_classes=CLASSES, embed_dims=16, num_heads=2, depths=2, pooling_stat="0011"
+        ),
+        "qkformer": lambda: QKFormer(num_classes=CLASSES, embed_dims=16, num_heads=(2, 2, 2), depths=(1, 1, 1)),
+        "ms_resnet": lambda: MSResNet(
+            in_channels=2, num_classes=CLASSES, base_channels=4, stem_kernel_size=3, stem_stride=1
+        ),
+    }[name]()
+    ours = build(name).network
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(T, BATCH, *shape)
+    expected = theirs(x)
+    torch.testing.assert_close(ours(x).mean(0), expected.mean(0) if expected.ndim == 3 else expected)

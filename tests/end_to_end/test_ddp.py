@@ -1,0 +1,168 @@
+"""Two processes on one run: the record of one process, errors and deaths as in one process, nothing left behind."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import nn
+
+from benchmark.children import WorkerError
+from benchmark.distributed import DeviceError, DeviceGroup, Devices
+from compressors.base import BudgetError
+from tests.end_to_end.conftest import records
+
+PAIR = Devices("cpu", 2)
+TINY = """\
+name: tiny
+data: [{name: digits_dvs, timesteps: 3}]
+models: [{name: conv, width: 4, hidden: 16}]
+compressors: [identity, random, obc, sbc]
+densities: [0.3]
+calibration_samples: 100
+training: {epochs: 6, batch_size: 24, learning_rate: 0.003}
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def answer(record: dict) -> dict:
+    """What a record says of the network, without how long it took and how often layers were called for it."""
+    layers = [{key: value for key, value in layer.items() if key != "calls"} for layer in record["cost"]["layers"]]
+    return {
+        "question": record["question"],
+        "data": record["data"],
+        "dense": record["dense"],
+        "accuracy": record["metrics"]["accuracy"],
+        "cost": record["cost"] | {"layers": layers},
+        "masks": [layer["kept"] for layer in record["compression"]["layers"]],
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_record_of_one(snnbench, suite, tmp_path, cache):
+    """The dense network is trained by two processes in the first suite and found by the second."""
+    assert snnbench("run", suite, "--no-wandb", "--results", "two", "--devices", "2").returncode == 0
+    trained = {path: path.stat().st_mtime_ns for path in (cache / "checkpoints").glob("*.safetensors")}
+    assert snnbench("run", suite, "--no-wandb", "--results", "one").returncode == 0
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert {path: path.stat().st_mtime_ns for path in (cache / "checkpoints").glob("*.safetensors")} == trained
+    assert len(one) == 4
+    assert {run_id: answer(record) for run_id, record in two.items()} == {
+        run_id: answer(record) for run_id, record in one.items()
+    }
+    for run_id, record in one.items():
+        assert two[run_id]["metrics"]["loss"] == pytest.approx(record["metrics"]["loss"], rel=1e-5)
+        assert record["environment"]["devices"] == 1
+        used = {key: two[run_id]["environment"][key] for key in ("accelerator", "devices", "strategy", "device")}
+        assert used == {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "device": "cpu"}
+    assert max(record["metrics"]["accuracy"] for record in two.values()) > 0.3, "the network has learned something"
+
+
+@pytest.mark.slow
+def test_compress_gives_the_network_that_one_process_gives(snnbench, suite, tmp_path, cache):
+    snnbench("run", suite, "--no-wandb")
+    dense = next(iter(records(tmp_path / "results").values()))["dense"]
+    words = ("--checkpoint", cache / "checkpoints" / f"{dense['id']}.safetensors", "--method", "sbc", "--density", 0.1)
+    summaries = {}
+    for devices in (1, 2):
+        done = snnbench("compress", *words, "--output", f"{devices}.safetensors", "--devices", devices, "--json")
+        assert done.returncode == 0, done.stderr
+        summaries[devices] = json.loads(done.stdout)
+    one, two = (load_file(tmp_path / f"{devices}.safetensors") for devices in (1, 2))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        assert torch.equal(weight == 0, two[name] == 0), f"the mask of {name}"
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-6)
+    for figure in ("accuracy", "synops", "stored_bits"):
+        assert summaries[1]["compressed"][figure] == summaries[2]["compressed"][figure]
+
+
+@pytest.fixture(scope="module")
+def group():
+    with DeviceGroup(PAIR) as pair:
+        yield pair
+
+
+def doubled(layer: nn.Linear) -> nn.Linear:
+    """Changes the weight in place."""
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    return layer
+
+
+def rank_times(number: int) -> tuple[int, int]:
+    """This rank, and the sum over ranks."""
+    total = torch.tensor(number * (dist.get_rank() + 1))
+    dist.all_reduce(total)
+    return dist.get_rank(), int(total)
+
+
+def failing_in_rank_1() -> None:
+    """Rank 0 waits for a rank that has an error."""
+    if dist.get_rank() == 1:
+        raise BudgetError("too much")
+    dist.barrier()
+
+
+def dying_in_rank_1() -> None:
+    """Rank 0 waits for a rank that the system kills."""
+    if dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()
+
+
+@pytest.mark.slow
+def test_a_group_calls_together_and_outlives_no_error(group):
+    layer = nn.Linear(3, 2)
+    before = layer.weight.detach().clone()
+    result = group.call(doubled, layer)
+    assert torch.equal(result.weight, 2 * before), "each rank has memory of its own"
+    assert torch.equal(layer.weight, before)
+    assert group.call(rank_times, 7) == (0, 21)
+    kept = [member.process for member in group._members]
+
+    with pytest.raises(BudgetError, match="too much") as raised:
+        group.call(failing_in_rank_1)
+    assert "in failing_in_rank_1" in "".join(raised.value.__notes__)
+    assert not any(process.is_alive() for process in kept)
+
+    # a new group is started by the next call
+    with pytest.raises(WorkerError, match=r"rank 1 was killed \(SIGKILL\).*use fewer --devices, then run again"):
+        group.call(dying_in_rank_1)
+
+
+def test_what_cannot_be_sent_is_refused():
+    with (
+        pytest.raises(DeviceError, match="cannot be sent to the processes of several devices"),
+        DeviceGroup(PAIR) as pair,
+    ):
+        pair.call(doubled, lambda: None)
+
+
+def test_one_device_is_a_plain_call():
+    layer = nn.Linear(3, 2)
+    assert DeviceGroup().call(doubled, layer) is layer
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="there are two GPUs")
+def test_devices_that_are_not_there_are_refused(snnbench, suite, tmp_path):
+    done = snnbench("run", suite, "--accelerator", "gpu", "--devices", 2)
+    assert done.returncode == 2
+    assert "2 GPUs are asked for, and " in done.stderr
+    assert "--accelerator cpu" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_devices_and_jobs_do_not_go_together(snnbench, suite):
+    done = snnbench("run", suite, "--jobs", 2, "--devices", 2, "--accelerator", "cpu")
+    assert done.returncode == 2
+    assert "leave out --jobs" in done.stderr

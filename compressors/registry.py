@@ -135,6 +135,7 @@ COMPRESSORS = Registry(
         "lamp": Entry("compressors.lamp:LAMP", "layer-adaptive magnitude pruning"),
         "slamp": Entry("compressors.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
         "rtn": Entry("compressors.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
+        "qpsnn": Entry("compressors.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"),
         "obc": Entry("compressors.obc:OBC", "Optimal Brain Compression: exact second-order pruning on input currents"),
         "sbc": Entry("compressors.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),
     },

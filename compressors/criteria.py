@@ -1,0 +1,138 @@
+"""How much each channel of a layer's neurons does, seen on calibration data."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from spikingjelly.activation_based.base import MemoryModule
+from torch import Tensor, nn
+
+from compressors.channels import Bundle, Channels
+from compressors.layers import Layer, LayerError, hooks
+from compressors.statistics import OUT_OF_REACH, observe, reduced
+
+Batches = Callable[[], Iterable[Tensor]]
+SINGULAR_VALUE = 1e-6  # QP-SNN's tolerance, absolute
+
+
+def numerical_rank(maps: Tensor, tolerance: float | None = SINGULAR_VALUE) -> Tensor:
+    """Number of singular values above the tolerance, of each map: ``[..., H, W]`` -> ``[...]`` int64.
+
+    Args:
+        maps: finite.
+        tolerance: absolute; None takes the library's, which is relative to the largest singular value.
+    """
+    if tolerance is None:
+        return torch.linalg.matrix_rank(maps)
+    return (torch.linalg.svdvals(maps) > tolerance).sum(-1)
+
+
+def spike_map_rank(neuron: MemoryModule, x: Tensor, spikes: Tensor, tolerance: float | None = SINGULAR_VALUE) -> Tensor:
+    """QP-SNN's criterion: rank of the time-averaged spike map of each sample and channel, ``[B, C]`` float64.
+
+    A map is that of the neurons of one channel: ``[H, W]``, or ``[1, W]`` after a one-dimensional convolution. Neurons
+    of a linear layer have maps of one entry, whose rank says no more than whether the neuron fired.
+
+    Args:
+        neuron: in multi-step mode.
+        x: its input, ``[T, B, C, ...]``.
+        spikes: its output, of the same shape.
+        tolerance: see :func:`numerical_rank`.
+    """
+    average = spikes.double().mean(0)
+    while average.ndim < 4:
+        average = average.unsqueeze(2)
+    return numerical_rank(average, tolerance).double()
+
+
+def mean_potential(neuron: MemoryModule, x: Tensor, spikes: Tensor) -> Tensor:
+    """SCA's criterion: absolute potential before firing, summed over positions, mean over steps: ``[B, C]`` float64."""
+    size = charged(neuron, x).double().abs().mean(0)  # [B, C, ...]
+    return size.flatten(2).sum(2) if size.ndim > 2 else size
+
+
+def charged(neuron: MemoryModule, x: Tensor) -> Tensor:
+    """Membrane potentials before the neuron fires and is reset: ``[T, B, ...]``.
+
+    They are what the neuron itself makes of each step's input and of the potential that the last one left, with its
+    threshold out of reach.
+
+    Args:
+        neuron: in multi-step mode, fresh from a pass over ``x`` in which it stored its potentials.
+        x: its input, ``[T, B, ...]``.
+
+    Raises:
+        LayerError: the neuron has other states than its potential.
+    """
+    v = neuron.v_seq
+    if set(neuron._memories) - {"v", "v_seq"}:
+        raise LayerError(f"the neuron {type(neuron).__name__} has states beside its potential: take another criterion")
+    rest = torch.as_tensor(neuron.get_reset_value("v"), dtype=v.dtype, device=v.device)
+    before = torch.cat([rest.expand_as(v[:1]), v[:-1]])
+    saved = {name: getattr(neuron, name) for name in ("v", "v_threshold", "step_mode", "store_v_seq")}
+    try:
+        neuron.store_v_seq, neuron.step_mode, neuron.v_threshold = False, "s", OUT_OF_REACH
+        neuron.v = before.flatten(0, 1)
+        neuron.single_step_forward(x.flatten(0, 1))  # not by call: whoever watches the neuron is not to see this
+        return neuron.v.view_as(v)
+    finally:
+        for name, value in saved.items():
+            setattr(neuron, name, value)
+
+
+Measure = Callable[[Any, Tensor, Tensor], Tensor]  # neuron, input, output -> [B, C]
+
+
+@contextmanager
+def storing_potentials(neurons: Iterable[Any]) -> Iterator[None]:
+    """Neurons store their potentials over time inside."""
+    stored = {neuron: neuron.store_v_seq for neuron in neurons}
+    for neuron in stored:
+        neuron.store_v_seq = True
+    try:
+        yield
+    finally:
+        for neuron, before in stored.items():
+            neuron.store_v_seq = before
+
+
+def channel_means(network: nn.Module, layers: Sequence[Layer], measure: Measure, batches: Batches) -> dict[str, Tensor]:
+    """A measure of each channel of the neurons after some layers, a mean over samples: by layer name, ``[C]`` float64.
+
+    Layers that no neuron follows are left out.
+
+    Raises:
+        CalibrationError: no calibration data.
+    """
+    neurons = {layer.neuron: layer.name for layer in layers if layer.neuron is not None}
+    sums: dict[str, Tensor] = {}
+
+    def look(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        name = neurons[neuron]
+        sums[name] = sums.get(name, 0) + measure(neuron, inputs[0], output).sum(0)
+
+    with storing_potentials(neurons), hooks(list(neurons), look):
+        samples = observe(network, {}, batches)
+    return {name: reduced(total) / samples for name, total in sums.items()}
+
+
+def group_scores(channels: Channels, bundles: Iterable[Bundle], scores: Mapping[str, Tensor]) -> dict[int, float]:
+    """The score of each group of channels: a mean over its channels in all layers that have scores.
+
+    Raises:
+        LayerError: none of the layers that go together has any; names them.
+    """
+    sizes = {name: len(layer.outputs) for name, layer in channels.layers.items()}
+    found: dict[int, float] = {}
+    for bundle in bundles:
+        scored = [name for name in bundle.layers if name in scores and len(scores[name]) == sizes[name]]
+        if not scored:
+            raise LayerError(
+                f"layer {bundle.layers[0]!r}: no spiking neuron follows it channel by channel, and they "
+                f"cannot be judged; exclude {', '.join(bundle.layers)}"
+            )
+        labels = torch.cat([channels.layers[name].outputs for name in scored])
+        values = torch.cat([scores[name].cpu() for name in scored])
+        found |= {group: float(values[labels == group].mean()) for group in bundle.groups.tolist()}
+    return found

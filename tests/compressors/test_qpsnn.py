@@ -1,0 +1,382 @@
+"""QP-SNN: its quantiser and criteria against formulas worked by hand, and the method through the Trainer."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from compressors.base import BudgetError
+from compressors.criteria import channel_means, charged, mean_potential, numerical_rank, spike_map_rank
+from compressors.layers import LayerError, find_layers
+from compressors.qpsnn import QPSNN
+from compressors.rescaw import GAMMAS, ReScaW, RoundedWeights
+from tests.contract.test_compressors import QUIET, RandomEvents, classifier, fit, weights
+
+BITS = st.integers(2, 8)
+
+
+def formula(weight, gamma, bits):
+    """The paper's formula, in float64."""
+    top = 2**bits - 1
+    clamped = (weight.double() / gamma.double()).clamp(-1, 1)
+    return gamma.double() * (2 / top * torch.round(top / 2 * (clamped + 1)) - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bits=BITS,
+    seed=st.integers(0, 999),
+    gamma=st.sampled_from(sorted(GAMMAS)),
+    per=st.sampled_from(["channel", "tensor"]),
+)
+def test_rounding_is_the_papers_formula(bits, seed, gamma, per):
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    quantizer = ReScaW(bits, gamma, per)
+    scale = quantizer.scale(weight)
+    rows = weight.flatten(1)
+    torch.testing.assert_close(quantizer.grid(weight).nearest(rows), formula(rows, scale, bits))
+
+
+@settings(max_examples=40, deadline=None)
+@given(bits=BITS, seed=st.integers(0, 999))
+def test_codes_rebuild_the_rounded_weight_to_the_bit(bits, seed):
+    weight = torch.randn(5, 12, generator=torch.Generator().manual_seed(seed))
+    grid = ReScaW(bits).grid(weight)
+    codes = grid.codes(weight)
+    assert int(codes.max()) < 2**bits
+    assert torch.equal(grid.values(codes), grid.nearest(weight))
+    assert torch.equal(grid.nearest(grid.values(codes)), grid.values(codes)), "rounding twice is rounding once"
+
+
+def test_two_bits_have_the_levels_of_a_third_and_one_and_no_zero():
+    weight = torch.tensor([[0.0, 0.1, 0.9, 2.0, -0.1, -0.9, -2.0, 2.0]])
+    gamma = weight.abs().mean()
+    levels = ReScaW(2).grid(weight).nearest(weight).unique() / gamma
+    torch.testing.assert_close(levels, torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0]))
+    assert not ReScaW(2).grid(weight).coding().has_zero
+
+
+def test_gammas_by_hand():
+    rows = torch.tensor([[1.0, -3.0, 2.0, -2.0], [0.0, 0.0, 0.0, 4.0]])
+    assert ReScaW(4, "mean").scale(rows).flatten().tolist() == [2.0, 1.0]
+    assert ReScaW(4, "max").scale(rows).flatten().tolist() == [3.0, 4.0]
+    assert ReScaW(4, "none").scale(rows).flatten().tolist() == [1.0, 1.0]
+    assert ReScaW(4, "mean", "tensor").scale(rows).tolist() == [[1.5]]
+    uniform = torch.linspace(-2, 1, 3001)[None]
+    torch.testing.assert_close(ReScaW(4, "percentile").scale(uniform), torch.tensor([[1.97]]))
+
+
+def test_rescaling_a_layer_rescales_its_rounded_weights():
+    """What the plain quantiser lacks: small weights use all codes."""
+    weight = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)) * 0.05
+    for gamma, used in [("mean", 16), ("none", 5)]:
+        assert len(ReScaW(4, gamma, "tensor").grid(weight).codes(weight).unique()) <= used
+    assert len(ReScaW(4, "mean", "tensor").grid(weight).codes(weight).unique()) == 16
+    for factor in (0.5, 8.0):
+        scaled = ReScaW(4).grid(weight * factor).nearest(weight * factor)
+        assert torch.equal(scaled, factor * ReScaW(4).grid(weight).nearest(weight))
+
+
+def test_share_of_saturated_weights_of_a_gaussian_layer():
+    weight = torch.randn(1, 200_000, generator=torch.Generator().manual_seed(0))
+    beyond = (weight.abs() > ReScaW(4).scale(weight)).double().mean()
+    assert float(beyond) == pytest.approx(math.erfc(math.sqrt(1 / math.pi)), abs=0.005)  # 0.425
+
+
+def test_a_row_of_zeros_stays_as_good_as_zero():
+    weight = torch.zeros(2, 3)
+    weight[1] = 1.0
+    rounded = ReScaW(4).grid(weight).nearest(weight)
+    assert rounded[0].abs().max() < 1e-30
+    assert torch.isfinite(rounded).all()
+
+
+class STE(torch.autograd.Function):
+    """The straight-through estimator as autograd would have it: rounding forward, a clamp's slope backward."""
+
+    @staticmethod
+    def forward(context, weight, gamma, bits):
+        context.save_for_backward(weight, gamma)
+        return formula(weight, gamma, bits)
+
+    @staticmethod
+    def backward(context, gradient):
+        weight, gamma = context.saved_tensors
+        return gradient * (weight.abs() <= gamma), None, None
+
+
+@pytest.mark.parametrize("gradient", ["masked", "scaled"])
+def test_gradients_reach_the_weights_behind_as_through_autograd(gradient):
+    torch.manual_seed(0)
+    linear = nn.Linear(6, 4, bias=False, dtype=torch.float64)
+    module, x = nn.Sequential(linear), torch.rand(5, 6, dtype=torch.float64)
+    quantizer = ReScaW(3, gradient=gradient)
+    behind = linear.weight.detach().clone().requires_grad_()
+    gamma = quantizer.scale(behind).detach()
+    if gradient == "masked":
+        rounded = STE.apply(behind, gamma, 3)
+    else:
+        rounded = formula(behind, gamma, 3).detach() + (behind / gamma - (behind / gamma).detach())
+    (x @ rounded.T).square().sum().backward()
+
+    layers = RoundedWeights(quantizer, ["0"])
+    layers.put(module)
+    module(x).square().sum().backward()
+    layers.take(module)
+    assert torch.equal(linear.weight, behind)
+    torch.testing.assert_close(linear.weight.grad, behind.grad)
+
+
+def test_numerical_ranks():
+    outer = torch.outer(torch.arange(1.0, 5), torch.ones(5))
+    assert numerical_rank(outer) == 1
+    assert numerical_rank(torch.zeros(3, 4)) == 0
+    assert numerical_rank(torch.eye(4)) == 4
+    assert numerical_rank(torch.eye(4) * 1e-7) == 0
+    assert numerical_rank(torch.eye(4) * 1e-7, None) == 4, "the library's tolerance is relative"
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), permutation=st.permutations(range(3)))
+def test_rank_of_spike_maps_is_that_of_numpy_and_follows_its_channel(seed, permutation):
+    spikes = (torch.rand(4, 2, 3, 5, 6, generator=torch.Generator().manual_seed(seed)) < 0.3).float()
+    ranks = spike_map_rank(None, spikes, spikes)
+    expected = [[numpy_rank(spikes[:, b, c].double().mean(0).numpy()) for c in range(3)] for b in range(2)]
+    assert ranks.tolist() == expected
+    moved = spikes[:, :, list(permutation)]
+    assert torch.equal(spike_map_rank(None, moved, moved), ranks[:, list(permutation)])
+    assert torch.equal(spike_map_rank(None, spikes.flip(0), spikes.flip(0)), ranks), (
+        "the order of steps does not matter"
+    )
+
+
+def numpy_rank(matrix):
+    import numpy
+
+    return float(numpy.linalg.matrix_rank(matrix, tol=1e-6))
+
+
+def test_maps_without_positions_say_whether_the_neuron_fired():
+    spikes = torch.zeros(3, 2, 4)
+    spikes[1, 0, 2] = 1
+    assert spike_map_rank(None, spikes, spikes).tolist() == [[0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: neuron.LIFNode(tau=2.0),
+        lambda: neuron.LIFNode(tau=3.0, v_reset=None, decay_input=False),
+        lambda: neuron.IFNode(v_reset=None),
+        lambda: neuron.ParametricLIFNode(init_tau=2.5, v_reset=-0.1),
+    ],
+    ids=["hard", "soft", "if", "plif"],
+)
+def test_potentials_before_firing_are_those_of_the_neurons_equation(make):
+    cell = make()
+    functional.set_step_mode(cell, "m")
+    cell.store_v_seq = True
+    x = torch.rand(6, 2, 3) * 3
+    spikes = cell(x)
+    v = cell.v_seq
+    charge = charged(cell, x)
+    assert torch.equal((charge >= cell.v_threshold).float(), spikes)
+    reset = cell.v_reset
+    after = charge - spikes * cell.v_threshold if reset is None else torch.where(spikes > 0, reset, charge)
+    torch.testing.assert_close(after, v)
+    functional.reset_net(cell)
+    assert torch.equal(cell(x), spikes)
+    torch.testing.assert_close(mean_potential(cell, x, spikes), charge.abs().double().mean(0))
+
+
+def test_neurons_with_more_states_are_refused():
+    cell = neuron.IzhikevichNode(tau=2.0, v_c=0.8, a0=1.0, step_mode="m")
+    cell.store_v_seq = True
+    x = torch.rand(3, 1, 2)
+    cell(x)
+    with pytest.raises(LayerError, match="IzhikevichNode has states beside its potential"):
+        charged(cell, x)
+
+
+def test_scores_do_not_depend_on_how_samples_are_batched():
+    module = classifier()
+    x = RandomEvents().x
+    layers = find_layers(module, lambda: module(x[:1]))
+    for measure in (spike_map_rank, mean_potential):
+        whole, parts = (channel_means(module, layers, measure, lambda n=n: x.split(n)) for n in (12, 5))
+        assert set(whole) == {"network.0", "network.5"}
+        for name in whole:
+            torch.testing.assert_close(whole[name], parts[name], rtol=1e-6, atol=0)
+    assert all(cell.store_v_seq is False for cell in module.modules() if isinstance(cell, neuron.BaseNode))
+
+
+def silent_channel(module, channel):
+    """A channel of the first convolution that never fires."""
+    with torch.no_grad():
+        module.network[1].weight[channel] = 0
+        module.network[1].bias[channel] = -1
+    return module
+
+
+@pytest.mark.parametrize("criterion", ["svs", "svs-library"])
+def test_a_silent_channel_goes_first_and_takes_nothing_with_it(criterion):
+    module, data = silent_channel(classifier(), 2), RandomEvents()
+    before = module.eval()(data.x)
+    pruner = QPSNN(criterion=criterion, ratios={"network.0": 0.17})
+    fit(pruner, module)
+    assert pruner.compression.layers[0].outputs.tolist() == [0, 1, 3, 4, 5]
+    torch.testing.assert_close(module.eval()(data.x), before)
+
+
+def test_ratios_say_how_many_channels_each_layer_loses():
+    pruner = QPSNN(ratios={"network.0": 0.5, "network.*": 0.25})
+    module = fit(pruner)
+    assert (module.network[0].out_channels, module.network[5].out_features) == (3, 6)
+    assert pruner.compression.layers[0].to_dict()["before"] == [6, 2, 3, 3]
+    assert pruner.compression.density == pytest.approx((3 * 18 + 6 * 27 + 3 * 6) / 564)
+
+
+@pytest.mark.parametrize("share", ["uniform", "global"])
+def test_the_network_is_narrower_and_computes_with_what_is_left(share):
+    pruner = QPSNN(0.4, share=share)
+    module = fit(pruner)
+    first, second, last = (module.network[i] for i in (0, 5, 7))
+    assert module.network[1].num_features == first.out_channels == second.in_features // 9
+    assert second.out_features == last.in_features
+    kept = sum(m.weight.numel() for m in (first, second, last))
+    assert 0.25 * 564 < kept <= 0.4 * 564
+    assert kept == sum(entry.kept for entry in pruner.compression.layers)
+    assert module(RandomEvents().x).shape == (12, 3)
+
+
+def test_first_and_last_layer_stay_floats_unless_asked():
+    for ends, expected in [(False, ["network.5"]), (True, ["network.0", "network.5", "network.7"])]:
+        pruner = QPSNN(bits=4, quantize_ends=ends)
+        module = fit(pruner)
+        assert list(pruner.compression.codings()) == expected
+        for entry in pruner.compression.layers:
+            weight = module.get_submodule(entry.name).weight
+            assert (entry.grid is None) == (entry.name not in expected)
+            if entry.grid is not None:
+                assert torch.equal(entry.weight(), weight)
+                assert len(weight[0].unique()) <= 16
+
+
+def test_size_as_the_paper_counts_it():
+    pruner = QPSNN(bits=2)
+    fit(pruner)
+    sizes = [entry.to_dict()["paper_bits"] for entry in pruner.compression.layers]
+    assert sizes == [32 * (108 + 12), 2 * 432, 32 * (24 + 3)]
+
+
+@pytest.mark.parametrize("options", [{}, {"order": "prune-quantize"}, {"gradient": "scaled"}, {"gamma": "max"}])
+def test_quantised_training_learns_and_ends_on_the_grid(options):
+    module = classifier()
+    module.learning_rate = 0.02
+    pruner = QPSNN(0.5, bits=4, **options)
+    fit(pruner, module, epochs=6)
+    entry = pruner.compression.layers[1]
+    assert torch.equal(entry.weight(), module.network[5].weight)
+    assert len(module.network[5].weight[0].unique()) <= 16
+    assert module.network[0].out_channels < 6
+    start = fit(QPSNN(0.5, bits=4, **options))
+    if start.network[5].weight.shape == module.network[5].weight.shape:
+        assert not torch.equal(start.network[5].weight, module.network[5].weight)
+
+
+def widths(module):
+    return module.network[0].out_channels, module.network[5].out_features
+
+
+class Widths(Callback):
+    """Writes down what the network is at the end of every epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        levels = len(pl_module.network[5].weight[0].unique())
+        self.seen.append((widths(pl_module), levels))
+
+
+def test_the_second_step_comes_after_two_thirds_of_the_epochs():
+    for order in ("quantize-prune", "prune-quantize"):
+        watch, pruner, module = Widths(), QPSNN(0.4, bits=2, order=order), classifier()
+        Trainer(max_epochs=3, callbacks=[pruner, watch], **QUIET).fit(module, datamodule=RandomEvents())
+        whole = [seen[0] == (6, 8) for seen in watch.seen]
+        assert whole == ([True, True, False] if order == "quantize-prune" else [False] * 3)
+        assert len(module.network[5].weight[0].unique()) <= 4
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("order", [{}, {"order": "prune-quantize"}])
+def test_resuming_before_and_after_the_second_step_gives_the_same_bits(epoch, order, tmp_path):
+    def make():
+        return QPSNN(0.4, bits=3, first_share=0.5, **order)
+
+    whole = fit(make(), epochs=4)
+
+    kept = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    options = {**QUIET, "enable_checkpointing": True}
+    Trainer(max_epochs=4, callbacks=[make(), kept], **options).fit(classifier(), datamodule=RandomEvents())
+    resumed, pruner = classifier(seed=5), make()
+    Trainer(max_epochs=4, callbacks=[pruner], **QUIET).fit(
+        resumed, datamodule=RandomEvents(), ckpt_path=tmp_path / f"epoch={epoch}.ckpt", weights_only=True
+    )
+    expected = weights(whole)
+    assert weights(resumed).keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in weights(resumed).items())
+
+
+def test_the_result_loads_without_this_project(tmp_path):
+    module = fit(QPSNN(0.4, bits=4), epochs=1)
+    torch.save(module.network, tmp_path / "network.pt")
+    loaded = torch.load(tmp_path / "network.pt", weights_only=False)
+    assert not any(type(part).__module__.startswith("compressors") for part in loaded.modules())
+    functional.reset_net(loaded)
+    x = RandomEvents().x
+    assert torch.equal(loaded.eval()(x.transpose(0, 1)).mean(0), module.eval()(x))
+
+
+def test_a_layer_that_no_neuron_follows_is_named():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = layer.Linear(72, 8)
+            self.last = layer.Linear(8, 3)
+            functional.set_step_mode(self, "m")
+
+        def forward(self, x):
+            return self.last(self.first(x.flatten(2)).relu())
+
+    module = classifier()
+    module.network = Gated()
+    with pytest.raises(LayerError, match="'network.first': no spiking neuron follows"):
+        fit(QPSNN(0.5), module)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gamma": "maen"}, "gamma is 'maen': did you mean 'mean'"),
+        ({"criterion": "sav"}, "criterion is 'sav': did you mean"),
+        ({"order": "prune"}, "order is 'prune'"),
+        ({"first_share": 2}, "first_share is 2"),
+        ({"ratios": {"network.0": 1.0}}, "ratio of 'network.0' is 1.0"),
+        ({"density": 0.5, "ratios": {"network.0": 0.1}}, "give one of them"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(BudgetError, match=message):
+        QPSNN(**options)
+
+
+def test_a_pattern_of_ratios_without_a_match_names_the_layers():
+    with pytest.raises(LayerError, match="'network.7' of ratios matches no layer.*network.0, network.5"):
+        fit(QPSNN(ratios={"network.7": 0.5}))

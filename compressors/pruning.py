@@ -46,8 +46,8 @@ class Pruner(Compressor):
         per: a grid of its own for every output ``channel``, or one for the whole ``tensor``.
         symmetric: grids with the zero point in the middle of the codes.
         search: shrink each grid's range to the least error; without it the range is that of the weights.
-        schedule: None prunes once, before the fine-tuning. A factor (0.8) or a list of shares prunes in rounds, which
-            have equally many epochs of it each; see :mod:`compressors.schedule`.
+        schedule: None prunes once, before the fine-tuning. A factor (0.8) or a list of shares prunes in rounds during
+            the first half of it; see :mod:`compressors.schedule`.
         **base: see :class:`~compressors.base.Compressor`.
     """
 

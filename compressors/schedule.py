@@ -40,5 +40,9 @@ def _shares(schedule: Schedule, last: float) -> Sequence[float]:
 
 
 def round_at(epoch: int, epochs: int, count: int) -> int:
-    """Which of ``count`` rounds epoch ``epoch`` of ``epochs`` belongs to (all from 0): each has its equal part."""
-    return min(epoch * count // max(epochs, 1), count - 1)
+    """Which of ``count`` rounds epoch ``epoch`` of ``epochs`` belongs to (all from 0).
+
+    The rounds share the first half of the epochs, or have one epoch each where there are more of them; the rest is
+    the last round's, which has to recover while the learning rate is annealed.
+    """
+    return min(epoch * count // max(epochs // 2, count), count - 1)

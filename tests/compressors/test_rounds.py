@@ -67,7 +67,7 @@ def test_density_falls_round_by_round_and_what_is_gone_stays_gone_without_trace(
     compressor = make(name)
     watch = Watch(compressor)
     module = fit(compressor, optimizer=optimizer, callbacks=[watch])
-    assert [watch.density(epoch) for epoch in range(EPOCHS)] == pytest.approx([0.8, 0.8, 0.55, 0.3], abs=0.02)
+    assert [watch.density(epoch) for epoch in range(EPOCHS)] == pytest.approx([0.8, 0.55, 0.3, 0.3], abs=0.02)
     for before, after in zip(watch.masks, watch.masks[1:], strict=False):
         assert not any((after[layer] & ~before[layer]).any() for layer in before)
     assert watch.traces == 0
@@ -75,7 +75,7 @@ def test_density_falls_round_by_round_and_what_is_gone_stays_gone_without_trace(
         weight = module.get_submodule(layer).weight
         assert not weight[~mask].any()
         assert weight[mask].all()
-    assert watch.stages == [f"round {i + 1}/3, density {ROUNDS[i]:g}" for i in (0, 0, 1, 2)]
+    assert watch.stages == [f"round {i + 1}/3, density {ROUNDS[i]:g}" for i in (0, 1, 2, 2)]
 
 
 @pytest.mark.parametrize("name", PRUNERS)
@@ -100,7 +100,7 @@ def test_resumed_in_the_middle_of_an_epoch_does_not_prune_that_round_twice(tmp_p
     compressor, pruned = make("lamp"), []
     compress = compressor.compress
     compressor.compress = lambda network: pruned.append(compressor.round) or compress(network)
-    path = tmp_path / "step=7.ckpt"  # of the third epoch's three batches the first is done
+    path = tmp_path / "step=4.ckpt"  # of the second epoch's three batches the first is done
     fit(compressor, module=classifier(seed=5), ckpt_path=path, weights_only=True)
     assert pruned == [2]
 
@@ -160,4 +160,4 @@ def test_time_of_all_rounds_is_counted():
     watch, seconds = Watch(compressor), []
     watch.on_train_epoch_end = lambda *args: seconds.append(compressor.compression.seconds)
     fit(compressor, callbacks=[watch])
-    assert seconds[0] == seconds[1] < seconds[2] < seconds[3]
+    assert seconds[0] < seconds[1] < seconds[2] == seconds[3]

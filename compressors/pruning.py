@@ -13,7 +13,7 @@ from compressors.base import BudgetError, Compressor, LayerCompression, Network
 from compressors.layers import Layer
 from compressors.quantizers import Grid, fit_grid
 from compressors.registry import suggestion
-from compressors.schedule import Schedule, round_at, rounds
+from compressors.schedule import Schedule, pruning_epochs, round_at, rounds
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ class Pruner(Compressor):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune again if this epoch begins a round."""
-        due = round_at(trainer.current_epoch, trainer.max_epochs or 0, len(self.rounds))
+        count = len(self.rounds)
+        due = round_at(trainer.current_epoch, pruning_epochs(trainer.max_epochs or 0, count), count)
         if due > self.round:
             self.round, self.budget = due, self.rounds[due]
             self.compress_now(trainer, pl_module)

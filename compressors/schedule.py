@@ -40,9 +40,13 @@ def _shares(schedule: Schedule, last: float) -> Sequence[float]:
 
 
 def round_at(epoch: int, epochs: int, count: int) -> int:
-    """Which of ``count`` rounds epoch ``epoch`` of ``epochs`` belongs to (all from 0).
+    """Which of ``count`` rounds epoch ``epoch`` belongs to (both from 0), where they share ``epochs`` equally."""
+    return min(epoch * count // max(epochs, 1), count - 1)
 
-    The rounds share the first half of the epochs, or have one epoch each where there are more of them; the rest is
-    the last round's, which has to recover while the learning rate is annealed.
+
+def pruning_epochs(epochs: int, count: int) -> int:
+    """In how many of a fit's first epochs ``count`` rounds of pruning are done: half, or one a round if those are more.
+
+    The rest is the last round's, which has to recover while the learning rate is annealed.
     """
-    return min(epoch * count // max(epochs // 2, count), count - 1)
+    return max(epochs // 2, count)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressors.base import Budget, BudgetError
-from compressors.schedule import round_at, rounds
+from compressors.schedule import pruning_epochs, round_at, rounds
 
 
 def densities(schedule, goal: float) -> list[float]:
@@ -48,17 +48,17 @@ def test_what_does_not_fall_is_refused(schedule):
 
 
 @given(epochs=st.integers(1, 60), data=st.data())
-def test_rounds_share_the_first_half_of_the_epochs_equally_and_in_order(epochs, data):
+def test_rounds_share_the_epochs_equally_and_in_order(epochs, data):
     count = data.draw(st.integers(1, epochs))
     found = [round_at(epoch, epochs, count) for epoch in range(epochs)]
     assert found == sorted(found)
+    sizes = [found.count(index) for index in range(count)]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("count", "begins"), [(1, 0), (2, 5), (5, 8), (10, 9), (15, 14), (20, 19)])
+def test_rounds_of_pruning_end_in_the_middle_of_twenty_epochs_or_have_one_each(count, begins):
+    found = [round_at(epoch, pruning_epochs(20, count), count) for epoch in range(20)]
+    assert found.index(count - 1) == begins
     assert set(found) == set(range(count))
-    assert found.index(count - 1) < max(epochs / 2, count)
-    sizes = [found.count(index) for index in range(count - 1)]
-    assert not sizes or max(sizes) - min(sizes) <= 1
-
-
-def test_rounds_of_twenty_epochs():
-    assert [[round_at(epoch, 20, count) for epoch in range(20)].index(count - 1) for count in (1, 2, 5, 10, 20)] == [
-        0, 5, 8, 9, 19,
-    ]  # fmt: skip

@@ -115,6 +115,7 @@ def as_json(board: Board) -> dict[str, Any]:
             {
                 **asdict(table.setup),
                 "division": table.division,
+                "condition": table.condition,
                 "rows": [_row_dict(row) for row in table.rows],
                 "summaries": [_summary_dict(summary) for summary in summarize(table)],
                 "reported": _published(table),
@@ -180,8 +181,9 @@ def _spread(spread: Spread | None, form: Callable[[float], str]) -> str:
 
 LEGEND = (
     "Mean ± sample standard deviation over seeds. Accuracy in % of the test samples; Δ in points to the same dense "
-    "checkpoint; density as achieved; operations per sample; memory as stored, index included; energy is an "
-    "estimate from the counts. "
+    "checkpoint; density as achieved; operations per sample; memory as stored, index included (weights: "
+    "nonzero weights alone; + state: with neuron states); energy is an estimate from the counts; peak: largest memory "
+    "of the process that compressed and tested. "
     "Pareto: no other row is at least as accurate at lower cost (ops: operations, mem: memory). (c): control."
 )
 
@@ -197,14 +199,17 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "AC": lambda row: count(row.measured["synops_ac"].mean),
     "MAC": lambda row: count(row.measured["synops_mac"].mean),
     "memory": lambda row: size(row.measured["stored_bits"].mean),
+    "weights": lambda row: size(row.measured["weight_bits"].mean),
+    "+ state": lambda row: size(row.measured["total_bits"].mean),
     "energy": lambda row: joules(row.measured["energy_j"].mean),
     "time": lambda row: "" if row.dense else seconds(row.measured["compression_seconds"].mean),
+    "peak": lambda row: size(8 * row.measured["peak_memory_bytes"].mean) if "peak_memory_bytes" in row.measured else "",
     "calib.": lambda row: "" if row.dense else str(row.calibration_samples),
     "seeds": lambda row: str(len(row.runs)),
     "Pareto": lambda row: " ".join(name for cost, name in _FRONT_NAMES.items() if cost in row.fronts),
 }
 _TEXT = {"method", "Pareto"}
-_DISPENSABLE = ("bits", "energy", "calib.", "time", "seeds", "density")
+_DISPENSABLE = ("peak", "weights", "+ state", "bits", "energy", "calib.", "time", "seeds", "density")
 
 _SUMMARY_HEADS = [
     "in short",

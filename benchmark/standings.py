@@ -26,6 +26,7 @@ MEASURES = {
     "total_bits": "stored weights and neuron state, in bits",
     "energy_j": "energy per sample under the board's profile, in joules: an estimate",
     "compression_seconds": "wall time of calibration and compression, in seconds",
+    "peak_memory_bytes": "largest memory of the process during the run, in bytes; absent where the system cannot tell",
 }
 """What a row measures: name -> meaning and unit. Operations and memory are those of :class:`hardware.CostReport`."""
 
@@ -86,7 +87,7 @@ class Row:
         control: a yardstick rather than a method of its own.
         runs: seed -> record id.
         measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
-            its dense checkpoint.
+            its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
     """
 
@@ -240,7 +241,7 @@ def _apart(record: RunRecord, reason: str) -> Apart:
 
 
 def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
-    """The numbers of a finished record, ``difference`` not among them.
+    """The numbers of a finished record, as far as it has them; ``difference`` not among them.
 
     Raises:
         KeyError, TypeError, ValueError: something is missing, or of another schema.
@@ -260,6 +261,7 @@ def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
         "total_bits": cost.total_bits,
         "energy_j": energy(cost, energy_profile).joules,
         "compression_seconds": record.compression["seconds"],
+        **({} if record.peak_memory_bytes is None else {"peak_memory_bytes": record.peak_memory_bytes}),
     }
 
 
@@ -323,7 +325,8 @@ def _rows(entries: list[_Entry], baselines: Mapping[str, float]) -> tuple[Row, .
 def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
     seeds = sorted(by_seed)
     entries = [by_seed[seed] for seed in seeds]
-    measured = {name: Spread.of([entry.values[name] for entry in entries]) for name in entries[0].values}
+    known = [name for name in MEASURES if all(name in entry.values for entry in entries)]
+    measured = {name: Spread.of([entry.values[name] for entry in entries]) for name in known}
     differences = [e.values["accuracy"] - baselines[e.checkpoint] for e in entries if e.checkpoint in baselines]
     if differences:
         measured["difference"] = Spread.of(differences)

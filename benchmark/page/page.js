@@ -37,9 +37,10 @@ const MEASURES = {
   synops: ["synaptic operations", count], synops_ac: ["AC", count], synops_mac: ["MAC", count],
   stored_bits: ["memory", size], weight_bits: ["weights only", size], total_bits: ["memory and state", size],
   energy_j: ["energy (estimate)", joules], compression_seconds: ["time", seconds],
+  peak_memory_bytes: ["peak of the process", (bytes) => size(8 * bytes)],
 };
 const COSTS = ["synops", "synops_ac", "synops_mac", "stored_bits", "weight_bits", "total_bits", "energy_j", "density",
-  "compression_seconds"];
+  "compression_seconds", "peak_memory_bytes"];
 const GAINS = ["accuracy", "difference"];
 const AXIS_SCALES = { // plotly shows plain numbers: bits become KiB, joules become µJ, shares become %
   accuracy: [100, "accuracy [%]"], difference: [100, "difference to dense [points]"],
@@ -47,7 +48,7 @@ const AXIS_SCALES = { // plotly shows plain numbers: bits become KiB, joules bec
   total_bits: [1 / 8192, "memory and neuron state [KiB]"], energy_j: [1e6, "energy per sample, estimate [µJ]"],
   synops: [1, "synaptic operations per sample"], synops_ac: [1, "accumulates per sample"],
   synops_mac: [1, "multiply-accumulates per sample"], density: [1, "density"],
-  compression_seconds: [1, "time to compress [s]"],
+  compression_seconds: [1, "time to compress [s]"], peak_memory_bytes: [2 ** -20, "peak memory of the process [MiB]"],
 };
 
 function spread(row, name) {
@@ -73,7 +74,7 @@ const COLUMNS = [
   { label: "Pareto", text: true, value: (row) => -row.fronts.length, show: (row) => frontNames(row) },
   { label: "runs by seed", text: true, value: (row) => row.runs.length, show: null },
   ...["density", "bits", "synops_ac", "synops_mac", "stored_bits", "total_bits", "weight_bits", "energy_j",
-    "compression_seconds"].map(measured),
+    "compression_seconds", "peak_memory_bytes"].map(measured),
   { label: "calibration", value: (row) => row.calibration, show: (row) => (row.dense ? "" : String(row.calibration)) },
   { label: "table", text: true, value: (row) => row.table.title, show: (row) => row.table.title },
 ];

@@ -274,6 +274,19 @@ def test_csv_has_the_raw_numbers_of_every_row() -> None:
         assert (line["pareto_synops"] == "True") == ("synops" in row.fronts)
 
 
+def test_peak_memory_is_shown_where_every_seed_knows_it() -> None:
+    told = [make_record("sbc", 0.1, seed, peak_memory_bytes=(seed + 1) * 2**20) for seed in (0, 1)]
+    half = [make_record("obc", 0.1, seed, peak_memory_bytes=2**20 if seed else None) for seed in (0, 1)]
+    board = standings([*told, *half])
+    rows = {row.method: row for row in board.tables[0].rows}
+    assert rows["sbc"].measured["peak_memory_bytes"].mean == 1.5 * 2**20
+    assert "peak_memory_bytes" not in rows["obc"].measured
+    lines = {line["method"]: line for line in csv.DictReader(io.StringIO(leaderboard.as_csv(board)))}
+    assert float(lines["sbc"]["peak_memory_bytes"]) == 1.5 * 2**20
+    assert lines["obc"]["peak_memory_bytes"] == ""
+    assert "| 1.5 MiB |" in leaderboard.markdown(board)
+
+
 def test_json_is_json_and_agrees_with_the_tables() -> None:
     board = standings([*make_suite_records(seeds=(0, 1)), make_failed("sbc", 0.01)])
     content = json.loads(json.dumps(leaderboard.as_json(board)))

@@ -37,6 +37,15 @@ def before_first_neuron(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     return network[:first], network[first:]
 
 
+def coarser(x: Tensor, timesteps: int) -> Tensor:
+    """Event frames ``[B, T, ...]`` added up to ``timesteps`` of them, as even as may be; fewer are left as they are."""
+    frames = x.shape[1]
+    if frames <= timesteps:
+        return x
+    bins = torch.arange(frames, device=x.device) * timesteps // frames
+    return x.new_zeros(len(x), timesteps, *x.shape[2:]).index_add_(1, bins, x)
+
+
 class SNNClassifier(LightningModule):
     """Classifies ``x [B, T, C, H, W]`` (events) or ``[B, C, H, W]`` (images, shown ``timesteps`` times: direct coding).
 
@@ -47,7 +56,7 @@ class SNNClassifier(LightningModule):
     Args:
         network: maps ``[T, B, C, H, W]`` to ``[T, B, classes]``; SpikingJelly modules in multi-step mode.
         classes: number of classes.
-        timesteps: T.
+        timesteps: T; event samples of more frames have neighbouring ones added up.
         loss: ``rate_mse`` or ``cross_entropy`` on the scores.
         learning_rate: of Adam, annealed along a cosine to zero over the epochs of the fit.
         weight_decay: of Adam.
@@ -76,7 +85,7 @@ class SNNClassifier(LightningModule):
         """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
         functional.reset_net(self.network)
         if x.ndim == 5:
-            return self.network(x.transpose(0, 1)).mean(0)
+            return self.network(coarser(x, self.timesteps).transpose(0, 1)).mean(0)
         stem, rest = before_first_neuron(self.network)
         current = stem(x.unsqueeze(0))  # the same at every step, so computed once and repeated as a view
         return rest(current.expand(self.timesteps, *current.shape[1:])).mean(0)

@@ -142,12 +142,14 @@ def _layer_from(state: Mapping[str, Any]) -> LayerCompression:
 class Compression:
     """What was done to each layer of a network, in order of execution. ``seconds`` is the wall time it took.
 
-    Where work of an earlier run was taken up again, the time it took then is counted in.
+    Where work of an earlier run was taken up again, the time it took then is counted in. ``stages`` are what a method
+    that changes the network while it is trained had at the end of each stage (JSON-able).
     """
 
     layers: tuple[LayerCompression, ...]
     seconds: float = 0.0
     aftercare: Mapping[str, list[str]] = field(default_factory=dict)  # what was done -> the modules it was done to
+    stages: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def density(self) -> float:
@@ -161,6 +163,7 @@ class Compression:
             "seconds": self.seconds,
             "layers": [layer.to_dict() for layer in self.layers],
             "aftercare": dict(self.aftercare),
+            **({"stages": list(self.stages)} if self.stages else {}),
         }
 
     def codings(self) -> dict[str, WeightCoding]:
@@ -328,7 +331,8 @@ class Compressor(Callback):
         if self.compression is None:
             return {}
         layers = [asdict(layer) for layer in self.compression.layers]
-        return {"layers": layers, "seconds": self.compression.seconds, "aftercare": dict(self.compression.aftercare)}
+        done = self.compression
+        return {"layers": layers, "seconds": done.seconds, "aftercare": dict(done.aftercare), "stages": [*done.stages]}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put quantised weights back on their grids, where fine-tuning moved them, and take down their codes."""
@@ -340,7 +344,8 @@ class Compressor(Callback):
         """Take up the masks of a checkpoint."""
         if state_dict:
             layers = tuple(_layer_from(state) for state in state_dict["layers"])
-            self.compression = Compression(layers, state_dict["seconds"], state_dict["aftercare"])
+            done = {key: state_dict[key] for key in ("seconds", "aftercare")}
+            self.compression = Compression(layers, **done, stages=tuple(state_dict["stages"]))
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -117,22 +117,31 @@ def channel_means(network: nn.Module, layers: Sequence[Layer], measure: Measure,
     return {name: reduced(total) / samples for name, total in sums.items()}
 
 
+def measured_layers(channels: Channels, bundle: Bundle, measured: Mapping[str, Tensor]) -> list[str]:
+    """The layers of a bundle whose every output channel was measured, ``measured[name]`` of length ``C``.
+
+    Raises:
+        LayerError: there is none; names those that go together.
+    """
+    names = [n for n in bundle.layers if n in measured and len(measured[n]) == len(channels.layers[n].outputs)]
+    if not names:
+        raise LayerError(
+            f"layer {bundle.layers[0]!r}: no spiking neuron follows it channel by channel, and they cannot be judged; "
+            f"exclude {', '.join(bundle.layers)}"
+        )
+    return names
+
+
 def group_scores(channels: Channels, bundles: Iterable[Bundle], scores: Mapping[str, Tensor]) -> dict[int, float]:
     """The score of each group of channels: a mean over its channels in all layers that have scores.
 
     Raises:
         LayerError: none of the layers that go together has any; names them.
     """
-    sizes = {name: len(layer.outputs) for name, layer in channels.layers.items()}
     found: dict[int, float] = {}
     for bundle in bundles:
-        scored = [name for name in bundle.layers if name in scores and len(scores[name]) == sizes[name]]
-        if not scored:
-            raise LayerError(
-                f"layer {bundle.layers[0]!r}: no spiking neuron follows it channel by channel, and they "
-                f"cannot be judged; exclude {', '.join(bundle.layers)}"
-            )
-        labels = torch.cat([channels.layers[name].outputs for name in scored])
-        values = torch.cat([scores[name].cpu() for name in scored])
+        names = measured_layers(channels, bundle, scores)
+        labels = torch.cat([channels.layers[name].outputs for name in names])
+        values = torch.cat([scores[name].cpu() for name in names])
         found |= {group: float(values[labels == group].mean()) for group in bundle.groups.tolist()}
     return found

@@ -55,6 +55,11 @@ class Narrower(Compressor):
         return iter(())
 
 
+def epochs_of(trainer: Trainer) -> int:
+    """Epochs of a fit; 0 for a post-training method, and where a fit is limited by steps."""
+    return max(trainer.max_epochs or 0, 0)
+
+
 def channels_of(network: Network) -> tuple[Channels, list[Bundle]]:
     """The channels of a network, and the bundles of layers all of which are to be compressed.
 

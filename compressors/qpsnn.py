@@ -1,5 +1,6 @@
 """QP-SNN: weights on a rescaled grid, channels pruned by the rank of their spike maps."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -13,7 +14,7 @@ from compressors.base import BudgetError, LayerCompression, Network
 from compressors.channels import Bundle, Channels
 from compressors.criteria import SINGULAR_VALUE, Measure, channel_means, group_scores, mean_potential, spike_map_rank
 from compressors.layers import Layer, LayerError
-from compressors.narrowing import Narrower, by_rank, channels_of, narrowed, relative, untouched
+from compressors.narrowing import Narrower, by_rank, channels_of, epochs_of, narrowed, relative, untouched
 from compressors.registry import suggestion
 from compressors.rescaw import GAMMAS, GRADIENTS, ReScaW, RoundedWeights
 from compressors.surgery import Cut, cut_to, removal_order
@@ -163,7 +164,7 @@ class QPSNN(Narrower):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out when the second step is due, and take the first."""
         if stage == "fit" and len(self._steps) == 2:
-            epochs = max(trainer.max_epochs or 0, 0)
+            epochs = epochs_of(trainer)
             self._second_epoch = max(0, min(round(self.first_share * epochs), epochs - 1))
         if self._second_epoch and self._steps[1] == PRUNE and trainer.world_size > 1:
             raise LayerError(
@@ -220,7 +221,8 @@ def _checked(ratios: Mapping[str, float], density: float) -> dict[str, float]:
 
 
 def _by_ratio(ratios: Mapping[str, float], bundles: Iterable[Bundle], scores: Mapping[int, float]) -> list[int]:
-    """The groups that go: the lowest of each bundle, as many as the first pattern of one of its layers says.
+    """The groups that go: the lowest of each bundle, as many as the first pattern of one of its layers says,
+    widths rounded down (as the published sizes tell).
 
     Raises:
         LayerError: a pattern that matches no layer that can lose channels.
@@ -236,5 +238,6 @@ def _by_ratio(ratios: Mapping[str, float], bundles: Iterable[Bundle], scores: Ma
     for bundle in bundles:
         own = [ratio for pattern, ratio in ratios.items() if any(fnmatchcase(name, pattern) for name in bundle.layers)]
         ranked = sorted(bundle.groups.tolist(), key=lambda group: scores[group])
-        gone += ranked[: int(own[0] * len(ranked)) if own else 0]
+        kept = max(1, math.floor((1 - own[0]) * len(ranked))) if own else len(ranked)
+        gone += ranked[: len(ranked) - kept]
     return gone

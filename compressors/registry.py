@@ -136,6 +136,9 @@ COMPRESSORS = Registry(
         "slamp": Entry("compressors.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
         "rtn": Entry("compressors.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
         "qpsnn": Entry("compressors.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"),
+        "spatiotemporal": Entry(
+            "compressors.spatiotemporal:SpatioTemporal", "layers as wide as their principal components, T lowered"
+        ),
         "obc": Entry("compressors.obc:OBC", "Optimal Brain Compression: exact second-order pruning on input currents"),
         "sbc": Entry("compressors.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),
     },

@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from benchmark.classifier import SNNClassifier
 from compressors.base import BudgetError
 from compressors.criteria import channel_means, charged, mean_potential, numerical_rank, spike_map_rank
 from compressors.layers import LayerError, find_layers
@@ -237,7 +239,7 @@ def test_a_silent_channel_goes_first_and_takes_nothing_with_it(criterion):
 def test_ratios_say_how_many_channels_each_layer_loses():
     pruner = QPSNN(ratios={"network.0": 0.5, "network.*": 0.25})
     module = fit(pruner)
-    assert (module.network[0].out_channels, module.network[5].out_features) == (3, 6)
+    assert (module.network[0].out_channels, module.network[5].out_features) == (3, 6)  # of 6 and 8
     assert pruner.compression.layers[0].to_dict()["before"] == [6, 2, 3, 3]
     assert pruner.compression.density == pytest.approx((3 * 18 + 6 * 27 + 3 * 6) / 564)
 
@@ -273,6 +275,36 @@ def test_size_as_the_paper_counts_it():
     fit(pruner)
     sizes = [entry.to_dict()["paper_bits"] for entry in pruner.compression.layers]
     assert sizes == [32 * (108 + 12), 2 * 432, 32 * (24 + 3)]
+
+
+class OneImage(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.rand(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64)), batch_size=1)
+
+    calibration_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "megabytes"), [(0.45, 0.51, (4.28, 2.16, 1.10)), (0.49, 0.80, (1.45, 0.74, 0.39))]
+)
+def test_sizes_of_the_papers_vgg16_are_those_it_reports(early, late, megabytes):
+    """CIFAR-10, 8, 4 and 2 bits (Table 1): the first seven convolutions early, the others but the last late."""
+    widths, blocks, channels = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6, [], 3
+    for number, width in enumerate(widths):
+        convolution = layer.Conv2d(channels, width, 3, padding=1, bias=False)
+        blocks += [convolution, layer.BatchNorm2d(width), neuron.LIFNode()]
+        blocks += [layer.AvgPool2d(2)] * (number in (1, 3, 6, 9, 12))
+        channels = width
+    net = nn.Sequential(*blocks, layer.Flatten(), layer.Linear(512, 10, bias=False))
+    functional.set_step_mode(net, "m")
+    names = [f"network.{place}" for place, part in enumerate(net) if isinstance(part, layer.Conv2d)]
+    ratios = dict.fromkeys(names[:7], early) | dict.fromkeys(names[7:-1], late)
+    pruner = QPSNN(bits=2, ratios=ratios)
+    fit(pruner, SNNClassifier(net, classes=10, timesteps=1), data=OneImage())
+    for bits, size in zip((8, 4, 2), megabytes, strict=True):
+        entries = [entry.to_dict() for entry in pruner.compression.layers]
+        counted = sum(e["paper_bits"] + (bits - 2) * e["kept"] * ("bits" in e) for e in entries)
+        assert round(counted / 8e6, 2) == size
 
 
 @pytest.mark.parametrize("options", [{}, {"order": "prune-quantize"}, {"gradient": "scaled"}, {"gamma": "max"}])

@@ -163,10 +163,22 @@ for command in (compress, profile, data_sets, wandb):
 
 
 @main.command("list")
+@click.argument("only", type=click.Choice(["models"]), required=False)
 @AS_JSON
 @user_errors
-def list_(as_json: bool) -> None:
-    """List data sets, models, compressors and suites, and plug-ins of other packages that do not load."""
+def list_(only: str | None, as_json: bool) -> None:
+    """List data sets, models, compressors and suites, and plug-ins of other packages that do not load.
+
+    With `models`: build every network at full size, and show parameters, neurons, the layers that compressors reach,
+    time steps, data set and source.
+    """
+    if only == "models":
+        _list_models(as_json)
+    else:
+        _list_all(as_json)
+
+
+def _list_all(as_json: bool) -> None:
     from benchmark.catalog import DATA, MODELS, suites
     from compressors.registry import COMPRESSORS
 
@@ -183,6 +195,18 @@ def list_(as_json: bool) -> None:
             click.secho(kind, bold=True)
         for name, summary in entries.items():
             click.echo(f"  {name:<{width}}  {summary}")
+
+
+def _list_models(as_json: bool) -> None:
+    from rich.console import Console
+
+    from benchmark.models.survey import show, survey, surveyable
+
+    surveys = [survey(name) for name in surveyable()]
+    if as_json:
+        click.echo(json.dumps([found.to_dict() for found in surveys], indent=1))
+    else:
+        Console().print(show(surveys))
 
 
 @main.command()

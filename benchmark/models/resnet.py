@@ -148,8 +148,8 @@ def resnet19(input_shape: tuple[int, int, int], classes: int, *, width: int = 12
 def resnet20(input_shape: tuple[int, int, int], classes: int, *, width: int = 128, tau: float = 2.0) -> nn.Module:
     """ResNet-20: three stages of three blocks with 128, 256 and 512 channels, and one linear layer.
 
-    Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. The widths follow from the 68.4 MB that QP-SNN
-    gives for it; ``width=16`` is the network of arXiv 1512.03385, section 4.2.
+    Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. With these widths the 3x3 convolutions hold
+    the 68.4 MB that QP-SNN states for it; ``width=16`` is the network of arXiv 1512.03385, section 4.2.
     """
     stages = [(3, width), (3, 2 * width), (3, 4 * width)]
     return ResNet(plain.BasicBlock, stages, width, input_shape, classes, lambda: lif(tau, decay_input=False))

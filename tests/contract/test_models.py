@@ -14,6 +14,7 @@ from benchmark.catalog import MODELS
 from benchmark.classifier import SNNClassifier
 from benchmark.models.card import SHAPES
 from benchmark.models.nir_export import write_nir
+from benchmark.models.survey import survey
 from compressors.layers import find_layers, is_neuron
 
 CLASSES, T, BATCH = 5, 3, 4
@@ -156,6 +157,33 @@ def test_card_names_a_registered_data_set_and_a_source(name):
     assert card.data in SHAPES
     assert card.timesteps >= 1
     assert len(card.source) > 8
+
+
+PUBLISHED = {
+    "resnet19": 12.6,  # arXiv 2202.11946
+    "sew_resnet18": 11.69,  # arXiv 2102.04159
+    "sew_resnet34": 21.79,
+    "sew_resnet50": 25.56,
+    "sew_resnet101": 44.55,
+    "sew_resnet152": 60.19,
+    "spikformer": 16.81,  # arXiv 2209.15425
+    "spike_driven_transformer": 16.81,  # arXiv 2307.01694
+    "qkformer": 16.47,  # arXiv 2403.16552
+}
+"""Millions of parameters that the papers state."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_size_is_the_published_one(name):
+    assert survey(name).parameters / 1e6 == pytest.approx(PUBLISHED[name], rel=0.01)
+
+
+def test_a_survey_counts_by_hand():
+    found = survey("mlp")
+    assert (found.parameters, found.neurons) == (2312 * 256 + 256 * 10, 256 + 10)
+    assert (found.layers, found.with_neuron) == (2, 2)
+    assert (found.data, found.timesteps) == ("nmnist", 100)
 
 
 # What the zoo takes from SpikingJelly stays SpikingJelly's ------------------------------------------------------------

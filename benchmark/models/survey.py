@@ -1,0 +1,92 @@
+"""What there is to know about the networks of the zoo at full size: ``snnbench list models``."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from benchmark.catalog import MODELS
+from benchmark.models.multistep import multistep
+from compressors.layers import evaluating, find_layers, hooks, is_neuron
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A network as its card describes it.
+
+    Args:
+        name: in the registry.
+        parameters: number of trainable values.
+        neurons: number of spiking neurons at the card's input size.
+        layers: number of layers that compressors reach.
+        with_neuron: how many of them have a neuron that takes their output, which SBC's Hessian looks at.
+        timesteps: T.
+        data: data set it is made for.
+        source: paper.
+    """
+
+    name: str
+    parameters: int
+    neurons: int
+    layers: int
+    with_neuron: int
+    timesteps: int
+    data: str
+    source: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def survey(name: str) -> Survey:
+    """Build a network at full size and run one time step of silence through it.
+
+    Raises:
+        AttributeError: its builder has no card.
+    """
+    builder = MODELS[name].load()
+    card = builder.card
+    network = multistep(builder(card.shape, card.classes))
+    silence = torch.zeros(1, 1, *card.shape)
+    layers = find_layers(network, lambda: network(silence))
+    return Survey(
+        name,
+        sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+        _neurons(network, silence),
+        len(layers),
+        sum(layer.neuron is not None for layer in layers),
+        card.timesteps,
+        card.data,
+        card.source,
+    )
+
+
+def _neurons(network: nn.Module, silence: torch.Tensor) -> int:
+    total = 0
+
+    def count(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        total += output.numel()
+
+    with evaluating(network), hooks([m for m in network.modules() if is_neuron(m)], count):
+        network(silence)
+    return total
+
+
+def surveyable() -> list[str]:
+    """Names of the networks that have a card."""
+    return [name for name in MODELS if hasattr(MODELS[name].load(), "card")]
+
+
+def show(surveys: list[Survey]) -> Table:
+    """A table for people."""
+    table = Table()
+    for heading in ("network", "parameters", "neurons", "layers", "with neuron", "T", "data", "source"):
+        table.add_column(heading, justify="left" if heading in ("network", "data", "source") else "right")
+    for s in surveys:
+        counts = (f"{s.parameters:,}", f"{s.neurons:,}", str(s.layers), str(s.with_neuron), str(s.timesteps))
+        table.add_row(s.name, *counts, s.data, s.source)
+    return table

@@ -8,6 +8,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmark.catalog import MODELS
+from benchmark.leaderboard import count
 from benchmark.models.multistep import multistep
 from compressors.layers import evaluating, find_layers, hooks, is_neuron
 
@@ -67,11 +68,11 @@ def survey(name: str) -> Survey:
 def _neurons(network: nn.Module, silence: torch.Tensor) -> int:
     total = 0
 
-    def count(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    def add(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         nonlocal total
         total += output.numel()
 
-    with evaluating(network), hooks([m for m in network.modules() if is_neuron(m)], count):
+    with evaluating(network), hooks([m for m in network.modules() if is_neuron(m)], add):
         network(silence)
     return total
 
@@ -87,6 +88,6 @@ def show(surveys: list[Survey]) -> Table:
     for heading in ("network", "parameters", "neurons", "layers", "with neuron", "T", "data", "source"):
         table.add_column(heading, justify="left" if heading in ("network", "data", "source") else "right")
     for s in surveys:
-        counts = (f"{s.parameters:,}", f"{s.neurons:,}", str(s.layers), str(s.with_neuron), str(s.timesteps))
+        counts = (count(s.parameters), count(s.neurons), str(s.layers), str(s.with_neuron), str(s.timesteps))
         table.add_row(s.name, *counts, s.data, s.source)
     return table

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.records import StoreError
+from compressors.surgery import adopt_widths
 
 
 class CheckpointError(ValueError):
@@ -97,13 +98,15 @@ def _load_safetensors(path: Path) -> Checkpoint:
 
 
 def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
-    """Load weights into a network.
+    """Load weights into a network, which takes the widths of one that a compressor narrowed.
 
     Raises:
         CheckpointError: names or shapes differ; names the first few of them.
     """
     if checkpoint.state is None:
         return
+    if "compressed" in checkpoint.description:
+        adopt_widths(network, checkpoint.state)
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - checkpoint.state.keys()]
     problems += [f"{name} is not in the network" for name in checkpoint.state.keys() - expected.keys()]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from torch import nn
 
 from benchmark import build, checkpoints
+from benchmark.classifier import SNNClassifier
 from benchmark.distributed import DeviceGroup, Devices
 from benchmark.models.nir_export import to_nir, write_nir
 from benchmark.records import write_atomically
@@ -66,16 +66,17 @@ def compress_checkpoint(
         "compression": compressed.compression.to_dict(),
         "output": str(output),
     }
-    _write(output, compressed.module.network, subject, compressed.compression.to_dict())
+    _write(output, compressed.module, subject, compressed.compression.to_dict())
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _write(output: Path, network: nn.Module, subject: Subject, compression: dict[str, Any]) -> None:
+def _write(output: Path, module: SNNClassifier, subject: Subject, compression: dict[str, Any]) -> None:
     if output.suffix == ".nir":
-        write_nir(output, network, subject.data.input_shape)
+        write_nir(output, module.network, subject.data.input_shape)
     else:
-        checkpoints.save(output, network, subject.description() | {"compressed": compression})
+        told = {"compressed": compression, "timesteps": module.timesteps}  # T may be lower than the data's
+        checkpoints.save(output, module.network, subject.description() | told)
 
 
 def _figures(measured: Measured) -> dict[str, Any]:

@@ -46,7 +46,9 @@ class Subject:
         """
         network = build.network(self.model, self.data.input_shape, self.data.num_classes)
         checkpoints.restore(network, self.checkpoint, self.path)
-        return build.classifier(network, self.data, self.training)
+        module = build.classifier(network, self.data, self.training)
+        module.timesteps = self.checkpoint.description.get("timesteps", module.timesteps)
+        return module
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint derived from this one says about itself."""

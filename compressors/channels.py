@@ -29,7 +29,7 @@ _RESHAPES = frozenset(
         *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"),
         *("transpose", "swapaxes", "permute", "movedim", "expand", "expand_as", "repeat", "clone", "detach", "get"),
         *("getitem", "select", "narrow", "cat", "concat", "stack", "chunk", "split", "unbind"),
-        *("to", "type_as", "float", "double", "half"),
+        *("to", "cpu", "cuda", "type_as", "float", "double", "half"),
     )
 )
 _REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
@@ -164,7 +164,7 @@ class _Trail(TorchFunctionMode):
         self._fixed.append((labels[labels != FIXED].unique(), reason))
 
     def _give(self, tensor: Tensor, labels: Tensor) -> None:
-        self._labelled[id(tensor)] = (tensor, labels.expand(tensor.shape).contiguous())
+        self._labelled[id(tensor)] = (tensor, labels.expand(tensor.shape).long().cpu().contiguous())
 
     def _tie(self, left: Tensor, right: Tensor, reason: str) -> Tensor:
         """Tie labels that meet, entry by entry; what meets none is fixed."""
@@ -251,7 +251,7 @@ class _Trail(TorchFunctionMode):
         if name in _RESHAPES:
             moved = _tensors(func(*self._labels_for(args), **self._labels_for(kwargs)))
             for tensor, labels in zip(outputs, moved, strict=True):
-                self._give(tensor, labels.long())
+                self._give(tensor, labels)
         elif name in _ELEMENTWISE:
             self._give(outputs[0], self._meet(_tensors((args, kwargs)), outputs[0].shape, reached))
         elif name in _REDUCTIONS:
@@ -271,7 +271,7 @@ class _Trail(TorchFunctionMode):
         """An activation's labels; a tensor that is an index or a mask stays what it is."""
         if id(tensor) in self._labelled or tensor.is_floating_point():
             return self.labels(tensor)
-        return tensor
+        return tensor.cpu()
 
     def _meet(self, tensors: Sequence[Tensor], shape: torch.Size, reason: str) -> Tensor:
         """Labels of the result where activations meet entry by entry."""

@@ -141,5 +141,5 @@ class RoundedWeights:
                 weight = module.get_parameter(f"{name}.weight")
                 weight.copy_(behind)
                 if weight.grad is not None:
-                    weight.grad.mul_(self.quantizer.slope(behind))
+                    weight.grad.mul_(self.quantizer.slope(behind).to(weight))
         self.behind = {}

@@ -60,3 +60,20 @@ def test_other_peoples_checkpoints_need_a_name_and_must_fit(snnbench, dense, tmp
     assert other.returncode == 2
     assert "foreign.ckpt does not fit the network: 1.weight is [8, 2312] instead of [9, 2312]" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("qpsnn", "--bits", "4"), ("spatiotemporal", "-o", "timesteps=[3, 2]")], ids=["qpsnn", "spatiotemporal"]
+)
+def test_a_narrowed_network_is_profiled_as_it_was_measured(words, snnbench, dense, tmp_path):
+    output = tmp_path / "narrow.safetensors"
+    words = ("--checkpoint", dense, "--density", "0.4", "--calibration-samples", "20", "--method", *words)
+    done = snnbench("compress", *words, "--output", output, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert load_file(output)["1.weight"].shape == (3, 2312)  # of 8 neurons
+    done = snnbench("profile", "--checkpoint", output, "--json")
+    assert done.returncode == 0, done.stderr
+    profile = json.loads(done.stdout)
+    assert profile["accuracy"] == pytest.approx(summary["compressed"]["accuracy"])
+    assert profile["rows"][-1]["ac"] == pytest.approx(summary["compressed"]["synops_ac"])

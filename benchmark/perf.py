@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.table import Table
 import compressors.perf
 import datamodules.perf
 import hardware.perf
+from benchmark import memory
 from benchmark.classifier import SNNClassifier
 from benchmark.models.conv import conv
 from datamodules import DataMissing, DigitsDVS
@@ -70,9 +72,19 @@ def waiting() -> list[dict[str, Any]]:
     return [{"data": data.name, "network": "conv", "timesteps": 20, "waiting_share": share}]
 
 
+def with_peak(cases: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of all cases, each with the process's largest resident set while it was measured."""
+    rows = []
+    for case in cases:
+        known = memory.forget_peak()
+        rows.append(case() | ({"peak_mb": memory.peak_bytes() / 1e6} if known else {}))
+    return rows
+
+
 PARTS = {
     "start-up": startup,
-    "solver": compressors.perf.measure,
+    "exact solver": lambda: with_peak(compressors.perf.exact()),
+    "fast solver": lambda: with_peak(compressors.perf.fast()),
     "counting": hardware.perf.measure,
     "data": reading,
     "training": waiting,

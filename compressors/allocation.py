@@ -6,6 +6,7 @@ layer keeps. Which ones is the method's affair.
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -114,6 +115,75 @@ def _spent(weight: Tensor, cost: Tensor) -> Tensor:
     """Cost of a layer's n + 1 largest weights, for every n: ``[weights]`` float64."""
     order = weight.abs().flatten().argsort(descending=True, stable=True)
     return cost.flatten().double()[order].cumsum(0)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a layer may cost, and the loss at each cost: both ``[n]`` float64, in any order."""
+
+    costs: Tensor
+    losses: Tensor
+
+
+def split(curves: Mapping[str, Curve], budget: float) -> dict[str, int]:
+    """The choice on each curve that makes the summed loss least within a budget of summed cost: name -> index.
+
+    A price on cost decides each curve by itself; the least price that keeps to the budget is found by bisection. That
+    is the optimum among the curves' convex hulls; what it leaves of the budget is spent where it lowers the loss most.
+
+    Raises:
+        ValueError: the least costs together exceed the budget.
+    """
+    least = sum(float(curve.costs.min()) for curve in curves.values())
+    if least > budget * (1 + 1e-12):
+        raise ValueError(f"the least that can be had costs {least:.6g}, the budget is {budget:.6g}")
+    low, high = 0.0, max(float(_steepest(curve)) for curve in curves.values())
+    if _spent_at(curves, low) <= budget:
+        high = low
+    for _ in range(PRICES):
+        price = (low + high) / 2
+        low, high = (low, price) if _spent_at(curves, price) <= budget else (price, high)
+    chosen = {name: _choice(curve, high) for name, curve in curves.items()}
+    return _spend_rest(curves, chosen, budget)
+
+
+PRICES = 100  # bisections: below the rounding of any price
+
+
+def _choice(curve: Curve, price: float) -> int:
+    """The cheapest of the points of least loss and price together."""
+    total = curve.losses + price * curve.costs
+    best = (total == total.min()).nonzero()[:, 0]
+    return int(best[curve.costs[best].argmin()])
+
+
+def _spent_at(curves: Mapping[str, Curve], price: float) -> float:
+    return sum(float(curve.costs[_choice(curve, price)]) for curve in curves.values())
+
+
+def _steepest(curve: Curve) -> Tensor:
+    """A price above which the cheapest point is chosen."""
+    cheapest = curve.costs.argmin()
+    dearer = curve.costs > curve.costs[cheapest]
+    gained = (curve.losses[cheapest] - curve.losses[dearer]) / (curve.costs[dearer] - curve.costs[cheapest])
+    return torch.cat([gained, gained.new_zeros(1)]).max().clamp_min(0.0) * 2 + 1e-300
+
+
+def _spend_rest(curves: Mapping[str, Curve], chosen: dict[str, int], budget: float) -> dict[str, int]:
+    while True:
+        left = budget * (1 + 1e-12) - sum(float(curve.costs[chosen[name]]) for name, curve in curves.items())
+        better = {name: _within(curve, chosen[name], left) for name, curve in curves.items()}
+        gains = {name: float(c.losses[chosen[name]] - c.losses[better[name]]) for name, c in curves.items()}
+        name = max(gains, key=lambda name: gains[name])
+        if gains[name] <= 0:
+            return chosen
+        chosen = {**chosen, name: better[name]}
+
+
+def _within(curve: Curve, chosen: int, left: float) -> int:
+    """The point of least loss that costs at most ``left`` more than the chosen one."""
+    losses = curve.losses.masked_fill(curve.costs > curve.costs[chosen] + left, torch.inf)
+    return int(losses.argmin())
 
 
 ALLOCATIONS: dict[str, Allocation] = {"uniform": uniform, "erk": erk, "global": by_magnitude, "lamp": lamp}

@@ -1,131 +1,239 @@
-"""Optimal Brain Compression (ExactOBS): second-order pruning of one layer at a time."""
+"""Optimal Brain Compression: second-order pruning and quantisation of one layer at a time."""
 
-import hashlib
-import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from compressors import obs
+from compressors.activity import activities
+from compressors.allocation import ALLOCATIONS, Curve, lamp, split
 from compressors.base import BudgetError, Network
+from compressors.fixed_order import quantize_fixed_order
 from compressors.layers import Layer
-from compressors.pruning import Pruner
-from compressors.statistics import CalibrationError, hessians
+from compressors.pruning import Pruner, Share, Treated
+from compressors.quantizers import MAX_BITS, MIN_BITS, Grid, fit_grid, paper_grid
+from compressors.solvers import Courses, Pattern, Problem, Solver, solver_for
+from compressors.statistics import CalibrationError, drift, hessians
+
+CORRECTION = 0.5  # of the way to the target that makes up for the changed inputs; QEP's default (arXiv 2504.09629)
 
 
 class OBC(Pruner):
-    """Removes the weights whose loss costs the layer's input currents least, and lets the others make up for them.
+    """Changes the weights whose loss costs the layer's input currents least, and lets the others make up for them.
 
-    Frantar, Singh and Alistarh, "Optimal Brain Compression" (NeurIPS 2022, arXiv 2208.11580): ExactOBS in each row,
-    OBC's global step across the rows of a layer, calibration on the dense network. Added here, for
-    this class and :class:`~compressors.sbc.SBC` alike so that they differ in the Hessian alone: a row's losses are
+    Frantar, Singh and Alistarh, "Optimal Brain Compression" (NeurIPS 2022, arXiv 2208.11580): pruning by ExactOBS in
+    each row with OBC's global step across the rows of a layer, N:M and block patterns, quantisation by OBQ with its
+    rule for outliers, or first the one and then the other; calibration on the dense network. Added here, for this
+    class and :class:`~compressors.sbc.SBC` alike so that they differ in the Hessian alone: a row's losses are
     weighed by the factor with which BatchNorm passes its output on, squared (the authors of SBC do so; OBC's have no
     such factor), and the damping is relative to the mean of the Hessian's diagonal.
 
     Args:
         density: share of weights to keep.
+        allocation: besides those of :class:`~compressors.pruning.Pruner`, ``loss``: the split of the budget (of
+            weights, of bits, of SynOps) that makes the sum of the layers' losses least. Default: ``lamp``; ``loss``
+            for a SynOps budget, which no other can meet.
+        power: of the magnitudes in LAMP scores: 2 is LAMP's, 3 is what SBC's code takes on CIFAR-100 and ImageNet.
+        pattern: ``unstructured``, N:M (``2:4`` keeps 2 of 4 neighbouring weights), or ``block4``.
+        variant: ``exact``, or ``paper``: the procedure of SBC's public code (:class:`~compressors.solvers.Paper`), with
+            BatchNorm's factor for SBC and none for OBC, as there.
+        solver: ``exact``; ``fast`` (SparseGPT and GPTQ on the same Hessians); or ``auto``: exact for each layer that
+            can afford it, see :func:`~compressors.solvers.solver_for`.
+        propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
+            (:data:`CORRECTION` of the least-squares step; QEP, arXiv 2504.09629, here on membranes).
         damping: added to the Hessian's diagonal, in units of its mean.
-        batchnorm_factor: weigh rows by their BatchNorm factor.
+        batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC.
         cache: folder in which finished eliminations are kept, and found again by the hash of weight and Hessian. One
             elimination serves every density, so a run at another density only has to look it up.
         max_memory: bytes for the Hessians held at once; more layers than fit are measured in several passes.
-        **pruning: see :class:`~compressors.pruning.Pruner`; ``allocation`` is ``lamp`` unless given.
+        **pruning: see :class:`~compressors.pruning.Pruner`.
     """
+
+    version = 2
+    budgets: ClassVar[tuple[str, ...]] = ("density", "bits", "density+bits", "synops")
+    allocations: Mapping[str, Any] = {**ALLOCATIONS, "loss": None}
+    paper_batchnorm: ClassVar[bool] = False
 
     def __init__(
         self,
         density: float = 1.0,
         *,
-        allocation: str = "lamp",
+        allocation: str | None = None,
+        power: float = 2.0,
+        pattern: str = "unstructured",
+        variant: str = "exact",
+        solver: str = "exact",
+        propagate: bool = False,
         damping: float = 0.01,
-        batchnorm_factor: bool = True,
+        batchnorm_factor: bool | None = None,
         cache: str | Path | None = None,
         max_memory: int = 4 * 2**30,
         **pruning: Any,
     ) -> None:
-        super().__init__(density, allocation=allocation, **pruning)
+        needed = "loss" if pruning.get("synops") is not None else "lamp"
+        self.pattern = Pattern(pattern)
+        super().__init__(_density(density, self.pattern), allocation=allocation or needed, **pruning)
+        self.solver = _solver(variant, solver)
+        self.paper = variant == "paper"
+        if self.budget.synops is not None and self.allocation != "loss":
+            raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take 'loss'")
+        if self.allocation == "loss" and (self.solver != "exact" or pattern != "unstructured"):
+            raise BudgetError("the allocation 'loss' needs the losses of exact unstructured elimination: take another")
         if not damping >= 0:
             raise BudgetError(f"damping is {damping!r}: give a number of at least 0")
-        self.damping, self.batchnorm_factor, self.max_memory = damping, batchnorm_factor, max_memory
-        self.cache = None if cache is None else Path(cache)
-        self._reused = 0.0
+        self.damping, self.power, self.propagate, self.max_memory = damping, power, propagate, max_memory
+        factor = self.paper_batchnorm or not self.paper
+        self.batchnorm_factor = factor if batchnorm_factor is None else batchnorm_factor
+        self.courses = Courses(None if cache is None else Path(cache))
 
     def response(self, layer: Layer) -> Tensor | None:
         """The filter over time through which a layer's inputs are seen: none, time steps are samples like any other."""
         return None
 
-    def calibrate(self, network: Network) -> Mapping[str, Tensor]:
-        """The damped Hessian of every layer."""
-        responses = {layer.name: self.response(layer) for layer in network.layers}
-        raw = hessians(network.module, network.layers, responses, network.calibration, max_memory=self.max_memory)
-        return {name: self._named(name, hessian) for name, hessian in raw.items()}
-
-    def _named(self, name: str, hessian: Tensor) -> Tensor:
-        try:
-            return obs.damped(hessian, self.damping)
-        except obs.HessianError as error:
-            raise CalibrationError(f"layer {name!r}: {error}") from error
-
-    def prune(self, layer: Layer, keep: int, statistics: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Eliminate, take OBC's global step, and solve for the weights that are left."""
-        hessian, weight = statistics, layer.rows.to(statistics)
-        elimination = self._elimination(layer.name, weight, hessian)
-        gain = layer.row_gain().to(weight) if self.batchnorm_factor else weight.new_ones(len(weight))
-        steps = obs.steps_per_row(elimination.losses * gain.square()[:, None], weight.numel() - keep)
-        mask = obs.mask_after(elimination.order, steps)
-        pruned = obs.least_squares(weight, hessian, mask)
-        return pruned, mask, obs.layer_loss(weight, pruned, hessian)
-
     def reused_seconds(self) -> float:
         """Time that kept eliminations took when they were made."""
-        return self._reused
+        return self.courses.reused_seconds
 
-    def _elimination(self, name: str, weight: Tensor, hessian: Tensor) -> obs.Elimination:
-        path = None if self.cache is None else self.cache / f"{_digest(weight, hessian)}.safetensors"
-        if path is not None and path.exists():
-            return self._load(path, weight)
-        started = time.perf_counter()
+    def calibrate(self, network: Network) -> Mapping[str, Problem]:
+        """Every layer's problem: its weight and its damped Hessian."""
+        responses = {layer.name: self.response(layer) for layer in network.layers}
+        raw = hessians(network.module, network.layers, responses, network.calibration, max_memory=self.max_memory)
+        self._dense = {f"{layer.name}.weight": layer.module.weight.detach().clone() for layer in network.layers}
+        return {layer.name: self._problem(layer, raw[layer.name]) for layer in network.layers}
+
+    def _problem(self, layer: Layer, hessian: Tensor) -> Problem:
         try:
-            elimination = obs.eliminate(weight, hessian)
+            hessian = obs.damped(hessian, self.damping)
         except obs.HessianError as error:
-            raise CalibrationError(f"layer {name!r}: {error}") from error
-        if path is not None:
-            _save(path, elimination, time.perf_counter() - started)
-        return elimination
+            raise CalibrationError(f"layer {layer.name!r}: {error}") from error
+        weight = layer.rows.to(hessian)
+        gain = layer.row_gain().to(weight) if self.batchnorm_factor else weight.new_ones(len(weight))
+        return Problem(weight, hessian, gain)
 
-    def _load(self, path: Path, weight: Tensor) -> obs.Elimination:
+    # The budget ------------------------------------------------------------------------------------------------------
+
+    def share(self, network: Network, statistics: Mapping[str, Problem]) -> dict[str, Share]:
+        """Each layer's share of the budget."""
+        weights = {layer.name: layer.module.weight.detach() for layer in network.layers}
+        budget, every = self.budget, sum(w.numel() for w in weights.values())
+        if self.allocation != "loss":
+            rule = lamp if self.allocation == "lamp" else None
+            keep = rule(weights, budget.density, self.power) if rule else self._kept(weights)
+            return {name: Share(count, budget.bits) for name, count in keep.items()}
+        if budget.synops is not None:
+            return self._by_synops(network, statistics)
+        if budget.density < 1:
+            curves = {name: self._curve(problem) for name, problem in statistics.items()}
+            chosen = split(curves, max(len(weights), round(budget.density * every)))
+            return {name: Share(int(curves[name].costs[place]), budget.bits) for name, place in chosen.items()}
+        assert budget.bits is not None
+        curves = {name: self._bit_curve(problem) for name, problem in statistics.items()}
+        chosen = split(curves, budget.bits * every)
+        return {name: Share(weights[name].numel(), MIN_BITS + place) for name, place in chosen.items()}
+
+    def _kept(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        kept: dict[str, int] = self.allocations[self.allocation](weights, self.budget.density)
+        return kept
+
+    def _losses(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """The losses of all steps of all rows behind BatchNorm, and the places of the ones from the least upwards."""
+        losses = (self.courses.of(problem).losses * problem.gain.square()[:, None]).flatten()
+        return losses, losses.argsort(stable=True)
+
+    def _curve(self, problem: Problem) -> Curve:
+        """A layer's loss for each number of weights that it keeps, from all of them down to one."""
+        losses, order = self._losses(problem)
+        lost = torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)])
+        return Curve(torch.arange(len(losses), 0, -1, device=losses.device).double(), lost)
+
+    def _by_synops(self, network: Network, statistics: Mapping[str, Problem]) -> dict[str, Share]:
+        seen = activities(network.module, network.layers, network.calibration)
+        curves, every = {}, 0.0
+        for name, problem in statistics.items():
+            losses, order = self._losses(problem)
+            saved = seen[name].synops(len(problem.weight)).to(losses).gather(1, self.courses.of(problem).order)
+            cost = saved.sum() - torch.cat([saved.new_zeros(1), saved.flatten()[order][:-1].cumsum(0)])
+            curves[name] = Curve(cost, torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)]))
+            every += float(saved.sum())
+        assert self.budget.synops is not None
         try:
-            with safe_open(path, "pt") as file:
-                order, losses = file.get_tensor("order"), file.get_tensor("losses")
-                self._reused += float(file.metadata()["seconds"])
-        except SafetensorError as error:
-            raise CalibrationError(
-                f"{path} is not a readable elimination ({error}): delete it and run again"
-            ) from error
-        return obs.Elimination(order.to(weight.device), losses.to(weight.device))
+            chosen = split(curves, self.budget.synops * every)
+        except ValueError as error:
+            raise BudgetError(f"synops {self.budget.synops:g} cannot be met: {error}") from error
+        return {name: Share(len(curves[name].costs) - place) for name, place in chosen.items()}
+
+    def _bit_curve(self, problem: Problem) -> Curve:
+        """A layer's loss at each width, judged by the fast solver, and the bits of its weights."""
+        scale = problem.gain[:, None]
+        losses = []
+        for bits in range(MIN_BITS, MAX_BITS + 1):
+            rounded = quantize_fixed_order(problem.weight, problem.hessian, self._levels(problem.weight, bits))
+            losses.append(obs.layer_loss(problem.weight * scale, rounded * scale, problem.hessian))
+        widths = torch.arange(MIN_BITS, MAX_BITS + 1, dtype=torch.float64)
+        return Curve(widths * problem.weight.numel(), torch.tensor(losses, dtype=torch.float64))
+
+    # A layer ---------------------------------------------------------------------------------------------------------
+
+    def treat(self, network: Network, layer: Layer, share: Share, statistics: Problem) -> Treated:
+        """Prune and quantise a layer, by the solver it can afford."""
+        problem = self._as_seen_now(network, layer, statistics) if self.propagate else statistics
+        solver = solver_for(self.solver, problem, layer.name, self.courses)
+        try:
+            weight, mask, grid = self._solved(solver, problem, share)
+        except obs.HessianError as error:
+            raise CalibrationError(f"layer {layer.name!r}: {error}") from error
+        return Treated(weight, mask, problem.loss(weight), grid, {"solver": solver.name})
+
+    def _solved(self, solver: Solver, problem: Problem, share: Share) -> tuple[Tensor, Tensor, Grid | None]:
+        weight, mask = problem.weight, torch.ones_like(problem.weight, dtype=torch.bool)
+        if share.keep < weight.numel() or self.pattern.groups:
+            weight, mask = solver.prune(problem, share.keep, self.pattern)
+        if share.bits is None:
+            return weight, mask, None
+        grid = self._levels(weight, share.bits, mask)
+        return solver.quantize(problem, mask, weight, grid), mask, grid
+
+    def _levels(self, weight: Tensor, bits: int, mask: Tensor | None = None) -> Grid:
+        """A grid whose scales are those of float32, so that levels are the same in the network and in the solver."""
+        if self.paper:
+            return paper_grid(weight.float(), bits).to(weight)
+        grid = fit_grid(weight.float(), bits, per=self.per, symmetric=self.symmetric, search=self.search, mask=mask)
+        return grid.to(weight)
+
+    def _as_seen_now(self, network: Network, layer: Layer, problem: Problem) -> Problem:
+        """The problem on the inputs that the compressed layers before this one leave it with.
+
+        With inputs ``z'`` in place of ``z``, the least-squares weight for the dense output is
+        ``W + W E[(z - z') z'^T] E[z' z'^T]^-1``; the damping keeps it near ``W``.
+        """
+        seen, change = drift(network.module, layer, self.response(layer), network.calibration, self._dense)
+        now = self._problem(layer, seen)
+        groups, _, columns = now.hessian.shape
+        step = problem.weight.view(groups, -1, columns) @ change @ obs.inverse(now.hessian)
+        return replace(now, weight=problem.weight + CORRECTION * step.reshape(problem.weight.shape))
 
 
-def _digest(weight: Tensor, hessian: Tensor) -> str:
-    """Hash of the bits that an elimination depends on, so that a kept one can be neither stale nor foreign."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in (weight, hessian):
-        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _density(density: float, pattern: Pattern) -> float:
+    """The density that goes with a pattern."""
+    if pattern.groups is None:
+        return density
+    kept, of = pattern.groups
+    if density not in (1, kept / of):
+        raise BudgetError(
+            f"the pattern {pattern.name} keeps {kept / of:g} of the weights: leave out density {density:g}"
+        )
+    return kept / of
 
 
-def _save(path: Path, elimination: obs.Elimination, seconds: float) -> None:
-    """Write at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{time.monotonic_ns()}.tmp")
-    tensors = {"order": elimination.order.cpu().contiguous(), "losses": elimination.losses.cpu().contiguous()}
-    try:
-        save_file(tensors, partial, metadata={"seconds": str(seconds)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _solver(variant: str, solver: str) -> str:
+    if variant not in ("exact", "paper"):
+        raise BudgetError(f"variant is {variant!r}: give 'exact' or 'paper'")
+    if solver not in ("exact", "fast", "auto"):
+        raise BudgetError(f"solver is {solver!r}: give 'exact', 'fast' or 'auto'")
+    if variant == "paper" and solver != "exact":
+        raise BudgetError(f"variant 'paper' is a solver of its own: leave out solver {solver!r}")
+    return variant if variant == "paper" else solver

@@ -10,30 +10,21 @@ Shapes: ``weight [rows, d]``; ``hessian [groups, d, d]``, where row ``r`` belong
 (one group but for grouped convolutions).
 """
 
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 32  # pivots between two updates of the trailing matrix
-SHRINK = 0.8  # survivors are gathered into a smaller matrix when they fill less than this share of it
+from compressors.elimination import Course, Rule, run
+from compressors.quantizers import Grid
+
+MAX_BYTES = 2**27  # of working memory: more would leave the processor's caches, and gain nothing
 
 
 class HessianError(ValueError):
     """A Hessian that cannot be used: not finite, empty, or singular in spite of its damping."""
-
-
-@dataclass(frozen=True)
-class Elimination:
-    """The whole course of ExactOBS: which weight left in which step, and at what loss.
-
-    ``order[r, k]`` is the column that row ``r`` lost in step ``k`` (int64) and ``losses[r, k]`` the loss of that step
-    (float64); both ``[rows, d]``. One elimination serves every density.
-    """
-
-    order: Tensor
-    losses: Tensor
 
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
@@ -68,112 +59,126 @@ def inverse(hessian: Tensor) -> Tensor:
     return torch.cholesky_inverse(factor)
 
 
-def eliminate(weight: Tensor, hessian: Tensor, max_bytes: int = 2**28) -> Elimination:
+def eliminate(weight: Tensor, hessian: Tensor, *, batch: int = 1, max_bytes: int = MAX_BYTES) -> Course:
     """ExactOBS: remove every weight of every row, one at a time, always the one that costs least.
-
-    The pivots and their order are those of the textbook algorithm, but the rank-one updates of ``H^-1`` are put off:
-    inside a block of pivots only the diagonal, the weights and the pivot columns are kept current, and the trailing
-    matrix takes the block's updates as one matrix product (2 d^3 / 3 operations a row, many rows side by side).
 
     Args:
         weight: ``[rows, d]``.
         hessian: ``[groups, d, d]``, positive definite; see :func:`damped`.
+        batch: steps between two looks at the losses. 1 is exact; SBC's public code takes several weights at once.
         max_bytes: bound on the working memory; rows are treated in chunks that keep to it, one row at least.
 
     Raises:
         HessianError: see :func:`inverse`.
     """
-    rows, columns = weight.shape
-    inverses = inverse(hessian)
-    group = torch.arange(rows, device=weight.device) // (rows // len(hessian))
-    chunk = min(rows, max(1, max_bytes // (2 * columns * columns * weight.element_size())))
-    workspace = weight.new_empty(2, chunk * columns * columns)
-    parts = [
-        _eliminate_rows(part, inverses, owner, workspace)
-        for part, owner in zip(weight.split(chunk), group.split(chunk), strict=True)
-    ]
-    return Elimination(torch.cat([p.order for p in parts]), torch.cat([p.losses for p in parts]))
+    return _in_chunks(weight, hessian, Rule.pruning(weight, batch=batch), weight.shape[1], max_bytes)
 
 
-def _eliminate_rows(weight: Tensor, inverses: Tensor, group: Tensor, workspace: Tensor) -> Elimination:
-    """:func:`eliminate` for rows that fit into the workspace ``[2, >= rows * d * d]``."""
-    rows, columns = weight.shape
-    weight = weight.clone()
-    inverse = torch.index_select(inverses, 0, group, out=_view(workspace[0], rows, columns, columns))
-    index = torch.arange(columns, device=weight.device).repeat(
-        rows, 1
-    )  # [rows, size]: the column each place stands for
-    gone = torch.zeros_like(weight, dtype=torch.bool)
-    order, losses = [], []
-    for start in range(0, columns, BLOCK):
-        alive = columns - start
-        if alive < SHRINK * weight.shape[1]:
-            keep = (~gone).nonzero()[:, 1].view(rows, alive)
-            inverse = _submatrices(inverse, keep, workspace)
-            weight, index, gone = (tensor.gather(1, keep) for tensor in (weight, index, gone))
-        steps = min(BLOCK, alive)
-        pivots, block_losses, updates = _block(weight, inverse, gone, steps)
-        order.append(index.gather(1, pivots))
-        losses.append(block_losses)
-        if start + steps < columns:
-            inverse.baddbmm_(updates.mT, updates, alpha=-1)
-    return Elimination(torch.cat(order, 1), torch.cat(losses, 1).double())
+def eliminate_groups(weight: Tensor, hessian: Tensor, width: int, *, max_bytes: int = MAX_BYTES) -> Course:
+    """As :func:`eliminate`, but ``width`` neighbouring columns leave together: OBC's block sparsity (section 4).
 
+    The loss of a group ``B`` is ``1/2 w_B^T (H^-1[B, B])^-1 w_B``. Where the columns are no whole number of groups, the
+    last one is smaller. The course is over groups: ``[rows, ceil(d / width)]``.
 
-def _block(weight: Tensor, inverse: Tensor, gone: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Remove ``steps`` weights from every row; ``weight`` and ``gone`` are updated in place.
-
-    Returns the pivots and losses ``[rows, steps]``, and the scaled pivot columns ``u [rows, steps, size]``, with which
-    the inverse after the block is ``inverse - u^T u``.
+    Raises:
+        HessianError: see :func:`inverse`.
     """
-    rows, size = weight.shape
-    every = torch.arange(rows, device=weight.device)
-    diagonal = inverse.diagonal(dim1=1, dim2=2).clone()
-    updates = weight.new_zeros(rows, steps, size)
-    pivots, losses = [], []
-    for step in range(steps):
-        saliency = (weight.square() / diagonal).masked_fill_(gone, torch.inf)
-        loss, pivot = saliency.min(dim=1)
-        column = _rows(inverse, pivot[:, None])
-        if step:
-            past = updates[:, :step]
-            column = column.unsqueeze(1).baddbmm_(past[every, :, pivot].unsqueeze(1), past, alpha=-1).squeeze(1)
-        root = column[every, pivot].sqrt()
-        column = column.div_(root[:, None]).masked_fill_(gone, 0.0)
-        weight.addcmul_(column, (weight[every, pivot] / root)[:, None], value=-1)
-        gone[every, pivot] = True
-        weight[every, pivot] = 0.0
-        diagonal.addcmul_(column, column, value=-1)
-        updates[:, step] = column
-        pivots.append(pivot)
-        losses.append(loss / 2)
-    return torch.stack(pivots, 1), torch.stack(losses, 1), updates
+    missing = -weight.shape[1] % width
+    weight = F.pad(weight.cpu(), (0, missing))
+    hessian = F.pad(hessian, (0, missing, 0, missing)).cpu()
+    hessian.diagonal(dim1=1, dim2=2)[:, hessian.shape[1] - missing :] = 1.0  # filled up: tied to nothing
+    rule = Rule.pruning(weight, width=width)
+    return _in_chunks(weight, hessian, rule, weight.shape[1] // width, max_bytes)
 
 
-def _submatrices(matrices: Tensor, keep: Tensor, workspace: Tensor) -> Tensor:
-    """Rows and columns ``keep [rows, k]`` of each matrix ``[rows, n, n]``: ``[rows, k, k]``.
+def mask_of_pattern(weight: Tensor, hessian: Tensor, kept: int, of: int, *, max_bytes: int = MAX_BYTES) -> Tensor:
+    """N:M sparsity by ExactOBS: ``kept`` of every ``of`` neighbouring columns stay. Bool ``[rows, d]``, True is kept.
 
-    ``matrices`` lies in the first half of the workspace and the result takes its place: fresh memory of this size would
-    cost more than the copies.
+    A group that has lost its share is left alone (OBC, section 4). Where the columns are no whole number of groups, the
+    last one is smaller, and keeps as many or all it has.
+
+    Raises:
+        HessianError: see :func:`inverse`.
     """
-    count, size, _ = matrices.shape
-    alive = keep.shape[1]
-    halfway = _view(workspace[1], count, alive, size)
-    _rows(matrices, keep, out=halfway.view(-1, size))
-    columns = keep[:, None, :].expand(-1, alive, -1)
-    return torch.gather(halfway, 2, columns, out=_view(workspace[0], count, alive, alive))
+    columns = weight.shape[1]
+    steps = columns // of * (of - kept) + max(0, columns % of - kept)
+    rule = Rule.pruning(weight, most=of - kept, of=of)
+    order = _in_chunks(weight, hessian, rule, steps, max_bytes).order
+    return torch.ones_like(weight, dtype=torch.bool).scatter_(1, order, False)
 
 
-def _view(memory: Tensor, *shape: int) -> Tensor:
-    """The beginning of a flat piece of memory as a tensor of ``shape``."""
-    return memory[: prod(shape)].view(shape)
+def quantize(
+    weight: Tensor, hessian: Tensor, grid: Grid, mask: Tensor | None = None, *, max_bytes: int = MAX_BYTES
+) -> Tensor:
+    """OBQ: round every weight of every row to its grid, one at a time, the others making up for it.
+
+    Always the weight whose rounding costs least, but for outliers: weights that drifted beyond the grid's range go
+    first (arXiv 2208.11580, section 5 and reference code).
+
+    Args:
+        weight: ``[rows, d]``, zero off the mask.
+        hessian: ``[groups, d, d]``, positive definite.
+        grid: the levels, of the weight's dtype.
+        mask: bool ``[rows, d]``: the weights that are left; the others stay zero and make up for nothing.
+        max_bytes: bound on the working memory.
+
+    Raises:
+        HessianError: see :func:`inverse`.
+    """
+    rows = len(weight)
+    rule = Rule(grid.scale.expand(rows, 1)[:, 0], grid.zero.expand(rows, 1)[:, 0], top=2**grid.bits - 1)
+    rule = replace(rule, scale=rule.scale.contiguous(), zero=rule.zero.contiguous())
+    if mask is None or bool(mask.all()):
+        course = _in_chunks(weight, hessian, rule, weight.shape[1], max_bytes)
+        return torch.zeros_like(weight).scatter_(1, course.order, course.values)
+    group = _owners(weight, hessian)
+    result = torch.zeros_like(weight)
+    for part, places, system in _systems(hessian, group, mask, max_bytes):
+        memory = inverse(system).flatten(1)
+        course = run(weight[part].gather(1, places), places, memory, rule.of_rows(part), places.shape[1])
+        result[part] = torch.zeros_like(weight[part]).scatter_(1, course.order, course.values)
+    return result
 
 
-def _rows(matrices: Tensor, places: Tensor, out: Tensor | None = None) -> Tensor:
-    """Rows ``places [rows, k]`` of each matrix ``[rows, n, m]``: ``[rows * k, m]``, copied as whole rows."""
-    count, height, width = matrices.shape
-    first = torch.arange(count, device=matrices.device)[:, None] * height
-    return torch.index_select(matrices.view(-1, width), 0, (first + places).flatten(), out=out)
+def _in_chunks(weight: Tensor, hessian: Tensor, rule: Rule, steps: int, max_bytes: int) -> Course:
+    """The course of all rows, as many of them at once as the memory allows."""
+    rows, columns = weight.shape
+    inverses = inverse(hessian).flatten(1)
+    group = _owners(weight, hessian)
+    chunk = min(rows, max(1, max_bytes // (columns * columns * weight.element_size())))
+    memory = weight.new_empty(chunk, columns * columns)
+    index = torch.arange(columns, device=weight.device)
+    parts = []
+    for start in range(0, rows, chunk):
+        part = slice(start, min(rows, start + chunk))
+        own = torch.index_select(inverses, 0, group[part], out=memory[: len(group[part])])
+        parts.append(run(weight[part], index.repeat(len(own), 1), own, rule.of_rows(part), steps))
+    return Course.joined(parts, 0)
+
+
+def _owners(weight: Tensor, hessian: Tensor) -> Tensor:
+    """The group that each row belongs to: ``[rows]``."""
+    return torch.arange(len(weight), device=weight.device) // (len(weight) // len(hessian))
+
+
+def _systems(hessian: Tensor, group: Tensor, mask: Tensor, max_bytes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The Hessian of each row's kept weights, rows with about as many of them together.
+
+    Yields rows ``[n]``, the places of their kept columns ``[n, k]``, and the systems ``[n, k, k]``. Rows with fewer
+    than ``k`` are filled up with columns that are not kept, of unit curvature and tied to nothing.
+    """
+    kept = mask.sum(1)
+    by_count = kept.argsort(descending=True)
+    start = 0
+    while start < len(mask) and (size := int(kept[by_count[start]])):
+        part = by_count[start : start + max(1, max_bytes // (size * size * hessian.element_size()))]
+        start += len(part)
+        places = mask[part].int().argsort(dim=1, descending=True, stable=True)[:, :size]
+        padding = torch.arange(size, device=mask.device) >= kept[part][:, None]
+        system = hessian[group[part][:, None, None], places[:, :, None], places[:, None, :]]
+        system.masked_fill_(padding[:, :, None] | padding[:, None, :], 0.0)
+        system.diagonal(dim1=1, dim2=2).add_(padding.to(system))
+        yield part, places, system
 
 
 def steps_per_row(losses: Tensor, remove: int) -> Tensor:
@@ -196,35 +201,22 @@ def mask_after(order: Tensor, steps: Tensor) -> Tensor:
 def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int = 2**30) -> Tensor:
     """The optimal weights on a given mask: ``w_K = H_KK^-1 H_K: w`` for each row (``[rows, d]``, zero off the mask).
 
-    This is where ExactOBS ends, whatever the order in which the weights left. Rows with about as many survivors are
-    solved together, padded to the longest of them.
+    This is where ExactOBS ends, whatever the order in which the weights left.
 
     Raises:
         HessianError: a Hessian is not positive definite on the mask.
     """
-    rows, columns = weight.shape
-    group = torch.arange(rows, device=weight.device) // (rows // len(hessian))
-    target = torch.einsum("grd,gde->gre", weight.view(len(hessian), -1, columns), hessian).reshape(rows, columns)
-    kept = mask.sum(1)
-    by_count = kept.argsort(descending=True)
+    groups, columns = len(hessian), weight.shape[1]
+    target = torch.einsum("grd,gde->gre", weight.view(groups, -1, columns), hessian).reshape(weight.shape)
     result = torch.zeros_like(weight)
-    start = 0
-    while start < rows and (size := int(kept[by_count[start]])):
-        stop = start + max(1, max_bytes // (size * size * weight.element_size()))
-        part = by_count[start:stop]
-        places = mask[part].int().argsort(dim=1, descending=True, stable=True)[:, :size]
-        padding = torch.arange(size, device=weight.device) >= kept[part][:, None]
-        system = hessian[group[part][:, None, None], places[:, :, None], places[:, None, :]]
-        system = system.masked_fill(padding[:, :, None] | padding[:, None, :], 0.0) + torch.diag_embed(
-            padding.to(weight)
-        )
-        right = target[part].gather(1, places).masked_fill(padding, 0.0)
+    for part, places, system in _systems(hessian, _owners(weight, hessian), mask, max_bytes):
+        kept = mask[part].gather(1, places)
+        right = (target[part].gather(1, places) * kept)[:, :, None]
         factor, failed = torch.linalg.cholesky_ex(system)
         if failed.any():
             raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
-        solved = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
-        result[part] = result[part].scatter_(1, places, solved.masked_fill(padding, 0.0))
-        start = stop
+        solved = torch.cholesky_solve(right, factor)[:, :, 0]
+        result[part] = result[part].scatter_(1, places, solved * kept)
     return result
 
 

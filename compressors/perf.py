@@ -1,41 +1,94 @@
-"""Time of the second-order solver, in the currency of the machine: matrix products."""
+"""Time of the second-order solvers, in the currency of the machine: matrix products."""
 
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressors.obs import damped, eliminate, least_squares, mask_after, steps_per_row
+from compressors.elimination import Course
+from compressors.fixed_order import prune_fixed_order
+from compressors.obs import damped, eliminate, inverse, layer_loss, least_squares, mask_after, steps_per_row
 
-SHAPES = [(64, 144), (128, 576), (256, 1152)]
+EXACT = [(64, 144), (128, 576), (256, 1152), (256, 2312)]
+FAST = [(64, 144), (128, 576), (256, 1152), (256, 2312), (512, 4608)]
 DENSITIES = (0.5, 0.1, 0.03)
+PLAIN_ROWS = 4  # of the plain elimination: its time is proportional to the rows
 
 
-def measure() -> list[dict[str, Any]]:
-    """Exact elimination of random float64 layers ``rows x inputs``.
+def exact() -> Iterator[Callable[[], dict[str, Any]]]:
+    """Exact elimination of random float64 layers ``rows x inputs``, a row of figures a layer.
 
-    Each row gives the seconds of the elimination, its rate beside that of a plain matrix product in the same process,
-    and for each density the seconds of solving for the weights that are left.
+    Seconds of the whole elimination, which serves every density; its rate, also as a share of that of a matrix product
+    in the same process; how many times as long the plain one-at-a-time version takes (judged by a few rows), and how
+    many times as long as the fast solver it takes; then for each density the seconds of solving for the weights that
+    are left, and the layer's loss.
     """
-    return [_layer(rows, columns) for rows, columns in SHAPES]
+    eliminate(*_problem(4, 8))  # compiles
+    return (partial(_exact, *shape) for shape in EXACT)
 
 
-def _layer(rows: int, columns: int) -> dict[str, Any]:
+def fast() -> Iterator[Callable[[], dict[str, Any]]]:
+    """Fixed-order pruning of the same layers and a larger one: seconds and the layer's loss at each density."""
+    return (partial(_fast, *shape) for shape in FAST)
+
+
+def _exact(rows: int, columns: int) -> dict[str, Any]:
     weight, hessian = _problem(rows, columns)
-    seconds, elimination = _timed(lambda: eliminate(weight, hessian))
+    seconds, course = _timed(lambda: eliminate(weight, hessian))
+    few = min(rows, PLAIN_ROWS)
+    plain, _ = _timed(lambda: eliminate_plain(weight[:few], hessian))
+    quick, _ = _timed(lambda: prune_fixed_order(weight, hessian, weight.numel() // 10))
     rate = 2 / 3 * rows * columns**3 / seconds
     row = {
         "layer": f"{rows}x{columns}",
-        "eliminate_s": seconds,
+        "seconds": seconds,
         "gflops": rate / 1e9,
         "share_of_matmul_peak": rate / _matmul_flops(columns),
+        "plain_ratio": plain * rows / few / seconds,
+        "fast_ratio": seconds / quick,
     }
     for density in DENSITIES:
-        steps = steps_per_row(elimination.losses, round((1 - density) * rows * columns))
-        mask = mask_after(elimination.order, steps)
-        row[f"solve_{density:g}_s"], _ = _timed(lambda mask=mask: least_squares(weight, hessian, mask))
+        steps = steps_per_row(course.losses, round((1 - density) * rows * columns))
+        mask = mask_after(course.order, steps)
+        row[f"solve_{density:g}_s"], result = _timed(lambda mask=mask: least_squares(weight, hessian, mask))
+        row[f"loss_{density:g}"] = layer_loss(weight, result, hessian)
     return row
+
+
+def _fast(rows: int, columns: int) -> dict[str, Any]:
+    weight, hessian = _problem(rows, columns)
+    row: dict[str, Any] = {"layer": f"{rows}x{columns}"}
+    for density in DENSITIES:
+        keep = round(density * rows * columns)
+        seconds, (result, _) = _timed(lambda keep=keep: prune_fixed_order(weight, hessian, keep))
+        row |= {f"prune_{density:g}_s": seconds, f"loss_{density:g}": layer_loss(weight, result, hessian)}
+    return row
+
+
+def eliminate_plain(weight: Tensor, hessian: Tensor) -> Course:
+    """ExactOBS by the book, all rows side by side: after each removal every inverse takes a rank-one update."""
+    rows, columns = weight.shape
+    weight = weight.clone()
+    inverses = inverse(hessian).repeat_interleave(rows // len(hessian), dim=0)
+    gone = torch.zeros_like(weight, dtype=torch.bool)
+    every = torch.arange(rows)
+    order, losses = [], []
+    for _ in range(columns):
+        scores = (weight.square() / inverses.diagonal(dim1=1, dim2=2)).masked_fill(gone, torch.inf)
+        loss, pivot = scores.min(dim=1)
+        column = inverses[every, pivot]
+        scaled = column / column[every, pivot][:, None]
+        weight -= scaled * weight[every, pivot][:, None]
+        inverses.baddbmm_(scaled[:, :, None], column[:, None, :], alpha=-1)
+        inverses[every, pivot, pivot] = 1.0
+        gone[every, pivot] = True
+        weight[gone] = 0.0
+        order.append(pivot)
+        losses.append(loss / 2)
+    return Course(torch.stack(order, 1), torch.stack(losses, 1), torch.zeros_like(weight))
 
 
 def _problem(rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -48,8 +101,8 @@ def _problem(rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 def _matmul_flops(size: int) -> float:
     """Operations per second of a float64 matrix product, the best of three."""
-    a = torch.randn(8, size, size, dtype=torch.float64)
-    return 2 * 8 * size**3 / min(_timed(lambda: a @ a)[0] for _ in range(3))
+    a = torch.randn(4, size, size, dtype=torch.float64)
+    return 2 * 4 * size**3 / min(_timed(lambda: a @ a)[0] for _ in range(3))
 
 
 def _timed(call: Any) -> tuple[float, Any]:

@@ -1,7 +1,7 @@
 """Single weights: share the budget between the layers, choose which weights of a layer stay, and round them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +32,7 @@ class Treated:
     mask: Tensor  # bool, True is kept
     loss: float | None = None
     grid: Grid | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # what else stands in the record
 
 
 class Pruner(Compressor):
@@ -160,10 +161,10 @@ def applied(layer: Layer, treated: Treated) -> LayerCompression:
     with torch.no_grad():
         if grid is None:
             parameter.copy_(treated.weight.view_as(parameter))
-            return LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss)
+            return LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, extra=treated.extra)
         grid = grid.to(parameter)
         codes = grid.codes(treated.weight.to(parameter)).view_as(parameter)
-        result = LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, grid, codes)
+        result = LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, grid, codes, treated.extra)
         parameter.copy_(result.weight())
     return result
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from compressors.layers import Layer, LayerError, evaluating, hooks
 
@@ -85,6 +86,17 @@ def unfolded(layer: Layer, x: Tensor) -> Tensor:
     return patches.permute(1, 0, 3, 2).flatten(1, 2)
 
 
+def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Tensor:
+    """What a layer's rows are multiplied with, filtered over time if asked: ``x [T, B, ...]`` -> ``[groups, n, d]``.
+
+    Raises:
+        CalibrationError: the input is not finite.
+    """
+    if not torch.isfinite(x).all():
+        raise CalibrationError(f"layer {layer.name!r} receives NaN or infinite inputs from the calibration data")
+    return unfolded(layer, (x if response is None else over_time(x, response)).flatten(0, 1))
+
+
 class _HessianSum:
     """A forward pre-hook that adds up ``2 z^T z`` over the inputs of one layer, filtered over time if asked."""
 
@@ -94,14 +106,7 @@ class _HessianSum:
         self.total = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].to(self.total.dtype)
-        if not torch.isfinite(x).all():
-            raise CalibrationError(
-                f"layer {self.layer.name!r} receives NaN or infinite inputs from the calibration data"
-            )
-        if self.response is not None:
-            x = over_time(x, self.response)
-        z = unfolded(self.layer, x.flatten(0, 1))
+        z = vectors(self.layer, inputs[0].to(self.total.dtype), self.response)
         self.total.baddbmm_(z.mT, z, alpha=2)
 
 
@@ -133,6 +138,45 @@ def hessians(
     return result
 
 
+def drift(
+    network: nn.Module,
+    layer: Layer,
+    response: Tensor | None,
+    batches: Callable[[], Iterable[Tensor]],
+    dense: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """How a layer's inputs changed: ``2 E[z' z'^T]`` and ``2 E[(z - z') z'^T]``, both ``[groups, d, d]``.
+
+    ``z'`` are the inputs (filtered, unfolded; see :func:`hessians`) in the network as it stands, ``z`` those with the
+    parameters ``dense`` (by qualified name).
+
+    Raises:
+        CalibrationError: no calibration data, or data that are not finite.
+    """
+    weight, samples = layer.rows, 0
+    now = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
+    change = torch.zeros_like(now)
+    seen: list[Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(vectors(layer, inputs[0].to(dtype), response))
+
+    with evaluating(network), hooks([layer.module], look, before=True):
+        for x in share(batches()):
+            for parameters in (dense, {}):
+                functional.reset_net(network)
+                functional_call(network, dict(parameters), (x,))
+            before, after = seen
+            now.baddbmm_(after.mT, after, alpha=2)
+            change.baddbmm_((before - after).mT, after, alpha=2)
+            samples += len(x)
+            seen.clear()
+    count = _counted(samples, weight.device)
+    return reduced(now).div_(count), reduced(change).div_(count)
+
+
 def observe(network: nn.Module, watched: Mapping[nn.Module, Hook], batches: Callable[[], Iterable[Tensor]]) -> float:
     """Run the network over the batches, each hook seeing its module's inputs; the number of samples.
 
@@ -145,7 +189,11 @@ def observe(network: nn.Module, watched: Mapping[nn.Module, Hook], batches: Call
         for module, hook in watched.items():
             stack.enter_context(hooks([module], hook, before=True))
         samples = sum(_run(network, x) for x in share(batches()))
-    device = next(network.parameters()).device
+    return _counted(samples, next(network.parameters()).device)
+
+
+def _counted(samples: int, device: torch.device) -> float:
+    """The samples of all processes."""
     count = float(reduced(torch.tensor(samples, dtype=torch.float64, device=device)))
     if count == 0:
         raise CalibrationError("the calibration set is empty: ask for at least one sample")

@@ -7,8 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors import obs
-from tests.compressors.oracles import eliminate_one_by_one, random_problem
+from compressors import elimination, obs
+from compressors.perf import eliminate_plain
+from compressors.quantizers import fit_grid
+from tests.compressors.oracles import (
+    eliminate_one_by_one,
+    fix_one_by_one,
+    prune_groups_one_by_one,
+    random_problem,
+)
 
 SHAPES = [(1, 1, 1), (3, 7, 1), (8, 24, 1), (6, 33, 3), (16, 64, 1), (5, 130, 1), (12, 9, 12)]
 
@@ -20,6 +27,13 @@ def pruned(weight, hessian, density):
     return elimination, steps, mask, obs.least_squares(weight, hessian, mask)
 
 
+@pytest.fixture(params=["compiled", "tensors"])
+def both_ways(request, monkeypatch):
+    """The compiled loops of the CPU, and the tensor operations of other devices."""
+    monkeypatch.setattr(elimination, "compiled", lambda tensor: request.param == "compiled")
+
+
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("rows", "columns", "groups"), SHAPES)
 def test_blocked_elimination_takes_the_same_course_as_the_plain_one(rows, columns, groups):
     weight, hessian = random_problem(rows, columns, groups)
@@ -28,10 +42,116 @@ def test_blocked_elimination_takes_the_same_course_as_the_plain_one(rows, column
     torch.testing.assert_close(blocked.losses, plain.losses, rtol=1e-8, atol=1e-10)
 
 
+def test_the_plain_version_that_times_are_compared_with_takes_the_same_course_too():
+    weight, hessian = random_problem(6, 70, 3, seed=10)
+    assert torch.equal(eliminate_plain(weight, hessian).order, eliminate_one_by_one(weight, hessian).order)
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(("rows", "columns", "groups"), [(4, 30, 1), (6, 90, 3)])
+def test_elimination_in_batches_takes_the_plain_course(rows, columns, groups, batch):
+    weight, hessian = random_problem(rows, columns, groups, seed=9)
+    course = obs.eliminate(weight, hessian, batch=batch)
+    plain = eliminate_one_by_one(weight, hessian, batch)
+    assert torch.equal(course.order, plain.order)
+    torch.testing.assert_close(course.losses, plain.losses, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (1, 4), (3, 5)])
+@pytest.mark.parametrize("columns", [16, 83])
+def test_n_of_m_takes_the_plain_course_and_keeps_exactly_n(kept, of, columns):
+    weight, hessian = random_problem(6, columns, 2, seed=11)
+    mask = obs.mask_of_pattern(weight, hessian, kept, of)
+    sizes = torch.bincount(torch.arange(columns) // of)
+    found = torch.zeros(6, len(sizes), dtype=torch.int64).index_add_(1, torch.arange(columns) // of, mask.long())
+    assert torch.equal(found, sizes.clamp(max=kept).expand(6, -1))
+    gone = int((~mask[0]).sum())
+    plain = fix_one_by_one(weight, hessian, lambda row, w: torch.zeros_like(w), gone, quota=(of - kept, of))
+    assert torch.equal(mask, torch.ones_like(mask).scatter_(1, plain.order, False))
+
+
+def test_a_pattern_loses_more_than_free_choice_and_less_than_magnitude():
+    for seed in range(5):
+        weight, hessian = random_problem(8, 64, seed=seed)
+
+        def loss(mask, weight=weight, hessian=hessian):
+            return obs.layer_loss(weight, obs.least_squares(weight, hessian, mask), hessian)
+
+        order = weight.view(8, -1, 4).abs().argsort(2, descending=True)
+        largest = torch.zeros(8, 16, 4, dtype=torch.bool).scatter_(2, order[:, :, :2], True).view(8, 64)
+        free = pruned(weight, hessian, 0.5)[2]
+        plain = obs.layer_loss(weight, weight * largest, hessian)
+        assert loss(free) < loss(obs.mask_of_pattern(weight, hessian, 2, 4)) < plain
+
+
+@pytest.mark.parametrize(("columns", "width"), [(40, 4), (96, 4), (30, 5), (150, 2)])
+def test_groups_take_the_plain_course(columns, width):
+    weight, hessian = random_problem(4, columns, 2, seed=12)
+    course, plain = obs.eliminate_groups(weight, hessian, width), prune_groups_one_by_one(weight, hessian, width)
+    assert torch.equal(course.order, plain.order)
+    torch.testing.assert_close(course.losses, plain.losses, rtol=1e-8, atol=1e-10)
+
+
+def test_a_last_group_that_is_smaller_is_a_group_of_its_own():
+    weight, hessian = random_problem(5, 10, seed=13)
+    course = obs.eliminate_groups(weight, hessian, 4)
+    assert torch.equal(course.order.sort(dim=1).values, torch.arange(3).expand(5, 3))
+    total = obs.layer_loss(weight, torch.zeros_like(weight), hessian)
+    assert float(course.losses.sum()) == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("rows", "columns", "groups"), [(4, 24, 1), (6, 90, 3)])
+def test_obq_takes_the_plain_course_outliers_included(rows, columns, groups, bits, symmetric):
+    weight, hessian = random_problem(rows, columns, groups, seed=14)
+    grid = fit_grid(weight, bits, symmetric=symmetric)
+    plain = fix_one_by_one(
+        weight, hessian, lambda row, w: nearest_of_row(grid, row, w), columns, step_size=grid.scale[:, 0]
+    )
+    result = obs.quantize(weight, hessian, grid)
+    torch.testing.assert_close(result, torch.zeros_like(weight).scatter_(1, plain.order, plain.values))
+    assert torch.equal(grid.values(grid.codes(result)), result)
+
+
+def nearest_of_row(grid, row, weights):
+    scale, zero = grid.scale[row], grid.zero[row]
+    return ((weights / scale).round().add(zero).clamp(0, 2**grid.bits - 1) - zero) * scale
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("bits", [2, 4])
+def test_obq_on_a_mask_is_obq_on_each_rows_own_weights(bits):
+    weight, hessian = random_problem(6, 40, 2, seed=15)
+    mask = torch.rand(6, 40, generator=torch.Generator().manual_seed(0)) < 0.4
+    mask[3] = False
+    weight = obs.least_squares(weight, hessian, mask)
+    grid = fit_grid(weight, bits, mask=mask)
+    result = obs.quantize(weight, hessian, grid, mask)
+    assert not result[~mask].any()
+    for row in (0, 1, 2, 4, 5):
+        kept = mask[row]
+        own = type(grid)(bits, grid.scale[row : row + 1], grid.zero[row : row + 1])
+        alone = obs.quantize(weight[row : row + 1, kept], hessian[row // 3, kept][:, kept][None], own)
+        torch.testing.assert_close(result[row, kept], alone[0])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_obq_loses_less_than_rounding(bits):
+    for seed in range(5):
+        weight, hessian = random_problem(8, 64, seed=seed)
+        grid = fit_grid(weight, bits)
+        rounded = obs.layer_loss(weight, grid.nearest(weight), hessian)
+        assert obs.layer_loss(weight, obs.quantize(weight, hessian, grid), hessian) < rounded
+
+
 @pytest.mark.parametrize("max_bytes", [1, 10**5])
 def test_memory_bound_changes_nothing(max_bytes):
     weight, hessian = random_problem(9, 40, 3)
-    whole, chunked = obs.eliminate(weight, hessian), obs.eliminate(weight, hessian, max_bytes)
+    whole, chunked = obs.eliminate(weight, hessian), obs.eliminate(weight, hessian, max_bytes=max_bytes)
     assert torch.equal(whole.order, chunked.order)
     mask = torch.rand(9, 40) < 0.4
     torch.testing.assert_close(

@@ -1,0 +1,244 @@
+"""How one layer's second-order problem is solved: exactly, in a fixed order, or as the authors of SBC do it.
+
+Each solver prunes and quantises a layer; they share the statistics, so that any of them can stand in for another.
+"""
+
+import hashlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from compressors import obs
+from compressors.elimination import Course
+from compressors.fixed_order import prune_fixed_order, prune_n_of_m, quantize_fixed_order
+from compressors.quantizers import Grid
+from compressors.statistics import CalibrationError
+
+EXACT_OPERATIONS = 10**13  # of exact elimination in one layer, above which "auto" takes the fixed order
+BLOCK_WIDTH = 4
+PAPER_BATCHES = 256  # of the elimination of a row in SBC's public code
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A layer's least-squares problem.
+
+    Args:
+        weight: ``[rows, d]``, the weights whose output is to be kept, of the Hessian's dtype.
+        hessian: ``[groups, d, d]``, damped.
+        gain: ``[rows]``: the factor that BatchNorm puts on each row's output; losses of rows compare by its square.
+    """
+
+    weight: Tensor
+    hessian: Tensor
+    gain: Tensor
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of exact elimination: ``2 d^3 / 3`` a row."""
+        rows, columns = self.weight.shape
+        return 2 / 3 * rows * columns**3
+
+    def loss(self, after: Tensor) -> float:
+        """The layer's loss when its weight is ``after`` (without gains)."""
+        return obs.layer_loss(self.weight, after, self.hessian)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where weights may go: anywhere, ``kept`` of every ``of`` neighbouring ones, or in blocks of four."""
+
+    name: str = "unstructured"
+
+    def __post_init__(self) -> None:
+        if self.name not in ("unstructured", "block4") and not self.groups:
+            raise ValueError(f"unknown pattern {self.name!r}: give 'unstructured', 'block4' or N:M, such as '2:4'")
+
+    @property
+    def groups(self) -> tuple[int, int] | None:
+        """N and M of an N:M pattern."""
+        kept, colon, of = self.name.partition(":")
+        if not colon or not (kept.isdecimal() and of.isdecimal()) or not 0 < int(kept) < int(of):
+            return None
+        return int(kept), int(of)
+
+
+class Solver(Protocol):
+    """What prunes and quantises a layer."""
+
+    name: str
+
+    def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """The new weight and its mask, both ``[rows, d]``."""
+
+    def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+        """The weight on its grid: ``[rows, d]``; ``weight`` is the pruned one, zero off the mask."""
+
+
+class Courses:
+    """Eliminations, kept in a folder under the hash of weight and Hessian; one serves every density.
+
+    Attributes:
+        reused_seconds: the time that those taken up again had taken when they were made.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.reused_seconds = folder, 0.0
+        self._last: tuple[str, Course] | None = None
+
+    def of(self, problem: Problem, *, batch: int = 1, width: int = 1) -> Course:
+        """The course of eliminating every weight of every row; see :func:`compressors.obs.eliminate`."""
+        key = _digest(problem, batch, width)
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._found(key, problem, batch, width)
+        return self._last[1]
+
+    def _found(self, key: str, problem: Problem, batch: int, width: int) -> Course:
+        path = None if self.folder is None else self.folder / f"{key}.safetensors"
+        if path is not None and path.exists():
+            return self._load(path, problem.weight)
+        started = time.perf_counter()
+        if width > 1:
+            course = obs.eliminate_groups(problem.weight, problem.hessian, width)
+        else:
+            course = obs.eliminate(problem.weight, problem.hessian, batch=batch)
+        if path is not None:
+            _save(path, course, time.perf_counter() - started)
+        return course
+
+    def _load(self, path: Path, like: Tensor) -> Course:
+        try:
+            with safe_open(path, "pt") as file:
+                order, losses = file.get_tensor("order"), file.get_tensor("losses")
+                self.reused_seconds += float(file.metadata()["seconds"])
+        except SafetensorError as error:
+            raise CalibrationError(
+                f"{path} is not a readable elimination ({error}): delete it and run again"
+            ) from error
+        return Course(order.to(like.device), losses.to(like.device), torch.zeros_like(losses).to(like))
+
+
+class Exact:
+    """ExactOBS and OBQ (arXiv 2208.11580): one weight at a time in every row, OBC's global step across the rows."""
+
+    name = "exact"
+
+    def __init__(self, courses: Courses) -> None:
+        self.courses = courses
+
+    def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Eliminate, take the global step, and solve for the weights that are left."""
+        weight, hessian = problem.weight, problem.hessian
+        if pattern.groups is not None:
+            kept, of = pattern.groups
+            mask = obs.mask_of_pattern(weight, hessian, kept, of)
+        else:
+            width = BLOCK_WIDTH if pattern.name == "block4" else 1
+            course = self.courses.of(problem, width=width)
+            remove = course.losses.numel() - max(1, round(keep / width))
+            steps = obs.steps_per_row(course.losses * problem.gain.square()[:, None], remove)
+            groups = obs.mask_after(course.order, steps)
+            mask = groups.repeat_interleave(width, dim=1)[:, : weight.shape[1]]
+        return obs.least_squares(weight, hessian, mask), mask
+
+    def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+        """OBQ on the weights that are left."""
+        return obs.quantize(weight, problem.hessian, grid, mask)
+
+
+class FixedOrder:
+    """SparseGPT and GPTQ: all rows settle their columns in one order; see :mod:`compressors.fixed_order`."""
+
+    name = "fast"
+
+    def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """One sweep over the columns; rows compete by their loss behind BatchNorm."""
+        if pattern.name == "block4":
+            raise CalibrationError("the fast solver has no blocks of four: take solver='exact' or another pattern")
+        if pattern.groups is not None:
+            return prune_n_of_m(problem.weight, problem.hessian, *pattern.groups)
+        gain = problem.gain.clamp_min(problem.gain.max() * 1e-9)[:, None]
+        weight, mask = prune_fixed_order(problem.weight * gain, problem.hessian, keep)
+        return weight / gain, mask
+
+    def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+        """GPTQ, the most active inputs first."""
+        return quantize_fixed_order(weight, problem.hessian, grid, mask=None if mask.all() else mask)
+
+
+class Paper:
+    """As the public code of SBC does it (facts of arXiv 2506.03996's repository, in our own words).
+
+    Pruning: a row's weights leave in about 256 batches, each with the loss it had when its batch was chosen; the
+    smallest of these losses go, wherever they stand; then the weights that are left are solved for, from the original
+    ones. Quantising: one order for all rows, by the increasing diagonal of the inverse Hessian, on a grid over the
+    whole range.
+    """
+
+    name = "paper"
+
+    def __init__(self, courses: Courses) -> None:
+        self.courses = courses
+
+    def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Eliminate in batches, and take the smallest recorded losses."""
+        if pattern.name != "unstructured":
+            raise CalibrationError(f"the paper's procedure has no pattern {pattern.name!r}: take variant='exact'")
+        course = self.courses.of(problem, batch=math.ceil(problem.weight.shape[1] / PAPER_BATCHES))
+        losses = course.losses * problem.gain.square()[:, None]
+        gone = losses.flatten().argsort(stable=True)[: losses.numel() - keep]
+        by_step = torch.ones(losses.numel(), dtype=torch.bool, device=losses.device).index_fill_(0, gone, False)
+        mask = torch.empty_like(by_step.view_as(losses)).scatter_(1, course.order, by_step.view_as(losses))
+        return obs.least_squares(problem.weight, problem.hessian, mask), mask
+
+    def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+        """GPTQ in the paper's order."""
+        order = obs.inverse(problem.hessian).diagonal(dim1=1, dim2=2).argsort(dim=1, stable=True)
+        return quantize_fixed_order(weight, problem.hessian, grid, mask=None if mask.all() else mask, order=order)
+
+
+def solver_for(choice: str, problem: Problem, name: str, courses: Courses) -> Solver:
+    """The solver of the layer ``name``: ``exact``, ``fast``, ``paper``, or for ``auto`` the one that it can afford.
+
+    ``auto`` is exact where that takes at most :data:`EXACT_OPERATIONS`, and tells the log what it chose, and why.
+    """
+    if choice != "auto":
+        solvers: dict[str, Solver] = {"exact": Exact(courses), "fast": FixedOrder(), "paper": Paper(courses)}
+        return solvers[choice]
+    exact = problem.operations <= EXACT_OPERATIONS
+    log.info(
+        "layer %s (%d x %d): %s solver, since exact elimination takes %.1e operations (limit %.0e)",
+        name, *problem.weight.shape, "exact" if exact else "fast", problem.operations, EXACT_OPERATIONS,
+    )  # fmt: skip
+    return Exact(courses) if exact else FixedOrder()
+
+
+def _digest(problem: Problem, batch: int, width: int) -> str:
+    """Hash of the bits that an elimination depends on, so that a kept one can be neither stale nor foreign."""
+    digest = hashlib.blake2b(f"{batch} {width}".encode() if (batch, width) != (1, 1) else b"", digest_size=16)
+    for tensor in (problem.weight, problem.hessian):
+        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _save(path: Path, course: Course, seconds: float) -> None:
+    """Write at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{time.monotonic_ns()}.tmp")
+    tensors = {"order": course.order.cpu().contiguous(), "losses": course.losses.cpu().contiguous()}
+    try:
+        save_file(tensors, partial, metadata={"seconds": str(seconds)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from compressors.registry import suggestion
 
@@ -175,8 +175,13 @@ class Suite(Strict):
     aftercare: tuple[Aftercare, ...] = ()
     finetuning: FineTuning | None = None
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    calibration_samples: int = Field(default=100, ge=1)
+    calibration_samples: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
     training: Training = Training()
+
+    @field_validator("calibration_samples", mode="before")
+    @classmethod
+    def _one_size_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
 
     @model_validator(mode="after")
     def _budgets(self) -> "Suite":
@@ -207,25 +212,31 @@ class Suite(Strict):
         Args:
             kinds: compressor name -> the kinds of budget it meets.
         """
-        budgets = self.budgets()
         for data in self.data:
             for model in self.models:
                 for seed in self.seeds:
                     for compressor in self._of(model):
-                        for kind in kinds[compressor.name]:
-                            for allowance in budgets[kind]:
-                                yield self._question(data, model, seed, compressor, allowance, kind)
+                        for samples, allowance in self._asked(kinds[compressor.name]):
+                            yield self._question(data, model, seed, compressor, samples, allowance)
+
+    def _asked(self, kinds: Sequence[str]) -> Iterator[tuple[int, Allowance]]:
+        """Calibration sizes and budgets of a compressor that meets these kinds; the dense network needs one size."""
+        budgets = self.budgets()
+        for samples in self.calibration_samples:
+            for kind in kinds:
+                if kind != "none" or samples == self.calibration_samples[0]:
+                    yield from ((samples, allowance) for allowance in budgets[kind])
 
     def _question(
-        self, data: Data, model: Model, seed: int, compressor: Named, allowance: Allowance, kind: str
+        self, data: Data, model: Model, seed: int, compressor: Named, samples: int, allowance: Allowance
     ) -> Question:
-        dense = kind == "none"  # the network as it is: nothing is done to it afterwards either
+        dense = allowance == Allowance()  # the network as it is: nothing is done to it afterwards either
         return Question(
             data=data,
             model=Named(name=model.name, **model.options),
             training=self.training,
             compressor=compressor,
-            calibration_samples=self.calibration_samples,
+            calibration_samples=samples,
             seed=seed,
             aftercare=() if dense else self.aftercare,
             finetuning=None if dense else self.finetuning,

@@ -69,5 +69,6 @@ def only(suite: Suite, wanted: str, questions: Iterable[Question]) -> Suite:
             "compressors": (found.compressor,),
             **found.budgets(),
             "seeds": (found.seed,),
+            "calibration_samples": (found.calibration_samples,),
         }
     )

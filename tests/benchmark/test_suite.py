@@ -102,6 +102,15 @@ def test_names_and_paths_of_suites(tmp_path):
         suite_path("absent.yaml")
 
 
+def test_several_calibration_sizes_are_as_many_runs_but_for_the_dense_network(tmp_path):
+    text = GOOD.replace("densities:", "calibration_samples: [10, 50]\ndensities:")
+    questions = questions_of(load_suite(write(tmp_path, text)))
+    sizes = {name: [q.calibration_samples for q in questions if q.compressor.name == name and q.seed == 0] for name in
+             {q.compressor.name for q in questions}}  # fmt: skip
+    assert sizes.pop("identity") == [10]
+    assert all(sorted(found) == [10] * (len(found) // 2) + [50] * (len(found) // 2) for found in sizes.values())
+
+
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_suites_are_sound(path):
     from benchmark.build import check_suite

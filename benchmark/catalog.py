@@ -1,5 +1,6 @@
 """What can be named in a suite or on the command line, beside the compressors."""
 
+from importlib.resources import files
 from pathlib import Path
 
 from compressors.registry import Entry, Registry, UnknownName, suggestion
@@ -68,6 +69,8 @@ MODELS = Registry(
     },
 )
 
+ENERGY = Registry("energy profile", "snnbench.energy", {})  # those of other packages; the shipped ones are files
+
 SUITES = Path(__file__).parent / "suites"
 
 
@@ -89,9 +92,18 @@ def suite_path(name: str) -> Path:
 
 
 def suites() -> dict[str, str]:
-    """Name -> description of the shipped suites, read as text so that listing them costs nothing."""
-    found = {}
-    for file in sorted(SUITES.glob("*.yaml")):
-        lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
-        found[file.stem] = next((text.strip() for key, _, text in lines if key == "description"), "")
-    return found
+    """Name -> description of the shipped suites."""
+    return {file.stem: _told(file, "description") for file in sorted(SUITES.glob("*.yaml"))}
+
+
+def energy_profiles() -> dict[str, str]:
+    """Name -> title of the shipped energy profiles, and name -> package of the others."""
+    folder = Path(str(files("hardware"))) / "profiles"
+    shipped = {file.stem: _told(file, "title") for file in sorted(folder.glob("*.yaml")) if file.stem != "chips"}
+    return {name: ENERGY[name].summary for name in ENERGY} | shipped
+
+
+def _told(file: Path, key: str) -> str:
+    """What a YAML file says of itself on one line, read as text so that listing it costs nothing."""
+    lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
+    return next((text.strip() for word, _, text in lines if word == key), "")

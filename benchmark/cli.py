@@ -167,7 +167,7 @@ for command in (compress, profile, data_sets, wandb):
 @AS_JSON
 @user_errors
 def list_(only: str | None, as_json: bool) -> None:
-    """List data sets, models, compressors and suites, and plug-ins of other packages that do not load.
+    """List data sets, models, compressors, energy profiles and suites, and plug-ins that do not load.
 
     With `models`: build every network at full size, and show parameters, neurons, the layers that compressors reach,
     time steps, data set and source.
@@ -179,13 +179,15 @@ def list_(only: str | None, as_json: bool) -> None:
 
 
 def _list_all(as_json: bool) -> None:
-    from benchmark.catalog import DATA, MODELS, suites
+    from benchmark.catalog import DATA, ENERGY, MODELS, energy_profiles, suites
     from compressors.registry import COMPRESSORS
 
     kinds = {"data": DATA, "models": MODELS, "compressors": COMPRESSORS}
     listing = {kind: {name: registry[name].summary for name in registry} for kind, registry in kinds.items()}
+    listing["energy"] = energy_profiles()
     listing["suites"] = suites()
-    listing["problems"] = {name: text for registry in kinds.values() for name, text in registry.problems().items()}
+    plugins = (*kinds.values(), ENERGY)
+    listing["problems"] = {name: text for registry in plugins for name, text in registry.problems().items()}
     if as_json:
         click.echo(json.dumps(listing, indent=1))
         return

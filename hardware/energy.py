@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -26,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 
 DEFAULT_PROFILE = "horowitz_sram_45nm"
+ENTRY_POINTS = "snnbench.energy"
 _TRUST = ("citable", "derived", "guess")
 _CHIPS_FILE = "chips"
 _Numbers = Mapping[str, float]
@@ -177,22 +179,42 @@ def profile_names() -> list[str]:
 
 @cache
 def load_profile(name: str) -> EnergyProfile:
-    """Load a profile by name, or from the path of a YAML file.
+    """Load a profile by name, from the path of a YAML file, or from another package.
+
+    Other packages register theirs, an :class:`EnergyProfile` or a mapping of its fields, as entry points of the group
+    ``snnbench.energy``; unregistered ones are named ``module:attribute``.
 
     Raises:
-        ValueError: if there is no such profile or file, or the file is no profile.
+        ValueError: if there is no such profile or file, or what is there is no profile.
     """
-    path = Path(name) if name.endswith(".yaml") else None
-    if path is None and name not in profile_names():
-        raise ValueError(f"unknown energy profile {name!r}: the profiles are {', '.join(profile_names())}")
-    if path is not None and not path.is_file():
-        raise ValueError(f"no energy profile at {path}")
-    source = path or files("hardware").joinpath("profiles", f"{name}.yaml")
-    found = EnergyProfile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+    found = EnergyProfile.model_validate(_content(name))
     unknown = {term.count for term in found.terms.values()} - COUNTS
     if unknown:
         raise ValueError(f"profile {name}: unknown counts {sorted(unknown)}; known are {sorted(COUNTS)}")
     return found
+
+
+def _content(name: str) -> Any:
+    """The fields of a profile, wherever they stand, unchecked."""
+    if name.endswith(".yaml"):
+        if not Path(name).is_file():
+            raise ValueError(f"no energy profile at {name}")
+        return yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    if name in profile_names():
+        return yaml.safe_load(files("hardware").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in registered and ":" not in name:
+        raise ValueError(
+            f"unknown energy profile {name!r}: the profiles are {', '.join([*profile_names(), *registered])}"
+        )
+    point = registered.get(name) or EntryPoint(name, name, ENTRY_POINTS)
+    try:
+        return point.load()
+    except Exception as error:  # another package's code may raise anything
+        raise ValueError(
+            f"the energy profile {name!r} cannot be loaded from {point.value} ({type(error).__name__}: {error}): "
+            "mend it, or uninstall its package"
+        ) from error
 
 
 def energy(report: CostReport, profile: str = DEFAULT_PROFILE) -> EnergyReport:
@@ -200,7 +222,7 @@ def energy(report: CostReport, profile: str = DEFAULT_PROFILE) -> EnergyReport:
 
     Args:
         report: what was counted.
-        profile: name of a profile, or path of a YAML file of one's own.
+        profile: see :func:`load_profile`.
 
     Raises:
         ValueError: if there is no such profile.

@@ -96,3 +96,42 @@ def test_list_shows_broken_plug_ins_apart(installed, monkeypatch):
     text = CliRunner().invoke(main, ["list"])
     assert text.exit_code == 0
     assert "no_such_module" in text.stdout
+
+
+PROFILE = """
+MINE = {
+    "title": "my chip", "uncertainty": "made up", "state_bits": 16,
+    "terms": {"operation": {"count": "ac", "points": [{"pj": 2.0, "source": "none", "status": "guess"}]}},
+}
+WRONG = {"title": "half of one"}
+"""
+
+
+def test_energy_profiles_of_other_packages(installed):
+    from hardware.energy import load_profile
+
+    installed("chip_plugin", {"my-chip": "chip_plugin:MINE"}, PROFILE, group="snnbench.energy")
+    installed("lost_plugin", {"lost-chip": "no_such_module:MINE"}, group="snnbench.energy")
+    assert load_profile("my-chip") == load_profile("chip_plugin:MINE")
+    assert load_profile("my-chip").terms["operation"].points[0].pj == 2.0
+    for name, message in {
+        "lost-chip": "cannot be loaded from no_such_module:MINE .*: mend it, or uninstall its package",
+        "chip_plugin:THEIRS": "AttributeError",
+        "chip_plugin:WRONG": "uncertainty",
+        "my-chap": "unknown energy profile 'my-chap': the profiles are .*my-chip",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            load_profile(name)
+
+
+def test_energy_profiles_are_listed_with_their_problems(installed, monkeypatch):
+    from benchmark import catalog
+    from hardware.energy import profile_names
+
+    monkeypatch.setattr(catalog, "ENERGY", Registry("energy profile", "snnbench.energy", {}))
+    installed("chip_plugin", {"my-chip": "chip_plugin:MINE"}, PROFILE, group="snnbench.energy")
+    installed("lost_plugin", {"lost-chip": "no_such_module:MINE"}, group="snnbench.energy")
+    listing = json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)
+    assert set(listing["energy"]) == {*profile_names(), "my-chip", "lost-chip"}
+    assert "ModuleNotFoundError" in listing["problems"]["lost-chip"]
+    assert "my-chip" not in listing["problems"]

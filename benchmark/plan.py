@@ -113,10 +113,17 @@ def _step(questions: Sequence[Question], to_do: int, finished: Sequence[RunRecor
 
 
 def _alike(question: Question, finished: Sequence[RunRecord]) -> list[RunRecord]:
-    """Records of the same work at any density and seed; without one, of the same method with other options."""
-    same_network = [r for r in finished if (r.question.data, r.question.model) == (question.data, question.model)]
-    same = [record for record in same_network if record.question.compressor == question.compressor]
-    return same or [record for record in same_network if record.question.compressor.name == question.compressor.name]
+    """Records of the same work at any budget and seed; without one, of the same method with other options.
+
+    Whether and how a network is fine-tuned decides how long a run takes, so it has to be the same.
+    """
+
+    def work(asked: Question) -> tuple[Any, ...]:
+        return asked.data, asked.model, asked.finetuning
+
+    same_work = [record for record in finished if work(record.question) == work(question)]
+    same = [record for record in same_work if record.question.compressor == question.compressor]
+    return same or [record for record in same_work if record.question.compressor.name == question.compressor.name]
 
 
 def _training_seconds(untrained: Sequence[Question], finished: Sequence[RunRecord]) -> float | None:

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmark.plan import duration, plan, show
-from benchmark.suite import Named
+from benchmark.suite import FineTuning, Named
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 
@@ -75,6 +75,16 @@ def test_other_options_of_the_same_method_are_judged_by_only_without_better():
     asked = [make_record(like, 0.1).question]
     assert planned(asked, [rough]).seconds == 7
     assert planned(asked, [rough, exact]).seconds == 3
+
+
+def test_fine_tuning_is_not_judged_by_runs_without_it_nor_by_other_epochs():
+    tuned = {epochs: {"finetuning": FineTuning(epochs=epochs)} for epochs in (2, 20)}
+    bare = make_record("obc", 0.5, seconds={"fit": 1.0, "test": 0.0})
+    short = make_record("obc", 0.5, asked=tuned[2], seconds={"fit": 60.0, "test": 0.0})
+    (few,) = planned([make_record("obc", 0.2, asked=tuned[2]).question], [bare, short]).steps
+    (many,) = planned([make_record("obc", 0.2, asked=tuned[20]).question], [bare, short]).steps
+    assert few.seconds == 60.0
+    assert many.seconds is None
 
 
 def test_networks_of_other_seeds_tell_how_long_training_takes():

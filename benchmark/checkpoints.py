@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.records import StoreError
+from compressors.leaks import adopt_leaks
 from compressors.surgery import adopt_widths
 
 
@@ -98,7 +99,7 @@ def _load_safetensors(path: Path) -> Checkpoint:
 
 
 def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
-    """Load weights into a network, which takes the widths of one that a compressor narrowed.
+    """Load weights into a network, which takes the widths and the trained leaks of one that was compressed.
 
     Raises:
         CheckpointError: names or shapes differ; names the first few of them.
@@ -106,6 +107,7 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
     if checkpoint.state is None:
         return
     if "compressed" in checkpoint.description:
+        adopt_leaks(network, checkpoint.state)
         adopt_widths(network, checkpoint.state)
     expected = network.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - checkpoint.state.keys()]

@@ -60,14 +60,18 @@ def epochs_of(trainer: Trainer) -> int:
     return max(trainer.max_epochs or 0, 0)
 
 
-def channels_of(network: Network) -> tuple[Channels, list[Bundle]]:
-    """The channels of a network, and the bundles of layers all of which are to be compressed.
+def channels_of(network: Network) -> Channels:
+    """The channels of a network, followed through a sample of the calibration data."""
+    sample = next(network.calibration())[:1]
+    return find_channels(network.module, lambda: network.module(sample))
+
+
+def bundles_of(network: Network, channels: Channels) -> list[Bundle]:
+    """The layers that can be narrowed: bundles all of whose layers are to be compressed.
 
     Raises:
         LayerError: none of the layers can lose channels; names the first of them and says why.
     """
-    sample = next(network.calibration())[:1]
-    channels = find_channels(network.module, lambda: network.module(sample))
     names = {layer.name for layer in network.layers}
     bundles = [bundle for bundle in channels.bundles() if names.issuperset(bundle.layers)]
     if not bundles:
@@ -75,7 +79,7 @@ def channels_of(network: Network) -> tuple[Channels, list[Bundle]]:
             channels.require_cuttable(layer.name)
         tied = next(bundle for bundle in channels.bundles() if names.intersection(bundle.layers))
         raise LayerError(f"the channels of {', '.join(tied.layers)} go together: include all of these layers, or none")
-    return channels, bundles
+    return bundles
 
 
 def by_rank(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int, float]:

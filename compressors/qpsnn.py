@@ -14,7 +14,7 @@ from compressors.base import BudgetError, LayerCompression, Network
 from compressors.channels import Bundle, Channels
 from compressors.criteria import SINGULAR_VALUE, Measure, channel_means, group_scores, mean_potential, spike_map_rank
 from compressors.layers import Layer, LayerError
-from compressors.narrowing import Narrower, by_rank, channels_of, epochs_of, narrowed, relative, untouched
+from compressors.narrowing import Narrower, bundles_of, by_rank, channels_of, epochs_of, narrowed, relative, untouched
 from compressors.registry import suggestion
 from compressors.rescaw import GAMMAS, GRADIENTS, ReScaW, RoundedWeights
 from compressors.surgery import Cut, cut_to, removal_order
@@ -110,13 +110,13 @@ class QPSNN(Narrower):
         """Take the next step, or all where there is no training between them; leaves rounded weights in place."""
         due = self._steps[:1] if self._second_epoch else self._steps
         self._steps = self._steps[len(due) :]
-        channels, bundles = channels_of(network)
+        channels = channels_of(network)
         entries = untouched(network) if self.compression is None else self.compression.layers
         for step in due:
             if step == QUANTIZE:
                 self.rounded.names = self._to_quantize(channels, network)
             else:
-                entries = self._prune(network, channels, bundles)
+                entries = self._prune(network, channels)
             self.rounded.put(network.module)
         sizes = {layer.name: self._paper_bits(layer) for layer in network.layers}
         return tuple(self._coded(replace(entry, extra={"paper_bits": sizes[entry.name]})) for entry in entries)
@@ -126,8 +126,9 @@ class QPSNN(Narrower):
         ends = () if self.quantize_ends else (every[0], every[-1])
         return tuple(layer.name for layer in network.layers if layer.name not in ends)
 
-    def _prune(self, network: Network, channels: Channels, bundles: Sequence[Bundle]) -> tuple[LayerCompression, ...]:
+    def _prune(self, network: Network, channels: Channels) -> tuple[LayerCompression, ...]:
         """Judge channels with rounded weights in place, where there are any, and cut the weights behind them."""
+        bundles = bundles_of(network, channels)
         cuttable = {name for bundle in bundles for name in bundle.layers}
         judged = [layer for layer in network.layers if layer.name in cuttable]
         means = channel_means(network.module, judged, CRITERIA[self.criterion], network.calibration)
@@ -238,6 +239,6 @@ def _by_ratio(ratios: Mapping[str, float], bundles: Iterable[Bundle], scores: Ma
     for bundle in bundles:
         own = [ratio for pattern, ratio in ratios.items() if any(fnmatchcase(name, pattern) for name in bundle.layers)]
         ranked = sorted(bundle.groups.tolist(), key=lambda group: scores[group])
-        kept = max(1, math.floor((1 - own[0]) * len(ranked))) if own else len(ranked)
+        kept = max(1, math.floor((1 - own[0]) * len(ranked) + 1e-9)) if own else len(ranked)
         gone += ranked[: len(ranked) - kept]
     return gone

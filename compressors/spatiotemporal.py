@@ -14,7 +14,8 @@ from compressors.base import BudgetError, LayerCompression, Network
 from compressors.channels import Bundle, Channels
 from compressors.criteria import measured_layers
 from compressors.layers import COMPRESSIBLE, LayerError
-from compressors.narrowing import Narrower, by_rank, channels_of, epochs_of, narrowed, untouched
+from compressors.leaks import train_leaks
+from compressors.narrowing import Narrower, bundles_of, by_rank, channels_of, epochs_of, narrowed, untouched
 from compressors.principal import READINGS, covariances, spanning_order, unexplained
 from compressors.quantizers import fit_grid
 from compressors.registry import suggestion
@@ -48,6 +49,7 @@ class SpatioTemporal(Narrower):
         weights: ``kept`` with their channels, or begun anew (``new``; needs fine-tuning).
         timesteps: T of each stage of the fine-tuning, falling, such as (5, 4, 3, 2, 1); each has its equal part of the
             epochs. Without fine-tuning the last is taken at once. Event frames are added up to as many.
+        learn_leaks: train the leak of every LIF neuron along (they become parametric LIF neurons).
         seed: of new weights.
         **base: see :class:`~compressors.base.Compressor`.
     """
@@ -64,6 +66,7 @@ class SpatioTemporal(Narrower):
         widths: str = "pca",
         weights: str = "kept",
         timesteps: Sequence[int] = (),
+        learn_leaks: bool = False,
         seed: int = 0,
         **base: Any,
     ) -> None:
@@ -77,7 +80,7 @@ class SpatioTemporal(Narrower):
         _check_timesteps(timesteps)
         self.variance, self.reading, self.authors_count = variance, reading, authors_count
         self.widths, self.new, self.seed = widths, weights == "new", seed
-        self.timesteps = tuple(timesteps)
+        self.timesteps, self.learn_leaks = tuple(timesteps), learn_leaks
 
     @property
     def stage(self) -> str:
@@ -92,16 +95,17 @@ class SpatioTemporal(Narrower):
         """Cut the layers to their widths; round what is left, unless it is to be trained first."""
         entries = untouched(network)
         if self.variance is not None or self.budget.density < 1:
-            channels, bundles = channels_of(network)
             found = covariances(network.module, network.layers, READINGS[self.reading], network.calibration)
-            entries = narrowed(network, self._cut(network, channels, bundles, found))
+            entries = narrowed(network, self._cut(network, found))
         if self.new:
             begin_anew(network.module, self.seed)
         if epochs_of(network.module.trainer):
             return entries
         return tuple(self._rounded(entry, network.module) for entry in entries)
 
-    def _cut(self, network: Network, channels: Channels, bundles: Sequence[Bundle], found: Mapping[str, Tensor]) -> Cut:
+    def _cut(self, network: Network, found: Mapping[str, Tensor]) -> Cut:
+        channels = channels_of(network)
+        bundles = bundles_of(network, channels)
         keys: dict[int, float] = {}
         for bundle in bundles:
             keys |= variance_keys(channels, bundle, found, authors_count=self.authors_count)
@@ -135,6 +139,8 @@ class SpatioTemporal(Narrower):
             raise BudgetError(f"{len(self.timesteps)} stages of timesteps need as many epochs, and there are {epochs}")
         if self.timesteps and not isinstance(getattr(pl_module, "timesteps", None), int):
             raise LayerError(f"{type(pl_module).__name__} has no attribute `timesteps` to lower: leave out timesteps")
+        if stage == "fit" and self.learn_leaks:
+            train_leaks(pl_module)
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and self.timesteps and not epochs:
             set_timesteps(pl_module, self.timesteps[-1])

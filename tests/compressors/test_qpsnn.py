@@ -230,7 +230,7 @@ def silent_channel(module, channel):
 def test_a_silent_channel_goes_first_and_takes_nothing_with_it(criterion):
     module, data = silent_channel(classifier(), 2), RandomEvents()
     before = module.eval()(data.x)
-    pruner = QPSNN(criterion=criterion, ratios={"network.0": 0.17})
+    pruner = QPSNN(criterion=criterion, ratios={"network.0": 0.16})
     fit(pruner, module)
     assert pruner.compression.layers[0].outputs.tolist() == [0, 1, 3, 4, 5]
     torch.testing.assert_close(module.eval()(data.x), before)
@@ -268,6 +268,20 @@ def test_first_and_last_layer_stay_floats_unless_asked():
             if entry.grid is not None:
                 assert torch.equal(entry.weight(), weight)
                 assert len(weight[0].unique()) <= 16
+
+
+@pytest.mark.parametrize(("ratio", "width"), [(0.0, 10), (0.1, 9), (0.3, 7), (0.45, 5), (0.9, 1), (0.99, 1)])
+def test_widths_of_ratios_are_rounded_down_but_never_to_nothing(ratio, width):
+    module = classifier()
+    module.network[5], module.network[7] = layer.Linear(54, 10, step_mode="m"), layer.Linear(10, 3, step_mode="m")
+    fit(QPSNN(ratios={"network.5": ratio}), module)
+    assert module.network[5].out_features == width
+
+
+def test_what_can_lose_no_channels_can_be_rounded():
+    fit(QPSNN(bits=4, quantize_ends=True, include=["network.7"]))
+    with pytest.raises(LayerError, match="'network.7' cannot lose channels: it is the network's output"):
+        fit(QPSNN(0.5, include=["network.7"]))
 
 
 def test_size_as_the_paper_counts_it():

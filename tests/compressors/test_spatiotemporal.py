@@ -10,11 +10,13 @@ from sklearn.decomposition import PCA
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
+from benchmark import checkpoints
 from benchmark.classifier import SNNClassifier, coarser
 from compressors.base import BudgetError
 from compressors.channels import find_channels
 from compressors.criteria import charged
 from compressors.layers import LayerError, find_layers
+from compressors.leaks import train_leaks
 from compressors.principal import READINGS, covariances, significant, spanning_order, unexplained
 from compressors.quantizers import fit_grid
 from compressors.spatiotemporal import SpatioTemporal, begin_anew, variance_keys
@@ -323,6 +325,23 @@ def test_every_layer_is_rounded_to_a_grid_of_its_own_after_training(epochs):
         assert len(weight.unique()) <= 8
         assert entry.grid.scale.shape == (1, 1)
     assert set(pruner.compression.codings()) == {"network.0", "network.5", "network.7"}
+
+
+def test_leaks_are_trained_and_the_result_loads(tmp_path):
+    module, plain, x = classifier().eval(), classifier().eval(), RandomEvents().x
+    assert train_leaks(module) == ["network.2", "network.6"]
+    torch.testing.assert_close(module(x), plain(x))
+
+    trained, pruner = classifier(), SpatioTemporal(0.6, learn_leaks=True)
+    trained.learning_rate = 0.05
+    fit(pruner, trained, epochs=3)
+    leaks = [float(trained.network[place].w) for place in (2, 6)]
+    assert leaks != pytest.approx([float(module.network[place].w) for place in (2, 6)], abs=1e-3)
+
+    path = tmp_path / "narrow.safetensors"
+    checkpoints.save(path, trained.network, {"compressed": pruner.compression.to_dict()})
+    checkpoints.restore(plain.network, checkpoints.load(path), path)
+    assert torch.equal(plain(x), trained.eval()(x))
 
 
 @pytest.mark.parametrize(

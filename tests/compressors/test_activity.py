@@ -41,14 +41,15 @@ def small_net(seed: int = 0) -> BatchFirst:
         neuron.LIFNode(tau=3.0, v_threshold=0.1),
         layer.Flatten(),
         layer.Linear(6 * 9, 5, bias=False),
-        neuron.LIFNode(tau=4.0, v_threshold=0.1),
+        neuron.LIFNode(tau=4.0, v_threshold=0.02),
         layer.Linear(5, 3),
     ).eval()
 
 
 def events(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(SAMPLES, T, 2, 6, 6, generator=generator) < 0.4).float()
+    counts = torch.randint(1, 4, (SAMPLES, T, 2, 6, 6), generator=generator)  # several events in one bin
+    return counts * (torch.rand(counts.shape, generator=generator) < 0.4).float()
 
 
 def layers_of(net: BatchFirst, x: torch.Tensor):

@@ -1,6 +1,7 @@
 """SLAMP is LAMP with a factor a layer: where it must agree, where it must not, and what its bound holds for."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -233,10 +234,13 @@ def test_bound_and_measured_change_stand_in_the_record():
 
 
 @pytest.mark.parametrize("budget", [{"density": 0.4}, {"density": 0.4, "bits": 3}])
-def test_the_first_layers_bound_holds_for_rounding_too(budget):
+def test_the_first_layers_bound_holds_through_batch_norm_and_for_rounding_too(budget):
     """The first layer sees what the dense network's saw; where it never fires its bound holds exactly."""
     module = classifier()
-    module.network[1].v_threshold = 1e9
+    norm = layer.BatchNorm2d(6, step_mode="m")
+    norm.weight.data.fill_(50.0)  # far above the slack that the triangle inequality leaves
+    module.network.insert(1, norm)
+    module.network[2].v_threshold = 1e9
     entry = fit(SLAMP(**budget), module).compression.to_dict()["layers"][0]
     assert 0 < entry["change"]["potential"] <= entry["loss"]
 
@@ -306,6 +310,15 @@ def test_at_equal_synops_the_score_per_operation_keeps_more_weights_than_the_sco
 def test_a_synops_budget_below_one_weight_a_layer_is_refused():
     with pytest.raises(BudgetError, match="synops 1e-06 cannot be met: one weight a layer already costs"):
         fit(LAMP(synops=1e-6))
+
+
+@given(factor=st.floats(1e-3, 1e3))
+@settings(max_examples=10, deadline=None)
+def test_a_factor_that_all_layers_share_does_not_even_tie_scores_that_differ_in_the_last_bit(factor):
+    for low in torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist():
+        small = {"a": low, "b": math.nextafter(low, 1)}
+        net = {name: torch.tensor([weight, 1.0], dtype=torch.float64) for name, weight in small.items()}
+        assert ALLOCATIONS["lamp"](net, 0.75, factors={"a": factor, "b": factor}) == ALLOCATIONS["lamp"](net, 0.75)
 
 
 @given(density=st.floats(0.01, 1), factor=st.floats(1e-3, 1e3))

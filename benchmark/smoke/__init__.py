@@ -20,7 +20,7 @@ from benchmark.dense import dense_network, dense_path
 from benchmark.executors.local import Display, LocalExecutor, OpenedData
 from benchmark.records import RecordStore, RunRecord, write_atomically
 from benchmark.run import Setting, silent
-from benchmark.suite import Data, Model, Named, Suite, Training
+from benchmark.suite import Data, Model, Named, Question, Suite, Training
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport
 
@@ -34,7 +34,7 @@ Figures = dict[str, float]
 
 
 def suite() -> Suite:
-    """One run for each compressor that comes with snnbench."""
+    """Every compressor that comes with snnbench, at a density and at a width of weights, as far as it meets them."""
     return Suite(
         name="ci",
         description="every compressor once, for make smoke",
@@ -42,24 +42,29 @@ def suite() -> Suite:
         models=(Model.model_validate({"name": "conv", "width": 8, "hidden": 32}),),
         compressors=tuple(Named(name=name) for name, entry in COMPRESSORS.items() if entry.origin == OWN),
         densities=(0.2,),
+        bits=(4,),
         training=Training(epochs=12, batch_size=16),
     )
 
 
+def questions() -> list[Question]:
+    """All runs."""
+    return build.questions_of(suite())
+
+
 def run(results: Path, display: Display) -> list[RunRecord]:
     """Run the suite with the shipped network, or train one if none is shipped, on one thread and in a fresh cache."""
-    asked = suite()
     cache = results / "cache"
     setting = Setting(cache, track=silent)
-    data, questions = OpenedData(setting), build.questions_of(asked)
-    _, dense_id = build.describe_question(questions[0], data.of(questions[0]))
+    data, asked = OpenedData(setting), questions()
+    _, dense_id = build.describe_question(asked[0], data.of(asked[0]))
     network = dense_path(cache, dense_id)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         if NETWORK.is_file():
             write_atomically(network, NETWORK.read_bytes())
-        dense_network(questions[0], data.of(questions[0]), dense_id, cache, [])
-        LocalExecutor(RecordStore(results), setting, data, display)(asked.name, questions)
+        dense_network(asked[0], data.of(asked[0]), dense_id, cache)
+        LocalExecutor(RecordStore(results), setting, data, display)(suite().name, asked)
     if not NETWORK.is_file():
         shutil.copy(network, NETWORK)
     return list(RecordStore(results))
@@ -82,9 +87,15 @@ def figures(record: RunRecord) -> Figures:
     }
 
 
+def named(record: RunRecord) -> str:
+    """What a run's figures are kept under: the compressor, and the width where it has quantised."""
+    asked = record.question
+    return asked.compressor.name if asked.bits is None else f"{asked.compressor.name} to {asked.bits} bits"
+
+
 def as_bounds(records: list[RunRecord]) -> dict[str, Any]:
     """What is kept of a recording."""
-    methods = {record.question.compressor.name: figures(record) for record in records}
+    methods = {named(record): figures(record) for record in records}
     return {"arithmetic": arithmetic(), "methods": dict(sorted(methods.items()))}
 
 
@@ -92,7 +103,7 @@ def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator
     """One line for everything that is not as recorded."""
     slack = 0.0 if bounds["arithmetic"] == arithmetic() else SLACK
     for record in records:
-        name = record.question.compressor.name
+        name = named(record)
         if record.status == "failed":
             yield f"{name}: failed with {record.error}"
         elif name not in bounds["methods"]:
@@ -100,7 +111,7 @@ def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator
         else:
             for line in compared(figures(record), bounds["methods"][name], slack):
                 yield f"{name}: {line}"
-    for name in bounds["methods"].keys() - {record.question.compressor.name for record in records}:
+    for name in bounds["methods"].keys() - set(map(named, records)):
         yield f"{name}: recorded, and not registered any more"
 
 

@@ -17,7 +17,7 @@ from benchmark.records import write_atomically
 @click.option("--record", is_flag=True, help="Keep what is found as the figures to compare with.")
 def main(results: Path, record: bool) -> None:
     """Run every compressor once and compare with the recorded figures; exit status 1 if they differ."""
-    with SuiteProgress("smoke", len(smoke.suite().compressors), Console(stderr=True)) as display:
+    with SuiteProgress("smoke", len(smoke.questions()), Console(stderr=True)) as display:
         records = smoke.run(results, display)
     if record:
         failed = [found for found in records if found.status == "failed"]
@@ -26,7 +26,7 @@ def main(results: Path, record: bool) -> None:
         write_atomically(smoke.BOUNDS, json.dumps(smoke.as_bounds(records), indent=1) + "\n")
         return
     lines = list(smoke.differences(records, smoke.load_bounds()))
-    click.echo("\n".join(lines) or f"{len(records)} compressors as recorded")
+    click.echo("\n".join(lines) or f"{len(records)} runs as recorded")
     sys.exit(1 if lines else 0)
 
 

@@ -48,18 +48,20 @@ def test_other_arithmetic_may_move_counts_a_little_but_not_the_weights_kept(boun
 
 
 def test_failures_and_strangers_are_differences(bounds):
-    records = [*RECORDS, make_failed("obc", 0.2), make_record("sbc", 0.2)]
+    quantised = make_record("rtn", asked={"bits": 4})
+    records = [*RECORDS, make_failed("obc", 0.2), make_record("sbc", 0.2), quantised]
     bounds["methods"]["lost"] = bounds["methods"]["identity"]
     assert list(smoke.differences(records, bounds)) == [
         "obc: failed with ValueError: broken",
         "sbc: no figures recorded; once they are right, run python -m benchmark.smoke --record",
+        "rtn to 4 bits: no figures recorded; once they are right, run python -m benchmark.smoke --record",
         "lost: recorded, and not registered any more",
     ]
 
 
 def test_every_compressor_of_snnbench_is_run():
     own = {name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench"}
-    assert {named.name for named in smoke.suite().compressors} == own
+    assert {question.compressor.name for question in smoke.questions()} == own
 
 
 def test_the_shipped_figures_are_worth_comparing_with():

@@ -6,6 +6,8 @@ returns None if the call is no operation of the network (a matrix product of two
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,13 +53,15 @@ class Weighted:
     def fan_in(self) -> int:
         """Weights per output entry, borders aside."""
         groups = self.geometry.groups if self.geometry else 1
-        return self.weight[:, 0].numel() // groups if self.transposed else self.weight[0].numel()
+        outputs, inputs, *kernel = self.weight.shape
+        return (outputs // groups if self.transposed else inputs) * prod(kernel)
 
     @property
     def fan_out(self) -> int:
         """Weights per input entry, borders and stride aside."""
         groups = self.geometry.groups if self.geometry else 1
-        return self.weight[0].numel() if self.transposed else self.weight[:, 0].numel() // groups
+        outputs, inputs, *kernel = self.weight.shape
+        return (inputs if self.transposed else outputs // groups) * prod(kernel)
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Pooling:
-    """Events enter pooling windows: input [..., *size], windows per spatial dimension bool [outputs, size]."""
+    """Events enter pooling windows: input [..., *size], each the `fan_out` windows over it: float64 [*size]."""
 
     input: Tensor
-    windows: tuple[Tensor, ...]
-
-    def fan_out(self) -> Tensor:
-        """Windows that cover each position: float64 [*size]."""
-        return window_fan_out(self.windows)
+    fan_out: Tensor
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,25 @@ def _pool(given: Mapping[str, Any]) -> Operation:
     stride = _spread(given.get("stride") or kernel, dimensions)
     padding = _spread(given.get("padding", 0), dimensions)
     dilation = _spread(given.get("dilation", 1), dimensions)
-    size = given["input"].shape[-dimensions:]
-    return Pooling(
-        given["input"],
-        tuple(
-            sliding_windows(n, _pooled_size(n, k, s, p, d, given.get("ceil_mode", False)), k, s, p, d)
+    size = tuple(given["input"].shape[-dimensions:])
+    ceil = given.get("ceil_mode", False)
+    return Pooling(given["input"], _sliding_fan_out(size, kernel, stride, padding, dilation, ceil))
+
+
+@lru_cache
+def _sliding_fan_out(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil: bool,
+) -> Tensor:
+    return window_fan_out(
+        [
+            sliding_windows(n, _pooled_size(n, k, s, p, d, ceil), k, s, p, d)
             for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
-        ),
+        ]
     )
 
 
@@ -171,8 +183,12 @@ def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: in
 
 def _adaptive_pool(given: Mapping[str, Any]) -> Operation:
     wanted = _spread(given["output_size"], given["dimensions"])
-    size = given["input"].shape[-len(wanted) :]
-    return Pooling(given["input"], tuple(adaptive_windows(n, o or n) for n, o in zip(size, wanted, strict=True)))
+    return Pooling(given["input"], _adaptive_fan_out(tuple(given["input"].shape[-len(wanted) :]), wanted))
+
+
+@lru_cache
+def _adaptive_fan_out(size: Sequence[int], wanted: Sequence[int | None]) -> Tensor:
+    return window_fan_out([adaptive_windows(n, outputs or n) for n, outputs in zip(size, wanted, strict=True)])
 
 
 def _addition(given: Mapping[str, Any]) -> Operation | None:

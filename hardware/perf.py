@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from statistics import quantiles
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from hardware.trace import Tracer
 
 STEPS = 4
 EVENT_BATCH, IMAGE_BATCH = 64, 4
-ROUNDS = 3
+ROUNDS = 20
 # Random weights behind BatchNorms in their initial state leave deep layers silent at the usual threshold of 1;
 # this one keeps a tenth of the neurons or more at work, as in trained networks.
 THRESHOLD = 0.15
@@ -65,43 +66,49 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
 
 
 def measure() -> list[dict[str, Any]]:
-    """Time plain and counted forward passes, interleaved, and take the best of each.
+    """Time counted forward passes beside plain ones.
+
+    Each counter has rounds of its own: a plain and a counted pass right after each other, in turns first, so
+    that both meet the machine, its caches and its memory in the same state. Processor time, because the time on
+    the wall tells more of the machine's other work than of ours; that work still takes caches and memory
+    bandwidth away, hence the median over the rounds and its spread.
 
     Returns:
-        Rows with `network`, `counter`, `seconds` of processor time per batch and `ratio` to the plain forward
-        pass of the same network. NeuroBench stands beside when it is installed.
+        Rows with `network`, `counter`, `seconds` of processor time of the fastest counted pass, `ratio` to the
+        plain pass of the same round (median), and `quartiles` of that ratio. NeuroBench stands beside when it
+        is installed.
     """
     rows = []
     for name, (net, x) in networks().items():
-        tracer = Tracer(net)
-        passes = {
-            "none": _plain(net, x),
-            "snnbench": _traced(tracer, x),
-            "spikingjelly": _spikingjelly(net, x),
-            **_neurobench(net, x),
-        }
-        seconds = _best(passes)
-        for counter, best in seconds.items():
-            row = {"network": name, "counter": counter, "seconds": best, "ratio": best / seconds["none"]}
-            rows.append(row)
+        plain = _plain(net, x)
+        counters = {"snnbench": _traced(Tracer(net), x), "spikingjelly": _spikingjelly(net, x), **_neurobench(net, x)}
+        for counter, counted in counters.items():
+            times = _times(plain, counted)
+            first, ratio, third = quantiles([after / before for before, after in times], n=4)
+            seconds = min(after for _, after in times)
+            quartiles = f"{first:.2f} to {third:.2f}"
+            rows.append(
+                {"network": name, "counter": counter, "seconds": seconds, "ratio": ratio, "quartiles": quartiles}
+            )
     return rows
 
 
-def _best(passes: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Shortest processor time of each in seconds, over interleaved rounds after one to warm up.
-
-    Processor time, because the time on the wall tells more of the machine's other work than of ours.
-    """
-    best = dict.fromkeys(passes, float("inf"))
+def _times(plain: Callable[[], object], counted: Callable[[], object]) -> list[tuple[float, float]]:
+    """Processor time in seconds of a plain and a counted pass in each round, after one round to warm up."""
+    times = []
     with torch.no_grad():  # in inference mode SpikingJelly's counter sees nothing and reports zero
-        for once in passes.values():
-            once()
-        for _ in range(ROUNDS):
-            for name, once in passes.items():
-                start = time.process_time()
-                once()
-                best[name] = min(best[name], time.process_time() - start)
-    return best
+        for number in range(ROUNDS + 1):
+            if number % 2:
+                times.append((_seconds(plain), _seconds(counted)))
+            else:
+                times.append((_seconds(counted), _seconds(plain))[::-1])
+    return times[1:]
+
+
+def _seconds(once: Callable[[], object]) -> float:
+    start = time.process_time()
+    once()
+    return time.process_time() - start
 
 
 def _plain(net: nn.Module, x: Tensor) -> Callable[[], object]:

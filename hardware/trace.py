@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import torch
+from spikingjelly.activation_based import neuron, surrogate
 from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -20,8 +21,21 @@ from torchmetrics import Metric
 from hardware.geometry import convolution_fan_out, linear_fan_out
 from hardware.memory import Mask
 from hardware.operations import RELEVANT, UNREADABLE, Addition, Normalisation, Pooling, Product, Weighted, read
-from hardware.synops import Examined, count_pairs, count_products, events, examine, spikes
+from hardware.synops import (
+    Examined,
+    ValueRange,
+    count_by_value,
+    count_meetings,
+    count_pairs,
+    count_products,
+    examine,
+    of_spikes,
+)
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, split_steps
+
+# What these send out is zeros and ones by construction; that of other classes is examined.
+_PLAIN_NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
+_STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp)
 
 
 @dataclass
@@ -31,6 +45,7 @@ class _Reach:
     present: Tensor
     source: tuple[int, int] | None
     fan_out: Tensor  # float32 [entries]
+    largest: int  # fan-out
     synapses: int
     dense: int
     mask: Mask
@@ -38,15 +53,15 @@ class _Reach:
 
 @dataclass(frozen=True)
 class _Fired:
-    """The last spikes of a neuron (held, so that nothing else can come to lie there) and their number."""
+    """The last spikes of a neuron (held, so that nothing else can come to lie there) and what is known of them."""
 
     output: Tensor
-    events: int
+    seen: Examined
 
-    def is_seen_by(self, activation: Tensor) -> bool:
+    def is_seen_as(self, activation: Tensor) -> bool:
         """Whether the activation is the same memory, in whatever shape."""
         same_place = activation.data_ptr() == self.output.data_ptr()
-        return same_place and activation.numel() == self.output.numel() and activation.dtype == torch.float32
+        return same_place and activation.numel() == self.output.numel() and activation.dtype == self.output.dtype
 
 
 class Tracer(TorchFunctionMode):
@@ -124,7 +139,8 @@ class Tracer(TorchFunctionMode):
         self._owners.pop()
         self._inside_neuron -= isinstance(module, BaseNode)
         if isinstance(module, BaseNode) and isinstance(output, Tensor):
-            self._count_neurons(module, output)
+            with torch._C.DisableTorchFunction():  # hooks run inside the mode: what they compute is not the network's
+                self._count_neurons(module, output.detach())
 
     def _count(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         owner = self._names[self._owners[-1]]
@@ -139,8 +155,7 @@ class Tracer(TorchFunctionMode):
             case Pooling():
                 self._count_pooling(owner, function, operation)
             case Addition():
-                both = torch.logical_and(operation.left, operation.right)
-                self._other(owner, "addition").operations += int(both.sum())
+                self._count_addition(owner, operation)
             case Normalisation():
                 self._count_normalisation(owner, operation)
 
@@ -153,20 +168,15 @@ class Tracer(TorchFunctionMode):
             isinstance(state, Tensor) and not key.endswith("_seq") for key, state in module._memories.items()
         )
         tally.updates += output.numel()
-        rows = output.detach().reshape(steps, -1)
-        # A surrogate in spiking mode is a step function: zeros and ones that need no examination.
-        if getattr(module.surrogate_function, "spiking", False):
-            self._fired = _Fired(output, events(rows))
-            tally.spikes += self._fired.events
-        else:
-            tally.spikes += events(examine(rows).indicator)
+        seen = of_spikes(output) if _fires_ones(module) else examine(output)
+        tally.spikes += seen.events
+        self._fired = _Fired(output, seen)
 
-    def _look_at(self, activation: Tensor) -> tuple[Examined, int]:
-        """What an activation holds and its number of events; a neuron's spikes need no second look."""
-        if self._fired is not None and self._fired.is_seen_by(activation):
-            return spikes(activation, self._fired.events), self._fired.events
-        seen = examine(activation)
-        return seen, events(seen.indicator)
+    def _look_at(self, activation: Tensor) -> Examined:
+        """What an activation holds; what a neuron sent out needs no second look."""
+        if self._fired is not None and self._fired.is_seen_as(activation):
+            return self._fired.seen
+        return examine(activation)
 
     def _count_weighted(self, owner: str, kind: str, operation: Weighted) -> None:
         shape = operation.entry_shape
@@ -175,19 +185,19 @@ class Tracer(TorchFunctionMode):
         weight_shape = tuple(operation.weight.shape)
         tally = self._layer(owner, kind, weight_shape, lambda known: known.weight_shape == weight_shape)
         reach = self._reach_of((tally.name, shape, operation.geometry), operation)
-        seen, received = self._look_at(rows)
-        counts = count_pairs(seen.indicator, reach.fan_out)
-        steps = split_steps(counts, lead, self._batch_size, tally.name)
-        tally.synops_by_value += _by_value(seen, reach.fan_out, counts)
+        seen = self._look_at(rows)
+        pairs = count_pairs(rows, reach.fan_out, reach.largest, seen.values)
+        steps = split_steps(pairs, lead, self._batch_size, tally.name)
+        tally.add_steps(steps)
+        tally.synops_by_value += _by_value(rows, reach, seen.values, pairs)
         tally.fan_in, tally.fan_out, tally.mask = operation.fan_in, operation.fan_out, reach.mask
         tally.biases = 0 if operation.bias is None else operation.bias.numel()
         tally.input_shape, tally.output_shape = shape, operation.output_shape
         tally.synapses = reach.synapses
         tally.input_entries += rows.numel()
-        tally.input_events += received
+        tally.input_events += seen.events
         tally.dense += reach.dense * len(rows)
         tally.values |= seen.values
-        tally.add_steps(steps)
         self._steps, self._last_weighted = len(steps), tally
 
     def _count_product(self, owner: str, operation: Product) -> None:
@@ -198,7 +208,7 @@ class Tracer(TorchFunctionMode):
         )
         tally.input_shape, tally.output_shape = shapes
         left_seen, right_seen = examine(left), examine(right)
-        counts = count_products(left_seen.indicator, right_seen.indicator)
+        counts = count_products(left, right)
         folds = self._steps * self._batch_size
         if counts.numel() % folds:
             folds = self._batch_size
@@ -206,18 +216,21 @@ class Tracer(TorchFunctionMode):
         tally.add_steps(split_steps(counts.reshape(-1), lead, self._batch_size, tally.name))
         tally.synops_by_value += int(counts.sum())
         tally.input_entries += left.numel() + right.numel()
-        tally.input_events += events(left_seen.indicator) + events(right_seen.indicator)
+        tally.input_events += left_seen.events + right_seen.events
         tally.dense += counts.numel() * left.shape[-2] * left.shape[-1] * right.shape[-1]
         tally.values |= left_seen.values
         known = tally.other_values
         tally.other_values = right_seen.values if known is None else known | right_seen.values
 
     def _count_pooling(self, owner: str, kind: str, operation: Pooling) -> None:
-        size = operation.input.shape[-len(operation.windows) :]
-        rows = operation.input.detach().reshape(-1, prod(size))
-        indicator = self._look_at(rows)[0].indicator
-        windows = operation.fan_out().flatten().float().to(indicator.device)
-        self._other(owner, kind).operations += int(count_pairs(indicator, windows).sum())
+        rows = operation.input.detach().reshape(-1, operation.fan_out.numel())
+        windows = operation.fan_out.flatten().float().to(rows.device)
+        pairs = count_pairs(rows, windows, int(windows.max()), self._look_at(rows).values)
+        self._other(owner, kind).operations += int(pairs.sum())
+
+    def _count_addition(self, owner: str, operation: Addition) -> None:
+        meetings = count_meetings(operation.left.detach(), operation.right.detach())
+        self._other(owner, "addition").operations += meetings
 
     def _count_normalisation(self, owner: str, operation: Normalisation) -> None:
         tally = self._other(owner, "batch_norm")
@@ -258,8 +271,26 @@ class Tracer(TorchFunctionMode):
         return known
 
 
+def _by_value(rows: Tensor, reach: _Reach, values: ValueRange, pairs: Tensor) -> int:
+    """Operations if an integer event counts as often as its value says; real values have no such count."""
+    if not values.integer:
+        return 0
+    if values.largest <= 1:
+        return int(pairs.sum())
+    return count_by_value(rows, reach.fan_out, reach.largest, values)
+
+
+def _fires_ones(module: BaseNode) -> bool:
+    """Whether a neuron sends out zeros and ones by construction, and no other hook can have changed them."""
+    step = module.surrogate_function
+    plain = type(module) in _PLAIN_NEURONS and type(step) in _STEP_FUNCTIONS and step.spiking
+    return plain and len(module._forward_hooks) == 1
+
+
 def _writes_in_place(function: str, kwargs: dict[str, Any]) -> bool:
-    return (function.endswith("_") and not function.endswith("__")) or function.startswith("__i") or "out" in kwargs
+    """Whether a call may write where spikes lie: `mul_`, `*=`, `x[i] = `, `out=` and `inplace=True`."""
+    by_name = (function.endswith("_") and not function.endswith("__")) or function.startswith(("__i", "__set"))
+    return by_name or "out" in kwargs or bool(kwargs.get("inplace"))
 
 
 def _reach(present: Tensor, source: tuple[int, int] | None, operation: Weighted) -> _Reach:
@@ -267,6 +298,7 @@ def _reach(present: Tensor, source: tuple[int, int] | None, operation: Weighted)
     return _Reach(
         present=present,
         source=source,
+        largest=int(fan_out.max()),
         fan_out=fan_out.flatten().float().to(operation.input.device),
         synapses=int(fan_out.sum()),
         dense=int(_fan_out(torch.ones_like(present), operation).sum()),
@@ -278,12 +310,3 @@ def _fan_out(present: Tensor, operation: Weighted) -> Tensor:
     if operation.geometry is None:
         return linear_fan_out(present)
     return convolution_fan_out(present, operation.entry_shape[1:], operation.geometry)
-
-
-def _by_value(seen: Examined, fan_out: Tensor, counts: Tensor) -> int:
-    """Operations if an integer event counts as often as its value says; real values have no such count."""
-    if not seen.values.integer:
-        return 0
-    if seen.values.largest <= 1:
-        return int(counts.sum())
-    return int(count_pairs(seen.magnitude, fan_out, seen.values.largest).sum())

@@ -1,11 +1,13 @@
 """Accumulate or multiply-accumulate: what the layer received decides."""
 
+import inspect
 import json
 import math
+import operator
 
 import pytest
 import torch
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import nn
 
 from hardware import CostReport, profile
@@ -31,6 +33,10 @@ def linear():
         (torch.rand(8, 20), "real"),
         (torch.zeros(8, 20), "silent"),
         (spikes(8, 20) * 1e-30, "scaled"),
+        (spikes(8, 20) * (1 - 2**-24), "scaled"),
+        (spikes(8, 20, rate=0.9) * (1 + 2**-23 * spikes(8, 20)), "real"),
+        (spikes(8, 20, rate=0.9) * (1 + 1e30 * spikes(8, 20)), "real"),
+        (spikes(8, 20, rate=0.9) / (1 - spikes(8, 20)), "real"),  # with infinities and NaN
     ],
 )
 def test_kind_and_count(x, kind):
@@ -192,7 +198,17 @@ def test_report_survives_json():
         CostReport.from_dict({**report.to_dict(), "schema": 99})
 
 
-@pytest.mark.parametrize("change", ["mul_", "__imul__", "out"])
+CHANGES = {
+    "mul_": lambda spikes, ramp: spikes.mul_(ramp),
+    "*=": operator.imul,
+    "out": lambda spikes, ramp: torch.mul(spikes, ramp, out=spikes),
+    "[...] =": lambda spikes, ramp: operator.setitem(spikes, slice(None), ramp.expand_as(spikes)),
+    "data": lambda spikes, ramp: setattr(spikes, "data", spikes * ramp),
+    "inplace": lambda spikes, ramp: nn.functional.threshold(spikes.sub_(1 - ramp), 0.0, 0.0, inplace=True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_spikes_changed_in_place_are_looked_at_again(change):
     """What a neuron sent out is known to be spikes, until somebody writes where they lie."""
 
@@ -204,13 +220,7 @@ def test_spikes_changed_in_place_are_looked_at_again(change):
 
         def forward(self, x):
             spikes = self.neuron(x.transpose(0, 1))
-            ramp = torch.arange(4.0) + 0.25
-            if change == "mul_":
-                spikes.mul_(ramp)
-            elif change == "__imul__":
-                spikes *= ramp
-            else:
-                torch.mul(spikes, ramp, out=spikes)
+            CHANGES[change](spikes, torch.arange(4.0) + 0.25)
             return self.layer(spikes).mean(0)
 
     net = Scaled()
@@ -218,3 +228,60 @@ def test_spikes_changed_in_place_are_looked_at_again(change):
     assert report.neurons[0].spikes == 2 * 5 * 4
     assert report.layers[0].inputs == "real"
     assert report.mac == 2 * 5 * 4 * 3
+
+
+class Feeding(nn.Module):
+    """A neuron that feeds a linear layer of full weights: x [B, T, 5]."""
+
+    def __init__(self, node, step_mode="m"):
+        super().__init__()
+        self.neuron, self.layer, self.sent = node, nn.Linear(5, 3, bias=False), []
+        node.step_mode = step_mode
+
+    def forward(self, x):
+        steps = [x.transpose(0, 1)] if self.neuron.step_mode == "m" else x.unbind(1)
+        self.sent = [self.neuron(step) for step in steps]
+        return sum(self.layer(one) for one in self.sent)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@pytest.mark.parametrize(
+    "name",
+    ["IFNode", "LIFNode", "ParametricLIFNode", "KLIFNode", "QIFNode", "EIFNode", "IzhikevichNode", "CUBALIFNode",
+     "ILIFNode", "TernaryIFNode", "TernaryLIFNode"],
+)  # fmt: skip
+def test_what_neurons_send_is_counted_whatever_it_is(name, step_mode):
+    net = Feeding(getattr(neuron, name)(), step_mode)
+    report = profile(net, [(3 * torch.randn(4, 6, 5), torch.zeros(4))])
+    sent = torch.stack(net.sent)
+    events = int((sent != 0).sum())
+    assert events > 0
+    assert (report.neurons[0].spikes, report.ac) == (events, 3 * events)
+    assert report.layers[0].ac_by_value == 3 * int(sent.abs().sum())
+    assert report.layers[0].inputs == examine(sent).values.kind
+
+
+STEPS = [step for step in vars(surrogate).values() if isinstance(step, type) and issubclass(step, nn.Module)]
+NO_STEPS = (surrogate.SurrogateFunctionBase, surrogate.PoissonPass)  # abstract; takes probabilities, not potentials
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in NO_STEPS], ids=lambda step: step.__name__)
+@pytest.mark.parametrize("node", [neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode])
+def test_a_neuron_is_counted_right_with_every_step_function(node, step):
+    arguments = {"max_spike_count": 4} if "max_spike_count" in inspect.signature(step).parameters else {}
+    net = Feeding(node(surrogate_function=step(**arguments)))
+    report = profile(net, [(3 * torch.randn(4, 6, 5), torch.zeros(4))])
+    assert report.neurons[0].spikes == int((net.sent[0] != 0).sum()) > 0
+    assert report.layers[0].inputs == examine(net.sent[0]).values.kind
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["hooked before", "hooked while counting"])
+def test_a_hook_that_changes_spikes_is_seen(first):
+    net = Feeding(neuron.IFNode())
+    halve = lambda _module, _inputs, output: output * 0.5 * torch.arange(1.0, 6.0)  # noqa: E731
+    if first:
+        net.neuron.register_forward_hook(halve)
+    else:
+        net.register_forward_pre_hook(lambda module, _inputs: module.neuron.register_forward_hook(halve) and None)
+    report = profile(net, [(torch.ones(2, 4, 5), torch.zeros(2))])
+    assert (report.layers[0].inputs, report.mac) == ("real", 2 * 4 * 5 * 3)

@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from hardware import profile
+from hardware import profile, synops
 from hardware.geometry import adaptive_windows, sliding_windows
-from hardware.synops import count_pairs, count_products
+from hardware.synops import (
+    Examined,
+    ValueRange,
+    count_by_value,
+    count_meetings,
+    count_pairs,
+    count_products,
+    examine,
+)
 from tests.hardware import brute_force
 from tests.hardware.networks import Alone, cost_of, loader, sparsify, spikes
 
@@ -125,18 +133,39 @@ def test_dense_bound_equals_a_count_on_ones():
 
 def test_counts_stay_exact_above_the_integers_of_float32():
     # 2**25 entries of fan-out 1 and one more event: float32 would lose the last one.
-    assert count_pairs(torch.ones(1, 2**25 + 1), torch.ones(2**25 + 1)).item() == 2**25 + 1
+    many = torch.ones(1, 2**25 + 1)
+    assert examine(many) == Examined(2**25 + 1, ValueRange(1.0, 1.0))
+    assert count_pairs(many, many[0], 1, examine(many).values).item() == 2**25 + 1
     large = torch.full((3,), 2.0**23 + 1)
-    assert count_pairs(torch.tensor([[1.0, 1.0, 1.0]]), large).item() == 3 * (2**23 + 1)
-    assert count_pairs(torch.tensor([[1000.0, 7.0, 999.0]]), large, 1000.0).item() == 2006 * (2**23 + 1)
+    for x in (torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[0.5, -3.0, 1e-40]])):
+        assert count_pairs(x, large, 2**23 + 1, examine(x).values).item() == 3 * (2**23 + 1)
+    graded = torch.tensor([[1000.0, -7.0, 999.0]])
+    assert count_by_value(graded, large, 2**23 + 1, examine(graded).values) == 2006 * (2**23 + 1)
+
+
+@pytest.mark.parametrize("kind", ["spikes", "graded", "real"])
+def test_rows_longer_than_a_piece_and_pieces_of_many_rows(kind, monkeypatch):
+    x = spikes(7, 50) * {"spikes": 1.0, "graded": 3.0, "real": 0.3}[kind] * (1 + spikes(7, 50) * (kind != "spikes"))
+    fan_out = torch.randint(0, 9, (50,)).float()
+    by_hand = ((x != 0).double() @ fan_out.double()).tolist()
+    for piece in (1, 8, 130, 10**6):
+        monkeypatch.setattr(synops, "_IN_CACHE", piece)
+        seen = examine(x)
+        assert (seen.values.kind, seen.events) == (kind, int((x != 0).sum()))
+        assert count_pairs(x, fan_out, 8, seen.values).tolist() == by_hand
+        assert count_meetings(x, x.flip(0)) == int((x * x.flip(0) != 0).sum())
+        if kind == "graded":
+            assert count_by_value(x, fan_out, 8, seen.values) == int((x.double() @ fan_out.double()).sum())
 
 
 def test_counts_do_not_depend_on_the_matmul_precision():
-    module, x = sparsify(nn.Linear(3000, 1000), 1.0), spikes(4, 3000)
+    # 1001 has no bfloat16, 2049 no TF32 representation.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        assert cost_of(module, x).ac == int(x.sum()) * 1000
+        for fan_out in (1001, 2049):
+            module, x = sparsify(nn.Linear(3000, fan_out), 1.0), spikes(64, 3000)
+            assert cost_of(module, x).ac == int(x.sum()) * fan_out
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -43,7 +43,8 @@ def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Chec
     Raises:
         StoreError: the folder is read-only or full.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Copies, since a layer that stands under two names would share its memory, which the format refuses.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as partial:
         save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
     return Checkpoint(state, description, sha256(path))

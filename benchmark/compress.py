@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmark import build, checkpoints
 from benchmark.classifier import SNNClassifier
+from benchmark.compression_map import write_map
 from benchmark.distributed import DeviceGroup, Devices
 from benchmark.models.nir_export import to_nir, write_nir
 from benchmark.records import write_atomically
@@ -28,7 +29,7 @@ def compress_checkpoint(
     aftercare: Sequence[str] = (),
     devices: Devices | None = None,
 ) -> dict[str, Any]:
-    """Compress, test before and after, write the network and beside it what was done (JSON).
+    """Compress, test before and after, write the network, and beside it a summary and a map of what was done (JSON).
 
     Args:
         source: the dense network and its data.
@@ -67,6 +68,7 @@ def compress_checkpoint(
         "output": str(output),
     }
     _write(output, compressed.module, subject, compressed.compression.to_dict())
+    write_map(output.with_suffix(".map.json"), compressed.compression)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -86,7 +88,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
 def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
-    table = Table(title=title, title_justify="left", caption=f"written: {summary['output']} and its .json")
+    table = Table(title=title, title_justify="left", caption=f"written: {summary['output']}, .json, .map.json")
     table.add_column("")
     for heading in ("dense", "compressed", "ratio"):
         table.add_column(heading, justify="right")

@@ -101,8 +101,9 @@ class Pruner(Compressor):
         """Treat every layer within its share of the budget, in order of execution."""
         statistics = self.calibrate(network)
         shares = self.share(network, statistics)
+        earlier = {} if self.compression is None else self.compression.masks()
         return tuple(
-            applied(layer, self.treat(network, layer, shares[layer.name], statistics[layer.name]))
+            applied(layer, self.treat(network, layer, shares[layer.name], statistics[layer.name]), earlier)
             for layer in network.track(network.layers, f"{type(self).__name__}: {self.stage}")
         )
 
@@ -154,13 +155,18 @@ class Pruner(Compressor):
         return pruned if share.bits is None else self.quantize(layer, pruned, share.bits, statistics)
 
 
-def applied(layer: Layer, treated: Treated) -> LayerCompression:
-    """Write the new weight into the layer, in its own precision, and say what was done."""
+def applied(layer: Layer, treated: Treated, earlier: Mapping[str, Tensor] | None = None) -> LayerCompression:
+    """Write the new weight into the layer, in its own precision, and say what was done.
+
+    ``earlier`` are the masks of the round before, by layer name: what went then stays away, whatever a method says now.
+    """
     parameter = layer.module.weight
     mask, grid = treated.mask.view_as(parameter), treated.grid
+    if earlier:
+        mask = mask & earlier[layer.name].to(mask.device)
     with torch.no_grad():
         if grid is None:
-            parameter.copy_(treated.weight.view_as(parameter))
+            parameter.copy_(treated.weight.view_as(parameter) * mask)
             return LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, extra=treated.extra)
         grid = grid.to(parameter)
         codes = grid.codes(treated.weight.to(parameter)).view_as(parameter)

@@ -1,12 +1,15 @@
 """Pruning in rounds over the epochs of fine-tuning, for every method that prunes single weights."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from compressors.base import BudgetError, Compressor
-from compressors.pruning import Pruner
+from compressors.magnitude import Magnitude
+from compressors.pruning import Pruner, largest
 from compressors.registry import COMPRESSORS
 from tests.contract.test_compressors import QUIET, RandomEvents, classifier, weights
 
@@ -68,7 +71,7 @@ def test_density_falls_round_by_round_and_what_is_gone_stays_gone_without_trace(
     watch = Watch(compressor)
     module = fit(compressor, optimizer=optimizer, callbacks=[watch])
     assert [watch.density(epoch) for epoch in range(EPOCHS)] == pytest.approx([0.8, 0.55, 0.3, 0.3], abs=0.02)
-    for before, after in zip(watch.masks, watch.masks[1:], strict=False):
+    for before, after in pairwise(watch.masks):
         assert not any((after[layer] & ~before[layer]).any() for layer in before)
     assert watch.traces == 0
     for layer, mask in compressor.compression.masks().items():
@@ -76,6 +79,26 @@ def test_density_falls_round_by_round_and_what_is_gone_stays_gone_without_trace(
         assert not weight[~mask].any()
         assert weight[mask].all()
     assert watch.stages == [f"round {i + 1}/3, density {ROUNDS[i]:g}" for i in (0, 1, 2, 2)]
+
+
+class Fickle(Magnitude):
+    """Wants other weights in every round."""
+
+    def prune(self, layer, keep, statistics):
+        scores = torch.rand(layer.rows.shape, generator=torch.Generator().manual_seed(self.round))
+        mask = largest(scores, keep)
+        return layer.rows * mask, mask, None
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_no_method_brings_back_what_is_gone(bits):
+    compressor = Fickle(0.3, schedule=ROUNDS, bits=bits)
+    watch = Watch(compressor)
+    fit(compressor, callbacks=[watch])
+    assert watch.traces == 0
+    for before, after in pairwise(watch.masks):
+        assert not any((after[layer] & ~before[layer]).any() for layer in before)
+    assert watch.density(-1) < 0.2, "the method did want others"
 
 
 @pytest.mark.parametrize("name", PRUNERS)

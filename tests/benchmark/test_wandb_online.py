@@ -217,6 +217,6 @@ def test_a_sweep_has_one_point_per_run_and_each_is_found_again() -> None:
 
 def test_a_changed_suite_is_noticed() -> None:
     wanted = key(questions_of(SUITE)[0])
-    changed = SUITE.model_copy(update={"calibration_samples": 7})
+    changed = SUITE.model_copy(update={"calibration_samples": (7,)})
     with pytest.raises(SweepError, match="make the sweep anew"):
         only(changed, wanted, questions_of(changed))

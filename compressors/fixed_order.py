@@ -14,12 +14,12 @@ has to be inverted. The changes of a block of columns reach the columns behind i
 Shapes as in :mod:`compressors.obs`: ``weight [rows, d]``, ``hessian [groups, d, d]``, damped, of the weight's dtype.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from compressors.obs import HessianError
+from compressors.obs import HessianError, kept_systems
 from compressors.quantizers import Grid
 
 BLOCK = 128  # columns between two updates of those behind
@@ -129,34 +129,11 @@ def _quantize_kept(weight: Tensor, hessian: Tensor, grid: Grid, mask: Tensor, or
     """GPTQ with a Hessian for each row, that of its kept weights."""
     scale, zero = (tensor.expand(len(weight), 1) for tensor in (grid.scale, grid.zero))
     result = torch.zeros_like(weight)
-    for rows, places, padding, systems in _kept_systems(hessian, mask, order, max_bytes):
+    for rows, places, padding, systems in kept_systems(hessian, mask, max_bytes, order):
         values = weight[rows].gather(1, places).masked_fill(padding, 0.0)[:, :, None]
         _sweep(values, systems, Grid(grid.bits, scale[rows], zero[rows]))
         result[rows] = result[rows].scatter_(1, places, values[:, :, 0])
     return result
-
-
-def _kept_systems(
-    hessian: Tensor, mask: Tensor, order: Tensor, max_bytes: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The Hessians of each row's kept weights, in the group's order; rows that keep about as many come together.
-
-    Yields the rows ``[n]``, their kept columns ``[n, k]``, where these only fill up a shorter row (bool ``[n, k]``),
-    and the Hessians ``[n, k, k]``, in which what fills up has the identity.
-    """
-    group = torch.arange(len(mask), device=mask.device) // (len(mask) // len(hessian))
-    count = mask.sum(1)
-    left = count.argsort(descending=True)
-    while len(left) and (size := int(count[left[0]])):
-        rows, left = left.tensor_split([max(1, max_bytes // (4 * size * size * hessian.element_size()))])
-        ordered = order[group[rows]]
-        places = mask[rows].gather(1, ordered).int().argsort(dim=1, descending=True, stable=True)[:, :size]
-        places = ordered.gather(1, places)
-        padding = torch.arange(size, device=mask.device) >= count[rows][:, None]
-        systems = hessian[group[rows][:, None, None], places[:, :, None], places[:, None, :]]
-        systems = systems.masked_fill_(padding[:, :, None] | padding[:, None, :], 0.0)
-        systems.diagonal(dim1=1, dim2=2).add_(padding)
-        yield rows, places, padding, systems
 
 
 def _pruned(weight: Tensor, hessian: Tensor, select: Select, grid: Grid | None, span: int) -> tuple[Tensor, Tensor]:

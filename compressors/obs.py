@@ -131,10 +131,9 @@ def quantize(
     if mask is None or bool(mask.all()):
         course = _in_chunks(weight, hessian, rule, weight.shape[1], max_bytes)
         return torch.zeros_like(weight).scatter_(1, course.order, course.values)
-    group = _owners(weight, hessian)
     result = torch.zeros_like(weight)
-    for part, places, system in _systems(hessian, group, mask, max_bytes):
-        memory = inverse(system).flatten(1)
+    for part, places, _, systems in kept_systems(hessian, mask, max_bytes):
+        memory = inverse(systems).flatten(1)
         course = run(weight[part].gather(1, places), places, memory, rule.of_rows(part), places.shape[1])
         result[part] = torch.zeros_like(weight[part]).scatter_(1, course.order, course.values)
     return result
@@ -144,7 +143,7 @@ def _in_chunks(weight: Tensor, hessian: Tensor, rule: Rule, steps: int, max_byte
     """The course of all rows, as many of them at once as the memory allows."""
     rows, columns = weight.shape
     inverses = inverse(hessian).flatten(1)
-    group = _owners(weight, hessian)
+    group = torch.arange(rows, device=weight.device) // (rows // len(hessian))
     chunk = min(rows, max(1, max_bytes // (columns * columns * weight.element_size())))
     memory = weight.new_empty(chunk, columns * columns)
     index = torch.arange(columns, device=weight.device)
@@ -156,29 +155,29 @@ def _in_chunks(weight: Tensor, hessian: Tensor, rule: Rule, steps: int, max_byte
     return Course.joined(parts, 0)
 
 
-def _owners(weight: Tensor, hessian: Tensor) -> Tensor:
-    """The group that each row belongs to: ``[rows]``."""
-    return torch.arange(len(weight), device=weight.device) // (len(weight) // len(hessian))
+def kept_systems(
+    hessian: Tensor, mask: Tensor, max_bytes: int, order: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The Hessians of each row's kept weights; rows that keep about as many come together.
 
-
-def _systems(hessian: Tensor, group: Tensor, mask: Tensor, max_bytes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The Hessian of each row's kept weights, rows with about as many of them together.
-
-    Yields rows ``[n]``, the places of their kept columns ``[n, k]``, and the systems ``[n, k, k]``. Rows with fewer
-    than ``k`` are filled up with columns that are not kept, of unit curvature and tied to nothing.
+    Yields the rows ``[n]``, their kept columns ``[n, k]`` (in the group's ``order [groups, d]``, or as they stand),
+    where these only fill up a shorter row (bool ``[n, k]``), and the Hessians ``[n, k, k]``, in which what fills up has
+    unit curvature and is tied to nothing. Rows that keep nothing do not come.
     """
-    kept = mask.sum(1)
-    by_count = kept.argsort(descending=True)
-    start = 0
-    while start < len(mask) and (size := int(kept[by_count[start]])):
-        part = by_count[start : start + max(1, max_bytes // (size * size * hessian.element_size()))]
-        start += len(part)
-        places = mask[part].int().argsort(dim=1, descending=True, stable=True)[:, :size]
-        padding = torch.arange(size, device=mask.device) >= kept[part][:, None]
-        system = hessian[group[part][:, None, None], places[:, :, None], places[:, None, :]]
-        system.masked_fill_(padding[:, :, None] | padding[:, None, :], 0.0)
-        system.diagonal(dim1=1, dim2=2).add_(padding.to(system))
-        yield part, places, system
+    group = torch.arange(len(mask), device=mask.device) // (len(mask) // len(hessian))
+    count = mask.sum(1)
+    left = count.argsort(descending=True)
+    while len(left) and (size := int(count[left[0]])):
+        rows, left = left.tensor_split([max(1, max_bytes // (3 * size * size * hessian.element_size()))])
+        own = mask[rows] if order is None else mask[rows].gather(1, order[group[rows]])
+        places = own.int().argsort(dim=1, descending=True, stable=True)[:, :size]
+        if order is not None:
+            places = order[group[rows]].gather(1, places)
+        padding = torch.arange(size, device=mask.device) >= count[rows][:, None]
+        systems = hessian[group[rows][:, None, None], places[:, :, None], places[:, None, :]]
+        systems = systems.masked_fill_(padding[:, :, None] | padding[:, None, :], 0.0)
+        systems.diagonal(dim1=1, dim2=2).add_(padding)
+        yield rows, places, padding, systems
 
 
 def steps_per_row(losses: Tensor, remove: int) -> Tensor:
@@ -209,14 +208,13 @@ def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int 
     groups, columns = len(hessian), weight.shape[1]
     target = torch.einsum("grd,gde->gre", weight.view(groups, -1, columns), hessian).reshape(weight.shape)
     result = torch.zeros_like(weight)
-    for part, places, system in _systems(hessian, _owners(weight, hessian), mask, max_bytes):
-        kept = mask[part].gather(1, places)
-        right = (target[part].gather(1, places) * kept)[:, :, None]
-        factor, failed = torch.linalg.cholesky_ex(system)
+    for part, places, padding, systems in kept_systems(hessian, mask, max_bytes):
+        right = target[part].gather(1, places).masked_fill(padding, 0.0)[:, :, None]
+        factor, failed = torch.linalg.cholesky_ex(systems)
         if failed.any():
             raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
         solved = torch.cholesky_solve(right, factor)[:, :, 0]
-        result[part] = result[part].scatter_(1, places, solved * kept)
+        result[part] = result[part].scatter_(1, places, solved.masked_fill(padding, 0.0))
     return result
 
 

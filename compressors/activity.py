@@ -122,11 +122,13 @@ Seen = dict[str, tuple[Tensor, Tensor]]  # layer name -> potential and spikes, b
 def _watched(layers: Sequence[Layer]) -> Iterator[Seen]:
     """Potentials and spikes of the last forward pass; a layer without a neuron has its current for both."""
     seen: Seen = {}
-    probes = {layer.neuron or layer.norm or layer.module: layer.name for layer in layers}
+    probes: dict[nn.Module, list[str]] = {}  # layers that are added up share a neuron
+    for layer in layers:
+        probes.setdefault(layer.neuron or layer.norm or layer.module, []).append(layer.name)
 
     def look(probe: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         potential = getattr(probe, "v_seq", None)
-        seen[probes[probe]] = (output if potential is None else potential, output)
+        seen.update(dict.fromkeys(probes[probe], (output if potential is None else potential, output)))
 
     neurons = {layer.neuron: layer.neuron.store_v_seq for layer in layers if layer.neuron is not None}
     for neuron in neurons:

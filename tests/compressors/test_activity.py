@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from compressors.activity import activities, changes
-from compressors.layers import find_layers, hooks
+from compressors.layers import Layer, find_layers, hooks
 from compressors.statistics import CalibrationError
 from hardware import HardwareCost
 
@@ -179,3 +179,19 @@ def test_nothing_changed_is_no_change_and_the_network_is_left_as_it_was(measured
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
     assert not any(module.store_v_seq for module in net.net if isinstance(module, neuron.LIFNode))
+
+
+def test_layers_that_are_added_up_before_one_neuron_share_its_change():
+    class Sum(BatchFirst):
+        def forward(self, x):
+            functional.reset_net(self.net)
+            x = x.transpose(0, 1).flatten(2)
+            return self.net[2](self.net[0](x) + self.net[1](x))
+
+    torch.manual_seed(0)
+    net = Sum(layer.Linear(72, 4), layer.Linear(72, 4), neuron.LIFNode(v_threshold=0.1)).eval()
+    layers = [Layer(f"net.{i}", net.net[i], None, net.net[2], T) for i in (0, 1)]
+    before = thinned(net, layers)
+    found = changes(net, layers, before, lambda: iter([events()]))
+    assert found["net.0"] == found["net.1"]
+    assert found["net.0"].potential > 0

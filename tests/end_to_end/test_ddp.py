@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -13,7 +16,8 @@ from torch import nn
 from benchmark.children import WorkerError
 from benchmark.distributed import DeviceError, DeviceGroup, Devices
 from compressors.base import BudgetError
-from tests.end_to_end.conftest import records
+from tests.end_to_end.conftest import REPOSITORY, records
+from tests.end_to_end.test_jobs import gone
 
 PAIR = Devices("cpu", 2)
 TINY = """\
@@ -166,3 +170,30 @@ def test_devices_and_jobs_do_not_go_together(snnbench, suite):
     done = snnbench("run", suite, "--jobs", 2, "--devices", 2, "--accelerator", "cpu")
     assert done.returncode == 2
     assert "leave out --jobs" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_its_parent(suite, tmp_path, environment, how):
+    """Ctrl-C reaches all of them, a kill the parent alone; either in the middle of the training."""
+    words = [sys.executable, "-m", "benchmark.cli", "run", str(suite), "--no-wandb", "--devices", "2"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    own = {"PYTHONPATH": str(REPOSITORY), "SNNBENCH_CACHE": str(tmp_path / "cache"), "TMPDIR": str(scratch)}
+    suite.write_text(TINY.replace("epochs: 6", "epochs: 1000, patience: 1000"))
+    parent = subprocess.Popen(
+        words, cwd=tmp_path, env=environment | own, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(scratch.glob("*/*.ckpt")):
+        assert time.monotonic() < deadline, "no epoch of the training has ended"
+        time.sleep(0.1)
+    if how == signal.SIGINT:
+        os.killpg(parent.pid, how)
+    else:
+        parent.kill()
+    _, text = parent.communicate(timeout=60)
+    assert parent.returncode == (130 if how == signal.SIGINT else -how), text
+    assert gone(parent.pid)
+    assert not records(tmp_path / "results")
+    assert not list(tmp_path.glob("cache/checkpoints/*.safetensors"))

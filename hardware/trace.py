@@ -224,8 +224,8 @@ class Tracer(TorchFunctionMode):
 
     def _count_pooling(self, owner: str, kind: str, operation: Pooling) -> None:
         rows = operation.input.detach().reshape(-1, operation.fan_out.numel())
-        windows = operation.fan_out.flatten().float().to(rows.device)
-        pairs = count_pairs(rows, windows, int(windows.max()), self._look_at(rows).values)
+        windows = operation.fan_out.flatten().float()
+        pairs = count_pairs(rows, windows.to(rows.device), int(windows.max()), self._look_at(rows).values)
         self._other(owner, kind).operations += int(pairs.sum())
 
     def _count_addition(self, owner: str, operation: Addition) -> None:

@@ -119,6 +119,7 @@ def test_rows_that_samples_cannot_share_are_refused():
 
 DISTRIBUTED = """
 import json
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from hardware import HardwareCost
@@ -127,8 +128,9 @@ from tests.hardware.test_callback import Module, trainer
 torch.manual_seed(0)
 module, x = Module(sparsify(Spiking())), spikes(8, 3, 2, 8, 8)
 cost = HardwareCost()
-trainer(cost, devices=2, strategy="ddp").test(module, loader(x, 2), verbose=False)
-print("COST" + json.dumps(cost.report.to_dict()))
+two = trainer(cost, devices=2, strategy="ddp")
+two.test(module, loader(x, 2), verbose=False)
+Path(f"process_{two.global_rank}.json").write_text(json.dumps(cost.report.to_dict()))
 """
 
 
@@ -137,13 +139,13 @@ def test_processes_are_summed(tmp_path, module, x):
     script = tmp_path / "distributed.py"
     script.write_text(DISTRIBUTED)
     run = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     # Every process holds the sum of both; one network, one input by the same seed as the fixtures here.
-    summed = {line for line in run.stdout.splitlines() if line.startswith("COST")}
-    (report,) = (CostReport.from_dict(json.loads(line.removeprefix("COST"))) for line in summed)
+    report, other = (CostReport.from_dict(json.loads(file.read_text())) for file in tmp_path.glob("process_*.json"))
+    assert other == report
     alone = profile(module.net, loader(x, 2))
     assert [layer.synops_per_step for layer in report.layers] == [layer.synops_per_step for layer in alone.layers]
     assert (report.samples, report.ac, report.sample_std) == (8, alone.ac, alone.sample_std)

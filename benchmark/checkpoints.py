@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from benchmark.published import PUBLISHED, CheckpointError, locate
 from benchmark.records import StoreError
 from compressors.leaks import adopt_leaks
 from compressors.surgery import adopt_widths
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that does not fit the network."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +69,30 @@ def replacing(path: Path) -> Iterator[Path]:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint: ``.safetensors``, ``.nir``, or a state dict or Lightning checkpoint of ``torch.save``.
 
-    A Lightning checkpoint's ``network.`` prefix is taken off. Pickled code is never run (``weights_only``).
+    A Lightning checkpoint's ``network.`` prefix is taken off; training scripts' ``{"model": ...}`` is understood.
+    Pickled code is never run (``weights_only``; command-line arguments, which scripts keep, are let through).
+
+    Args:
+        path: the file, or a name among :data:`benchmark.published.PUBLISHED`.
 
     Raises:
         CheckpointError: no such file, or not a checkpoint.
     """
+    if str(path) in PUBLISHED and not path.is_file():
+        return replace(load(locate(str(path))), description=PUBLISHED[str(path)].description)
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+        raise CheckpointError(f"no checkpoint at {path} (names of published ones: {', '.join(PUBLISHED)})")
     if path.suffix == ".nir":
         return Checkpoint(None, {"model": {"name": "nir", "path": str(path.absolute())}}, sha256(path))
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict (names -> tensors)")
     return Checkpoint({name.removeprefix("network."): value for name, value in state.items()}, {}, sha256(path))
@@ -111,12 +117,13 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
         adopt_leaks(network, checkpoint.state)
         adopt_widths(network, checkpoint.state)
     expected = network.state_dict()
-    problems = [f"{name} is missing" for name in expected.keys() - checkpoint.state.keys()]
-    problems += [f"{name} is not in the network" for name in checkpoint.state.keys() - expected.keys()]
+    state = _renamed(checkpoint.state, expected.keys())
+    problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
+    problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
     problems += [
-        f"{name} is {list(checkpoint.state[name].shape)} instead of {list(tensor.shape)}"
+        f"{name} is {list(state[name].shape)} instead of {list(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in checkpoint.state and checkpoint.state[name].shape != tensor.shape
+        if name in state and state[name].shape != tensor.shape
     ]
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
@@ -124,7 +131,28 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
             f"{source} does not fit the network: {'; '.join(sorted(problems)[:4])}{more}; "
             "give the model, its options and the data set it was trained with"
         )
-    network.load_state_dict(checkpoint.state)
+    network.load_state_dict(state)
+
+
+PUBLIC_NAMES = (
+    (re.compile(r"(^|\.)module\."), r"\1"),  # of DistributedDataParallel and of SpikingJelly's former containers
+    (re.compile(r"(^|\.)conv(\d)\.0\."), r"\1conv\2."),  # SEW-ResNet: convolution and BatchNorm in one container
+    (re.compile(r"(^|\.)conv(\d)\.1\."), r"\1bn\2."),
+    (re.compile(r"(^|\.)downsample\.0\.([01])\."), r"\1downsample.\2."),
+)
+"""Pattern -> what public releases' names of parameters become in SpikingJelly 2."""
+
+
+def _renamed(state: Mapping[str, Tensor], expected: Set[str]) -> dict[str, Tensor]:
+    """The state under the network's names, where a public name stands for one of them; others stay as they are."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        modern = name
+        for pattern, replacement in PUBLIC_NAMES:
+            modern = pattern.sub(replacement, modern)
+        new = name not in expected and modern in expected and modern not in state and modern not in found
+        found[modern if new else name] = tensor
+    return found
 
 
 def sha256(path: Path) -> str:

@@ -48,7 +48,7 @@ def fetch_and_unpack(archive: Download, root: Path) -> None:
     target = root / archive.filename
     if not target.is_file():
         unfinished = target.with_name(target.name + ".part")
-        _fetch(archive.url, unfinished)
+        fetch(archive.url, unfinished)
         _check(unfinished, archive)
         unfinished.replace(target)
     else:
@@ -76,8 +76,12 @@ def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _fetch(url: str, target: Path) -> None:
-    """Append to `target` what is missing of it."""
+def fetch(url: str, target: Path) -> None:
+    """Append to `target` what is missing of it.
+
+    Raises:
+        DataMissing: the address does not answer, or the connection closed early; what has arrived is kept.
+    """
     have = target.stat().st_size if target.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "snnbench", "Range": f"bytes={have}-"})
     try:

@@ -83,6 +83,8 @@ class OBC(Pruner):
             raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take 'loss'")
         if self.allocation == "loss" and (self.solver != "exact" or pattern != "unstructured"):
             raise BudgetError("the allocation 'loss' needs the losses of exact unstructured elimination: take another")
+        if self.pattern.groups and len(self.rounds) > 1:
+            raise BudgetError(f"the pattern {pattern} fixes the density: it cannot fall by a schedule, so leave it out")
         if not damping >= 0:
             raise BudgetError(f"damping is {damping!r}: give a number of at least 0")
         self.damping, self.power, self.propagate, self.max_memory = damping, power, propagate, max_memory

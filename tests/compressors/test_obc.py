@@ -288,6 +288,7 @@ def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squar
         ({"allocation": "loss", "solver": "fast"}, "'loss' needs the losses of exact"),
         ({"allocation": "lamp", "synops": 0.5}, "'lamp' knows no SynOps: take 'loss'"),
         ({"damping": -1.0}, "damping is -1.0"),
+        ({"pattern": "2:4", "schedule": 0.8}, "2:4 fixes the density"),
         ({"bits": 9}, "bits is 9: give a whole number from 2 to 8"),
         ({"density": 0.5, "synops": 0.5}, "give one of them"),
     ],

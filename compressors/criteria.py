@@ -104,30 +104,45 @@ def channel_means(network: nn.Module, layers: Sequence[Layer], measure: Measure,
 
     Raises:
         CalibrationError: no calibration data.
+        LayerError: a neuron has other channels than the layer before it.
     """
-    neurons = {layer.neuron: layer.name for layer in layers if layer.neuron is not None}
-    sums: dict[str, Tensor] = {}
+    neurons = {layer.neuron: layer for layer in layers if layer.neuron is not None}
+    # One for every layer beforehand: a process that gets no batch has to take part in the sum.
+    sums = {layer.name: layer.rows.new_zeros(len(layer.rows), dtype=torch.float64) for layer in neurons.values()}
 
     def look(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        name = neurons[neuron]
-        sums[name] = sums.get(name, 0) + measure(neuron, inputs[0], output).sum(0)
+        sums[neurons[neuron].name] += channels_checked(neurons[neuron], measure(neuron, inputs[0], output)).sum(0)
 
     with storing_potentials(neurons), hooks(list(neurons), look):
         samples = observe(network, {}, batches)
     return {name: reduced(total) / samples for name, total in sums.items()}
 
 
-def measured_layers(channels: Channels, bundle: Bundle, measured: Mapping[str, Tensor]) -> list[str]:
-    """The layers of a bundle whose every output channel was measured, ``measured[name]`` of length ``C``.
+def channels_checked(layer: Layer, values: Tensor) -> Tensor:
+    """Values ``[B, C, ...]`` of a layer's neuron, if it has the channels of the layer.
+
+    Raises:
+        LayerError: it has others; names the layer.
+    """
+    if values.shape[1] != len(layer.rows):
+        raise LayerError(
+            f"layer {layer.name!r} has {len(layer.rows)} outputs, and the neuron after it {values.shape[1]} channels: "
+            f"exclude {layer.name}"
+        )
+    return values
+
+
+def measured_layers(bundle: Bundle, measured: Mapping[str, Tensor]) -> list[str]:
+    """The layers of a bundle whose channels were measured.
 
     Raises:
         LayerError: there is none; names those that go together.
     """
-    names = [n for n in bundle.layers if n in measured and len(measured[n]) == len(channels.layers[n].outputs)]
+    names = [name for name in bundle.layers if name in measured]
     if not names:
         raise LayerError(
-            f"layer {bundle.layers[0]!r}: no spiking neuron follows it channel by channel, and they cannot be judged; "
-            f"exclude {', '.join(bundle.layers)}"
+            f"layer {bundle.layers[0]!r}: no spiking neuron follows it, and its channels cannot be judged; exclude "
+            f" {', '.join(bundle.layers)}"
         )
     return names
 
@@ -140,7 +155,7 @@ def group_scores(channels: Channels, bundles: Iterable[Bundle], scores: Mapping[
     """
     found: dict[int, float] = {}
     for bundle in bundles:
-        names = measured_layers(channels, bundle, scores)
+        names = measured_layers(bundle, scores)
         labels = torch.cat([channels.layers[name].outputs for name in names])
         values = torch.cat([scores[name].cpu() for name in names])
         found |= {group: float(values[labels == group].mean()) for group in bundle.groups.tolist()}

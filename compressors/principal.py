@@ -11,7 +11,7 @@ import torch
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
-from compressors.criteria import charged, storing_potentials
+from compressors.criteria import channels_checked, charged, storing_potentials
 from compressors.layers import Layer, hooks
 from compressors.statistics import OUT_OF_REACH, observe, reduced
 
@@ -70,14 +70,13 @@ def covariances(
 
     Raises:
         CalibrationError: no calibration data.
+        LayerError: a neuron has other channels than the layer before it.
     """
-    neurons = {layer.neuron: layer.name for layer in layers if layer.neuron is not None}
-    moments: dict[str, _Moments] = {}
+    neurons = {layer.neuron: layer for layer in layers if layer.neuron is not None}
+    moments = {layer.name: _Moments(len(layer.rows), layer.rows.device) for layer in neurons.values()}
 
     def look(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        maps = reading(neuron, inputs[0])
-        found = moments.setdefault(neurons[neuron], _Moments(maps.shape[1], maps.device))
-        found.add(maps)
+        moments[neurons[neuron].name].add(channels_checked(neurons[neuron], reading(neuron, inputs[0])))
 
     with storing_potentials(neurons), hooks(list(neurons), look):
         observe(network, {}, batches)

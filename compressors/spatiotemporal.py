@@ -192,7 +192,7 @@ def variance_keys(
         LayerError: no layer of the bundle has a covariance.
     """
     groups = bundle.groups
-    names = measured_layers(channels, bundle, found)
+    names = measured_layers(bundle, found)
     left = torch.zeros(len(groups) + 1, dtype=torch.float64)
     together = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     for name in names:

@@ -407,6 +407,15 @@ def test_a_layer_that_no_neuron_follows_is_named():
         fit(QPSNN(0.5), module)
 
 
+def test_a_neuron_with_other_channels_than_its_layer_is_named():
+    module = classifier()
+    module.network[3] = layer.Flatten(step_mode="m")
+    module.network[3], module.network[2] = module.network[2], module.network[3]  # flattened before the neuron
+    module.network[5] = layer.Linear(6 * 36, 8, bias=False, step_mode="m")
+    with pytest.raises(LayerError, match="'network.0' has 6 outputs, and the neuron after it 216 channels"):
+        fit(QPSNN(0.5), module)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -254,9 +254,9 @@ def _packed(content: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(content: bytes) -> Any:
-    """The object, its tensors on the CPU; for bytes of this program's own processes alone."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+def _unpacked(content: bytes, device: torch.device | str = "cpu") -> Any:
+    """The object, its tensors on the device; for bytes of this program's own processes alone."""
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=False)
 
 
 class OneNetwork(Callback):
@@ -277,7 +277,8 @@ class OneNetwork(Callback):
             sent = tensor.contiguous()
             dist.broadcast(sent, 0)
             tensor.copy_(sent)
-        self.compressor.compression = trainer.strategy.broadcast(self.compressor.compression)
+        made = trainer.strategy.broadcast(_packed(self.compressor.compression))
+        self.compressor.compression = _unpacked(made, pl_module.device)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that all ranks have the same weights.

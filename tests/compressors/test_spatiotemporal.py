@@ -12,9 +12,10 @@ from torch import nn
 
 from benchmark import checkpoints
 from benchmark.classifier import SNNClassifier, coarser
+from benchmark.distributed import DeviceGroup, Devices
 from compressors.base import BudgetError
 from compressors.channels import find_channels
-from compressors.criteria import charged
+from compressors.criteria import channel_means, charged, spike_map_rank
 from compressors.layers import LayerError, find_layers
 from compressors.leaks import train_leaks
 from compressors.principal import READINGS, covariances, significant, spanning_order, unexplained
@@ -130,6 +131,27 @@ def test_covariances_are_those_of_all_samples_and_positions_at_once():
     )
     assert set(found) == {"network.0", "network.5"}
     assert not any(cell.store_v_seq for cell in module.modules() if isinstance(cell, neuron.BaseNode))
+
+
+def statistics_of(module, x, size):
+    """What the two structured methods see of a network: runs in one process, or in each of a group."""
+    layers = find_layers(module, lambda: module(x[:1]))
+    found = covariances(module, layers, READINGS["integrated"], lambda: x.split(size))
+    return found | {
+        f"{k} rank": v for k, v in channel_means(module, layers, spike_map_rank, lambda: x.split(size)).items()
+    }
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_calibration_batches_see_the_same():
+    module, x = classifier().eval(), RandomEvents().x
+    with DeviceGroup(Devices("cpu", 2)) as group:
+        for size in (12, 5):  # one batch, of which a process gets none, and three
+            together = group.call(statistics_of, module, x, size)
+            alone = statistics_of(module, x, size)
+            assert together.keys() == alone.keys()
+            for name, expected in alone.items():
+                torch.testing.assert_close(together[name], expected, rtol=1e-6, atol=1e-9)
 
 
 def with_copies(module):

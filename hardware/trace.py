@@ -5,6 +5,7 @@ therefore the one the forward pass really uses (masked, parametrized, quantized 
 layer of an unknown class is seen as well as nn.Conv2d. Module hooks only tell whose operation it is.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,16 +53,17 @@ class _Reach:
 
 
 @dataclass(frozen=True)
-class _Fired:
-    """The last spikes of a neuron (held, so that nothing else can come to lie there) and what is known of them."""
+class _Known:
+    """An activation (held, so that nothing else can come to lie there) and what was seen of it."""
 
-    output: Tensor
+    activation: Tensor
     seen: Examined
 
-    def is_seen_as(self, activation: Tensor) -> bool:
-        """Whether the activation is the same memory, in whatever shape."""
-        same_place = activation.data_ptr() == self.output.data_ptr()
-        return same_place and activation.numel() == self.output.numel() and activation.dtype == self.output.dtype
+    def is_seen_as(self, other: Tensor) -> bool:
+        """Whether the other is all of the same memory, in whatever shape."""
+        one = self.activation
+        same_place = other.data_ptr() == one.data_ptr() and other.numel() == one.numel() and other.dtype == one.dtype
+        return same_place and other.is_contiguous() and one.is_contiguous()
 
 
 class Tracer(TorchFunctionMode):
@@ -86,7 +88,8 @@ class Tracer(TorchFunctionMode):
         self._inside_neuron = 0  # what a neuron computes is one update, not additions
         self._reach: dict[tuple[Any, ...], _Reach] = {}
         self._handles: list[Any] = []
-        self._fired: _Fired | None = None
+        # A residual block shows its input to a second layer after two neurons have fired.
+        self._known: deque[_Known] = deque(maxlen=3)
         self._batch_size = 0
         self._steps = 1  # of the last weighted layer: tells products how time was folded
         self._last_weighted: LayerTally | None = None
@@ -112,7 +115,7 @@ class Tracer(TorchFunctionMode):
         self._batch_size = size
         with self:
             yield
-        self._fired = None
+        self._known.clear()
         self.tally.close_batch(size)
 
     def __torch_function__(
@@ -126,7 +129,7 @@ class Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if _writes_in_place(name, kwargs):
-            self._fired = None
+            self._known.clear()
         if self._owners and not self._inside_neuron and name in RELEVANT:
             self._count(name, args, kwargs)
         return func(*args, **kwargs)
@@ -170,13 +173,16 @@ class Tracer(TorchFunctionMode):
         tally.updates += output.numel()
         seen = of_spikes(output) if _fires_ones(module) else examine(output)
         tally.spikes += seen.events
-        self._fired = _Fired(output, seen)
+        self._known.append(_Known(output, seen))
 
     def _look_at(self, activation: Tensor) -> Examined:
-        """What an activation holds; what a neuron sent out needs no second look."""
-        if self._fired is not None and self._fired.is_seen_as(activation):
-            return self._fired.seen
-        return examine(activation)
+        """What an activation holds; what a neuron sent out or a layer received needs no second look."""
+        for known in self._known:
+            if known.is_seen_as(activation):
+                return known.seen
+        seen = examine(activation)
+        self._known.append(_Known(activation, seen))
+        return seen
 
     def _count_weighted(self, owner: str, kind: str, operation: Weighted) -> None:
         shape = operation.entry_shape

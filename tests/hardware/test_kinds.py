@@ -285,3 +285,18 @@ def test_a_hook_that_changes_spikes_is_seen(first):
         net.register_forward_pre_hook(lambda module, _inputs: module.neuron.register_forward_hook(halve) and None)
     report = profile(net, [(torch.ones(2, 4, 5), torch.zeros(2))])
     assert (report.layers[0].inputs, report.mac) == ("real", 2 * 4 * 5 * 3)
+
+
+def test_a_step_shown_again_is_not_taken_for_all_steps():
+    """The first of three steps, repeated, starts where all three start and has as many entries."""
+
+    class Repeating(Feeding):
+        def forward(self, x):
+            sent = self.neuron(x.transpose(0, 1))
+            return self.layer(sent[:1].expand(3, -1, -1))
+
+    net = Repeating(neuron.IFNode())
+    x = torch.zeros(1, 3, 5)
+    x[:, 1:] = 2  # silent at first
+    report = profile(net, [(x, torch.zeros(1))])
+    assert (report.neurons[0].spikes, report.ac, report.layers[0].inputs) == (10, 0, "silent")

@@ -380,6 +380,28 @@ def test_resuming_before_and_after_the_second_step_gives_the_same_bits(epoch, or
     assert all(torch.equal(value, expected[key]) for key, value in weights(resumed).items())
 
 
+class StopAfterTwoEpochs(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch == 1
+
+
+def test_a_checkpoint_of_rounded_weights_goes_on_from_those_behind_them(tmp_path):
+    def make():
+        return QPSNN(0.4, bits=3, first_share=0.5)
+
+    whole, part = fit(make(), epochs=4), classifier()
+    trainer = Trainer(max_epochs=4, callbacks=[make(), StopAfterTwoEpochs()], **QUIET)
+    trainer.fit(part, datamodule=RandomEvents())
+    assert len(part.network[5].weight[0].unique()) <= 8, "the end of the fit has left rounded weights"
+    trainer.save_checkpoint(tmp_path / "part.ckpt")
+    resumed = classifier(seed=5)
+    Trainer(max_epochs=4, callbacks=[make()], **QUIET).fit(
+        resumed, datamodule=RandomEvents(), ckpt_path=tmp_path / "part.ckpt", weights_only=True
+    )
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[key]) for key, value in weights(resumed).items())
+
+
 def test_the_result_loads_without_this_project(tmp_path):
     module = fit(QPSNN(0.4, bits=4), epochs=1)
     torch.save(module.network, tmp_path / "network.pt")

@@ -16,10 +16,12 @@ from compressors.fixed_order import quantize_fixed_order
 from compressors.layers import Layer
 from compressors.pruning import Pruner, Share, Treated
 from compressors.quantizers import MAX_BITS, MIN_BITS, Grid, fit_grid, paper_grid
-from compressors.solvers import Courses, Pattern, Problem, Solver, solver_for
+from compressors.registry import suggestion
+from compressors.solvers import Pattern, Problem, Solutions, Solver, solver_for
 from compressors.statistics import CalibrationError, drift, hessians
 
 CORRECTION = 0.5  # of the way to the target that makes up for the changed inputs; QEP's default (arXiv 2504.09629)
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
 
 class OBC(Pruner):
@@ -47,8 +49,9 @@ class OBC(Pruner):
             (:data:`CORRECTION` of the least-squares step; QEP, arXiv 2504.09629, here on membranes).
         damping: added to the Hessian's diagonal, in units of its mean.
         batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC.
-        cache: folder in which finished eliminations are kept, and found again by the hash of weight and Hessian. One
-            elimination serves every density, so a run at another density only has to look it up.
+        precision: of the Hessians and the solver: ``float64``, or ``float32``.
+        cache: folder in which finished eliminations and layers are kept, and found again by the hash of all that they
+            depend on. One elimination serves every density, so a run at another density only has to look it up.
         max_memory: bytes for the Hessians held at once; more layers than fit are measured in several passes.
         **pruning: see :class:`~compressors.pruning.Pruner`.
     """
@@ -70,6 +73,7 @@ class OBC(Pruner):
         propagate: bool = False,
         damping: float = 0.01,
         batchnorm_factor: bool | None = None,
+        precision: str = "float64",
         cache: str | Path | None = None,
         max_memory: int = 4 * 2**30,
         **pruning: Any,
@@ -85,12 +89,15 @@ class OBC(Pruner):
             raise BudgetError("the allocation 'loss' needs the losses of exact unstructured elimination: take another")
         if self.pattern.groups and len(self.rounds) > 1:
             raise BudgetError(f"the pattern {pattern} fixes the density: it cannot fall by a schedule, so leave it out")
+        if precision not in PRECISIONS:
+            raise BudgetError(f"precision is {precision!r}: {suggestion(precision, PRECISIONS)}")
         if not damping >= 0:
             raise BudgetError(f"damping is {damping!r}: give a number of at least 0")
         self.damping, self.power, self.propagate, self.max_memory = damping, power, propagate, max_memory
+        self.dtype = PRECISIONS[precision]
         factor = self.paper_batchnorm or not self.paper
         self.batchnorm_factor = factor if batchnorm_factor is None else batchnorm_factor
-        self.courses = Courses(None if cache is None else Path(cache))
+        self.solutions = Solutions(None if cache is None else Path(cache))
 
     def response(self, layer: Layer) -> Tensor | None:
         """The filter over time through which a layer's inputs are seen: none, time steps are samples like any other."""
@@ -98,12 +105,19 @@ class OBC(Pruner):
 
     def reused_seconds(self) -> float:
         """Time that kept eliminations took when they were made."""
-        return self.courses.reused_seconds
+        return self.solutions.reused_seconds
 
     def calibrate(self, network: Network) -> Mapping[str, Problem]:
         """Every layer's problem: its weight and its damped Hessian."""
         responses = {layer.name: self.response(layer) for layer in network.layers}
-        raw = hessians(network.module, network.layers, responses, network.calibration, max_memory=self.max_memory)
+        raw = hessians(
+            network.module,
+            network.layers,
+            responses,
+            network.calibration,
+            dtype=self.dtype,
+            max_memory=self.max_memory,
+        )
         self._dense = {f"{layer.name}.weight": layer.module.weight.detach().clone() for layer in network.layers}
         return {layer.name: self._problem(layer, raw[layer.name]) for layer in network.layers}
 
@@ -143,7 +157,7 @@ class OBC(Pruner):
 
     def _losses(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """The losses of all steps of all rows behind BatchNorm, and the places of the ones from the least upwards."""
-        losses = (self.courses.of(problem).losses * problem.gain.square()[:, None]).flatten()
+        losses = (self.solutions.course(problem).losses * problem.gain.square()[:, None]).flatten()
         return losses, losses.argsort(stable=True)
 
     def _curve(self, problem: Problem) -> Curve:
@@ -157,7 +171,7 @@ class OBC(Pruner):
         curves, every = {}, 0.0
         for name, problem in statistics.items():
             losses, order = self._losses(problem)
-            saved = seen[name].synops(len(problem.weight)).to(losses).gather(1, self.courses.of(problem).order)
+            saved = seen[name].synops(len(problem.weight)).to(losses).gather(1, self.solutions.course(problem).order)
             cost = saved.sum() - torch.cat([saved.new_zeros(1), saved.flatten()[order][:-1].cumsum(0)])
             curves[name] = Curve(cost, torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)]))
             every += float(saved.sum())
@@ -183,7 +197,7 @@ class OBC(Pruner):
     def treat(self, network: Network, layer: Layer, share: Share, statistics: Problem) -> Treated:
         """Prune and quantise a layer, by the solver it can afford."""
         problem = self._as_seen_now(network, layer, statistics) if self.propagate else statistics
-        solver = solver_for(self.solver, problem, layer.name, self.courses)
+        solver = solver_for(self.solver, problem, layer.name, self.solutions)
         try:
             weight, mask, grid = self._solved(solver, problem, share)
         except obs.HessianError as error:
@@ -212,7 +226,9 @@ class OBC(Pruner):
         With inputs ``z'`` in place of ``z``, the least-squares weight for the dense output is
         ``W + W E[(z - z') z'^T] E[z' z'^T]^-1``; the damping keeps it near ``W``.
         """
-        seen, change = drift(network.module, layer, self.response(layer), network.calibration, self._dense)
+        seen, change = drift(
+            network.module, layer, self.response(layer), network.calibration, self._dense, dtype=self.dtype
+        )
         now = self._problem(layer, seen)
         groups, _, columns = now.hessian.shape
         step = problem.weight.view(groups, -1, columns) @ change @ obs.inverse(now.hessian)

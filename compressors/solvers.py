@@ -7,13 +7,14 @@ import hashlib
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from compressors import obs
@@ -85,8 +86,10 @@ class Solver(Protocol):
         """The weight on its grid: ``[rows, d]``; ``weight`` is the pruned one, zero off the mask."""
 
 
-class Courses:
-    """Eliminations, kept in a folder under the hash of weight and Hessian; one serves every density.
+class Solutions:
+    """What took long to find, kept under the hash of all that it depends on: it can be neither stale nor foreign.
+
+    In a folder, an interrupted run finds its finished layers again, and a run at another density its eliminations.
 
     Attributes:
         reused_seconds: the time that those taken up again had taken when they were made.
@@ -94,38 +97,45 @@ class Courses:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder, self.reused_seconds = folder, 0.0
-        self._last: tuple[str, Course] | None = None
+        self._here: dict[str, dict[str, Tensor]] = {}
 
-    def of(self, problem: Problem, *, batch: int = 1, width: int = 1) -> Course:
+    def course(self, problem: Problem, *, batch: int = 1, width: int = 1) -> Course:
         """The course of eliminating every weight of every row; see :func:`compressors.obs.eliminate`."""
-        key = _digest(problem, batch, width)
-        if self._last is None or self._last[0] != key:
-            self._last = key, self._found(key, problem, batch, width)
-        return self._last[1]
 
-    def _found(self, key: str, problem: Problem, batch: int, width: int) -> Course:
-        path = None if self.folder is None else self.folder / f"{key}.safetensors"
-        if path is not None and path.exists():
-            return self._load(path, problem.weight)
-        started = time.perf_counter()
-        if width > 1:
-            course = obs.eliminate_groups(problem.weight, problem.hessian, width)
-        else:
-            course = obs.eliminate(problem.weight, problem.hessian, batch=batch)
-        if path is not None:
-            _save(path, course, time.perf_counter() - started)
-        return course
+        def solve() -> dict[str, Tensor]:
+            if width > 1:
+                found = obs.eliminate_groups(problem.weight, problem.hessian, width)
+            else:
+                found = obs.eliminate(problem.weight, problem.hessian, batch=batch)
+            return {"order": found.order, "losses": found.losses}
 
-    def _load(self, path: Path, like: Tensor) -> Course:
+        options = "" if (batch, width) == (1, 1) else f"{batch} {width}"
+        found = self._of(options, (problem.weight, problem.hessian), solve)
+        order, losses = (found[name].to(problem.weight.device) for name in ("order", "losses"))
+        return Course(order, losses, torch.zeros_like(losses))
+
+    def quantized(self, problem: Problem, weight: Tensor, mask: Tensor, grid: Grid) -> Tensor:
+        """OBQ's weight; see :func:`compressors.obs.quantize`."""
+        depends = (weight, problem.hessian, mask, grid.scale, grid.zero)
+        solve = lambda: {"weight": obs.quantize(weight, problem.hessian, grid, mask)}  # noqa: E731
+        return self._of(f"quantize {grid.bits}", depends, solve)["weight"].to(weight.device)
+
+    def _of(self, options: str, depends: Sequence[Tensor], solve: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        key = _digest(options, depends)
+        if key not in self._here:
+            path = None if self.folder is None else self.folder / f"{key}.safetensors"
+            self._here[key] = self._load(path) if path is not None and path.exists() else _solved(path, solve)
+        return self._here[key]
+
+    def _load(self, path: Path) -> dict[str, Tensor]:
         try:
             with safe_open(path, "pt") as file:
-                order, losses = file.get_tensor("order"), file.get_tensor("losses")
                 self.reused_seconds += float(file.metadata()["seconds"])
+            return load_file(path)
         except SafetensorError as error:
             raise CalibrationError(
                 f"{path} is not a readable elimination ({error}): delete it and run again"
             ) from error
-        return Course(order.to(like.device), losses.to(like.device), torch.zeros_like(losses).to(like))
 
 
 class Exact:
@@ -133,8 +143,8 @@ class Exact:
 
     name = "exact"
 
-    def __init__(self, courses: Courses) -> None:
-        self.courses = courses
+    def __init__(self, solutions: Solutions) -> None:
+        self.solutions = solutions
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Eliminate, take the global step, and solve for the weights that are left."""
@@ -144,7 +154,7 @@ class Exact:
             mask = obs.mask_of_pattern(weight, hessian, kept, of)
         else:
             width = BLOCK_WIDTH if pattern.name == "block4" else 1
-            course = self.courses.of(problem, width=width)
+            course = self.solutions.course(problem, width=width)
             remove = course.losses.numel() - max(1, round(keep / width))
             steps = obs.steps_per_row(course.losses * problem.gain.square()[:, None], remove)
             groups = obs.mask_after(course.order, steps)
@@ -153,7 +163,7 @@ class Exact:
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
         """OBQ on the weights that are left."""
-        return obs.quantize(weight, problem.hessian, grid, mask)
+        return self.solutions.quantized(problem, weight, mask, grid)
 
 
 class FixedOrder:
@@ -187,14 +197,14 @@ class Paper:
 
     name = "paper"
 
-    def __init__(self, courses: Courses) -> None:
-        self.courses = courses
+    def __init__(self, solutions: Solutions) -> None:
+        self.solutions = solutions
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Eliminate in batches, and take the smallest recorded losses."""
         if pattern.name != "unstructured":
             raise CalibrationError(f"the paper's procedure has no pattern {pattern.name!r}: take variant='exact'")
-        course = self.courses.of(problem, batch=math.ceil(problem.weight.shape[1] / PAPER_BATCHES))
+        course = self.solutions.course(problem, batch=math.ceil(problem.weight.shape[1] / PAPER_BATCHES))
         losses = course.losses * problem.gain.square()[:, None]
         gone = losses.flatten().argsort(stable=True)[: losses.numel() - keep]
         by_step = torch.ones(losses.numel(), dtype=torch.bool, device=losses.device).index_fill_(0, gone, False)
@@ -207,38 +217,43 @@ class Paper:
         return quantize_fixed_order(weight, problem.hessian, grid, mask=None if mask.all() else mask, order=order)
 
 
-def solver_for(choice: str, problem: Problem, name: str, courses: Courses) -> Solver:
+def solver_for(choice: str, problem: Problem, name: str, solutions: Solutions) -> Solver:
     """The solver of the layer ``name``: ``exact``, ``fast``, ``paper``, or for ``auto`` the one that it can afford.
 
     ``auto`` is exact where that takes at most :data:`EXACT_OPERATIONS`, and tells the log what it chose, and why.
     """
     if choice != "auto":
-        solvers: dict[str, Solver] = {"exact": Exact(courses), "fast": FixedOrder(), "paper": Paper(courses)}
+        solvers: dict[str, Solver] = {"exact": Exact(solutions), "fast": FixedOrder(), "paper": Paper(solutions)}
         return solvers[choice]
     exact = problem.operations <= EXACT_OPERATIONS
     log.info(
         "layer %s (%d x %d): %s solver, since exact elimination takes %.1e operations (limit %.0e)",
         name, *problem.weight.shape, "exact" if exact else "fast", problem.operations, EXACT_OPERATIONS,
     )  # fmt: skip
-    return Exact(courses) if exact else FixedOrder()
+    return Exact(solutions) if exact else FixedOrder()
 
 
-def _digest(problem: Problem, batch: int, width: int) -> str:
-    """Hash of the bits that an elimination depends on, so that a kept one can be neither stale nor foreign."""
-    digest = hashlib.blake2b(f"{batch} {width}".encode() if (batch, width) != (1, 1) else b"", digest_size=16)
-    for tensor in (problem.weight, problem.hessian):
+def _digest(options: str, depends: Sequence[Tensor]) -> str:
+    """Hash of the bits that a solution depends on."""
+    digest = hashlib.blake2b(options.encode(), digest_size=16)
+    for tensor in depends:
         digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _save(path: Path, course: Course, seconds: float) -> None:
-    """Write at once or not at all."""
+def _solved(path: Path | None, solve: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Solve, and write what was found: at once or not at all."""
+    started = time.perf_counter()
+    found = solve()
+    if path is None:
+        return found
+    seconds = time.perf_counter() - started
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{time.monotonic_ns()}.tmp")
-    tensors = {"order": course.order.cpu().contiguous(), "losses": course.losses.cpu().contiguous()}
     try:
-        save_file(tensors, partial, metadata={"seconds": str(seconds)})
+        save_file({n: t.cpu().contiguous() for n, t in found.items()}, partial, metadata={"seconds": str(seconds)})
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    return found

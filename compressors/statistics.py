@@ -14,6 +14,7 @@ from compressors.layers import Layer, LayerError, evaluating, hooks
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
+STRIP = 256  # rows of a symmetric product computed at once
 OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
 
 
@@ -106,8 +107,26 @@ class _HessianSum:
         self.total = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        z = vectors(self.layer, inputs[0].to(self.total.dtype), self.response)
-        self.total.baddbmm_(z.mT, z, alpha=2)
+        add_products(self.total, vectors(self.layer, inputs[0].to(self.total.dtype), self.response))
+
+    def mean(self, samples: float) -> Tensor:
+        """The Hessian, over the samples of all processes."""
+        return symmetric(reduced(self.total)).div_(samples)
+
+
+def add_products(total: Tensor, z: Tensor) -> None:
+    """Add ``2 z^T z`` to the upper triangle of ``total [groups, d, d]``, in strips: little more than half the work.
+
+    What it does below the diagonal is within a strip of it; see :func:`symmetric`.
+    """
+    for start in range(0, total.shape[1], STRIP):
+        strip = slice(start, start + STRIP)
+        total[:, strip, start:].baddbmm_(z[:, :, strip].mT, z[:, :, start:], alpha=2)
+
+
+def symmetric(total: Tensor) -> Tensor:
+    """The symmetric matrices of which ``total [groups, d, d]`` holds the upper triangles."""
+    return total.triu() + total.triu(1).mT
 
 
 def hessians(
@@ -134,7 +153,7 @@ def hessians(
     for part in _passes(layers, dtype, max_memory):
         sums = {layer.name: _HessianSum(layer, responses[layer.name], dtype) for layer in part}
         count = observe(network, {layer.module: sums[layer.name] for layer in part}, batches)
-        result |= {name: reduced(s.total).div_(count) for name, s in sums.items()}
+        result |= {name: total.mean(count) for name, total in sums.items()}
     return result
 
 
@@ -169,12 +188,12 @@ def drift(
                 functional.reset_net(network)
                 functional_call(network, dict(parameters), (x,))
             before, after = seen
-            now.baddbmm_(after.mT, after, alpha=2)
+            add_products(now, after)
             change.baddbmm_((before - after).mT, after, alpha=2)
             samples += len(x)
             seen.clear()
     count = _counted(samples, weight.device)
-    return reduced(now).div_(count), reduced(change).div_(count)
+    return symmetric(reduced(now)).div_(count), reduced(change).div_(count)
 
 
 def observe(network: nn.Module, watched: Mapping[nn.Module, Hook], batches: Callable[[], Iterable[Tensor]]) -> float:

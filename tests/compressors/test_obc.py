@@ -17,8 +17,8 @@ from compressors.base import BudgetError
 from compressors.layers import find_layers
 from compressors.obc import CORRECTION
 from compressors.quantizers import paper_grid
-from compressors.solvers import Courses, Exact, FixedOrder, Paper, Pattern, Problem, solver_for
-from compressors.statistics import drift, vectors
+from compressors.solvers import Exact, FixedOrder, Paper, Pattern, Problem, Solutions, solver_for
+from compressors.statistics import CalibrationError, drift, vectors
 from tests.compressors.oracles import fix_one_by_one, random_problem
 from tests.contract.test_compressors import RandomEvents, classifier, fit
 
@@ -156,7 +156,7 @@ def test_jointly_pruned_and_quantised_weights_are_both(options):
 def test_the_papers_pruning_takes_the_smallest_recorded_losses_and_solves_from_the_original_weights(monkeypatch):
     monkeypatch.setattr(solvers, "PAPER_BATCHES", 10)  # so that 40 columns leave four at a time
     given_problem, keep = problem(), 70
-    weight, mask = Paper(Courses(None)).prune(given_problem, keep, Pattern())
+    weight, mask = Paper(Solutions(None)).prune(given_problem, keep, Pattern())
     plain = fix_one_by_one(given_problem.weight, given_problem.hessian, lambda row, w: torch.zeros_like(w), 40, batch=4)
     losses = torch.empty(6, 40, dtype=torch.float64).scatter_(1, plain.order, plain.losses)
     losses = losses * given_problem.gain.square()[:, None]
@@ -169,7 +169,7 @@ def test_the_papers_quantisation_is_sequential_in_the_order_of_the_inverse_diago
     given_problem = problem(4, 24)
     grid = paper_grid(given_problem.weight, 3)
     everything = torch.ones_like(given_problem.weight, dtype=torch.bool)
-    result = Paper(Courses(None)).quantize(given_problem, everything, given_problem.weight, grid)
+    result = Paper(Solutions(None)).quantize(given_problem, everything, given_problem.weight, grid)
     weight, inverse = given_problem.weight.clone(), torch.linalg.inv(given_problem.hessian[0])
     for column in inverse.diagonal().argsort().tolist():
         target = grid.nearest(weight)[:, column]
@@ -189,7 +189,7 @@ def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep
     for seed in range(6):
         given_problem = replace(problem(seed=seed), gain=torch.ones(6, dtype=torch.float64))
         for name in losses:
-            weight, mask = solver_for(name, given_problem, "a", Courses(None)).prune(given_problem, keep, Pattern())
+            weight, mask = solver_for(name, given_problem, "a", Solutions(None)).prune(given_problem, keep, Pattern())
             assert int(mask.sum()) == keep
             losses[name] += given_problem.loss(weight)
     assert losses["exact"] < losses["paper"] < losses["fast"]
@@ -198,9 +198,9 @@ def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep
 def test_auto_is_exact_as_long_as_it_can_afford_it_and_says_so(caplog, monkeypatch):
     small = problem(6, 40)
     with caplog.at_level(logging.INFO, "compressors.solvers"):
-        assert isinstance(solver_for("auto", small, "conv1", Courses(None)), Exact)
+        assert isinstance(solver_for("auto", small, "conv1", Solutions(None)), Exact)
         monkeypatch.setattr(solvers, "EXACT_OPERATIONS", small.operations / 2)
-        assert isinstance(solver_for("auto", small, "conv2", Courses(None)), FixedOrder)
+        assert isinstance(solver_for("auto", small, "conv2", Solutions(None)), FixedOrder)
     assert "layer conv1 (6 x 40): exact solver" in caplog.text
     assert "layer conv2 (6 x 40): fast solver, since exact elimination takes 2.6e+05 operations" in caplog.text
 
@@ -223,6 +223,29 @@ def test_one_elimination_serves_every_density_and_is_found_again(tmp_path):
     assert sorted(tmp_path.iterdir()) == files
     assert again.reused_seconds() > 0
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
+
+
+def test_quantised_layers_are_found_again_too(tmp_path):
+    first, again = SBC(bits=3, cache=tmp_path), SBC(bits=3, cache=tmp_path)
+    modules = [fit(first), fit(again)]
+    assert first.reused_seconds() == 0
+    assert again.reused_seconds() > 0
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
+
+
+def test_a_damaged_solution_is_refused_by_its_name(tmp_path):
+    fit(OBC(0.5, cache=tmp_path))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(CalibrationError, match="is not a readable elimination .*: delete it and run again"):
+        fit(OBC(0.5, cache=tmp_path))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_single_precision_finds_the_weights_of_double_precision(method):
+    single, double = (fit(method(0.3, precision=p)) for p in ("float32", "float64"))
+    for a, b in zip(single.parameters(), double.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 # Compressed inputs ---------------------------------------------------------------------------------------------------
@@ -287,6 +310,7 @@ def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squar
         ({"variant": "paper", "solver": "fast"}, "leave out solver 'fast'"),
         ({"allocation": "loss", "solver": "fast"}, "'loss' needs the losses of exact"),
         ({"allocation": "lamp", "synops": 0.5}, "'lamp' knows no SynOps: take 'loss'"),
+        ({"precision": "float16"}, "precision is 'float16'"),
         ({"damping": -1.0}, "damping is -1.0"),
         ({"pattern": "2:4", "schedule": 0.8}, "2:4 fixes the density"),
         ({"bits": 9}, "bits is 9: give a whole number from 2 to 8"),

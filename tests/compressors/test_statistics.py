@@ -7,7 +7,15 @@ from torch import nn
 
 from compressors.layers import Layer, LayerError, find_layers
 from compressors.obs import damped, eliminate
-from compressors.statistics import CalibrationError, hessians, impulse_response, over_time, unfolded
+from compressors.statistics import (
+    CalibrationError,
+    add_products,
+    hessians,
+    impulse_response,
+    over_time,
+    symmetric,
+    unfolded,
+)
 
 T = 6
 NEURONS = {
@@ -219,3 +227,12 @@ def test_empty_and_bad_calibration_data_are_refused():
         hessians(module, layers, {"net.0": None}, lambda: iter(()))
     with pytest.raises(CalibrationError, match="'net.0'.*NaN"):
         hessians(module, layers, {"net.0": None}, lambda: iter([torch.full((1, T, 6), torch.nan)]))
+
+
+@pytest.mark.parametrize("size", [5, 256, 300, 600])
+def test_symmetric_products_are_the_whole_ones(size):
+    z = torch.randn(2, 40, size, dtype=torch.float64)
+    total = torch.zeros(2, size, size, dtype=torch.float64)
+    for part in z.split(15, dim=1):
+        add_products(total, part)
+    torch.testing.assert_close(symmetric(total), 2 * z.mT @ z)

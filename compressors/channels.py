@@ -32,6 +32,7 @@ _RESHAPES = frozenset(
         *("to", "cpu", "cuda", "type_as", "float", "double", "half"),
     )
 )
+_SPLITTING = frozenset({"view", "reshape", "unflatten", "view_as", "reshape_as"})
 _REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
 _ELEMENTWISE = frozenset(
     (
@@ -114,7 +115,8 @@ def find_channels(network: nn.Module, forward: Callable[[], Any]) -> Channels:
 
     Understood are linear, 1d and 2d convolutional layers (grouped ones lose whole groups), BatchNorm, neurons, dropout,
     pooling, reshapes, concatenation, means and sums over time or positions, and everything that acts on single
-    entries. Channels that reach anything else, meet the network's input in a sum, or are its output, are fixed.
+    entries. Channels that reach anything else, are split into heads or the like, meet the network's input in a sum, or
+    are its output, are fixed.
 
     Args:
         network: any network of SpikingJelly and torch layers.
@@ -146,6 +148,7 @@ class _Trail(TorchFunctionMode):
         self._fixed: list[tuple[Tensor, str]] = []
         self._count = 0  # labels given out
         self._inside = 0
+        self._around: list[list[Tensor]] = []  # inputs of the modules that are running
 
     def attach(self) -> Iterable[Any]:
         """Hook into the modules that are looked at as wholes."""
@@ -153,6 +156,9 @@ class _Trail(TorchFunctionMode):
             if isinstance(module, (*COMPRESSIBLE, _BatchNorm, *TRANSPARENT)) or is_neuron(module):
                 yield module.register_forward_pre_hook(self._enter)
                 yield module.register_forward_hook(self._leave, always_call=True)
+            else:
+                yield module.register_forward_pre_hook(lambda module, inputs: self._around.append(_tensors(inputs)))
+                yield module.register_forward_hook(lambda *_: self._around.pop() and None, always_call=True)
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Labels of an activation, of its shape."""
@@ -249,9 +255,7 @@ class _Trail(TorchFunctionMode):
             return
         reached = f"it reaches {name}()"
         if name in _RESHAPES:
-            moved = _tensors(func(*self._labels_for(args), **self._labels_for(kwargs)))
-            for tensor, labels in zip(outputs, moved, strict=True):
-                self._give(tensor, labels)
+            self._reshape(name, func, args, kwargs, outputs)
         elif name in _ELEMENTWISE:
             self._give(outputs[0], self._meet(_tensors((args, kwargs)), outputs[0].shape, reached))
         elif name in _REDUCTIONS:
@@ -263,6 +267,22 @@ class _Trail(TorchFunctionMode):
         else:
             for tensor in _tensors((args, kwargs)):
                 self.fix(self.labels(tensor), reached)
+
+    def _reshape(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, outputs: Sequence[Tensor]) -> None:
+        moved = _tensors(func(*self._labels_for(args), **self._labels_for(kwargs)))
+        if name in _SPLITTING and _varying(moved[0]) > _varying(self.labels(args[0])):
+            self._fix_split(args[0], name)
+            return
+        for tensor, labels in zip(outputs, moved, strict=True):
+            self._give(tensor, labels)
+
+    def _fix_split(self, tensor: Tensor, name: str) -> None:
+        """Channels were dealt out to several axes, as to heads of attention: how many is written in the module.
+
+        It may be written in terms of its inputs' width, too, so these are fixed along.
+        """
+        for held in [tensor, *(self._around[-1] if self._around else [])]:
+            self.fix(self.labels(held), f"its channels are split by {name}()")
 
     def _labels_for(self, arguments: Any) -> Any:
         return apply_to_collection(arguments, Tensor, self._labels_or_index)
@@ -324,6 +344,11 @@ def _tensors(collection: Any) -> list[Tensor]:
     found: list[Tensor] = []
     apply_to_collection(collection, Tensor, found.append)
     return found
+
+
+def _varying(labels: Tensor) -> int:
+    """Number of axes along which labels change."""
+    return sum(bool((labels != labels.narrow(axis, 0, 1)).any()) for axis in range(labels.ndim))
 
 
 def _constant_where_it_varies(labels: Tensor, other: Tensor) -> bool:

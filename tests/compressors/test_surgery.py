@@ -10,10 +10,12 @@ from spikingjelly.activation_based import functional, layer, neuron
 from spikingjelly.activation_based.model import parametric_lif_net, sew_resnet, spiking_resnet, spiking_vgg
 from torch import nn
 
+from benchmark.catalog import MODELS
 from compressors.base import BudgetError
 from compressors.channels import FIXED, Channels, find_channels
 from compressors.layers import LayerError, evaluating
 from compressors.surgery import Cut, adopt_widths, cut, cut_to, removal_order, set_shapes
+from tests.contract.test_models import TINY
 
 T, BATCH = 3, 2
 
@@ -92,6 +94,8 @@ def zoo(name):
             (2, 128, 128),
         ),
     }
+    if name in TINY:
+        built[name] = (lambda: MODELS[name].load()(TINY[name].shape, 3, **TINY[name].options), TINY[name].shape)
     build, shape = built[name]
     torch.manual_seed(0)
     net = build().eval()
@@ -146,6 +150,7 @@ def half(channels: Channels, seed=0) -> Cut:
 
 
 SMALL = ["sequential", "average pool", "residual"]
+ATTENTION = ["spikformer", "qkformer", "spike_driven_transformer"]
 LARGE = ["sew", "sew iand", "resnet50", "resnext", "vgg", "voting"]
 
 
@@ -182,6 +187,20 @@ def test_any_widths_and_any_channels(widths, data):
     shapes = {name: wanted.shape(name) for name in channels.layers}
     cut(net, wanted)
     assert {name: tuple(entry.module.weight.shape) for name, entry in channels.layers.items()} == shapes
+    torch.testing.assert_close(run(net, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_keeps_its_heads_and_what_is_left_to_cut_is_cut(name):
+    net, x = zoo(name)
+    channels = find(net, x)
+    held = [name for name, reason in channels.reasons.items() if "split by reshape()" in reason]
+    assert any("attn" in name for name in held)
+    wanted, silenced = half(channels), copy.deepcopy(net)
+    silence(half(find(silenced, x)))
+    expected, before = run(silenced, x), sum(p.numel() for p in net.parameters())
+    cut(net, wanted)
+    assert sum(p.numel() for p in net.parameters()) < before
     torch.testing.assert_close(run(net, x), expected, rtol=1e-4, atol=1e-5)
 
 

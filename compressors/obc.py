@@ -21,6 +21,7 @@ from compressors.solvers import Pattern, Problem, Solutions, Solver, solver_for
 from compressors.statistics import CalibrationError, drift, hessians
 
 CORRECTION = 0.5  # of the way to the target that makes up for the changed inputs; QEP's default (arXiv 2504.09629)
+BY_LOSS = ("loss", "relative_loss")
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -37,8 +38,9 @@ class OBC(Pruner):
     Args:
         density: share of weights to keep.
         allocation: besides those of :class:`~compressors.pruning.Pruner`, ``loss``: the split of the budget (of
-            weights, of bits, of SynOps) that makes the sum of the layers' losses least. Default: ``lamp``; ``loss``
-            for a SynOps budget, which no other can meet.
+            weights, of bits, of SynOps) that makes the sum of the layers' losses least; and ``relative_loss``: the
+            same with each loss in units of what the whole layer's output is worth. Default: ``lamp``;
+            ``relative_loss`` for a SynOps budget, which the others cannot meet.
         power: of the magnitudes in LAMP scores: 2 is LAMP's, 3 is what SBC's code takes on CIFAR-100 and ImageNet.
         pattern: ``unstructured``, N:M (``2:4`` keeps 2 of 4 neighbouring weights), or ``block4``.
         variant: ``exact``, or ``paper``: the procedure of SBC's public code (:class:`~compressors.solvers.Paper`), with
@@ -58,7 +60,7 @@ class OBC(Pruner):
 
     version = 2
     budgets: ClassVar[tuple[str, ...]] = ("density", "bits", "density+bits", "synops")
-    allocations: Mapping[str, Any] = {**ALLOCATIONS, "loss": None}
+    allocations: Mapping[str, Any] = {**ALLOCATIONS, **dict.fromkeys(BY_LOSS)}
     paper_batchnorm: ClassVar[bool] = False
 
     def __init__(
@@ -78,15 +80,17 @@ class OBC(Pruner):
         max_memory: int = 4 * 2**30,
         **pruning: Any,
     ) -> None:
-        needed = "loss" if pruning.get("synops") is not None else "lamp"
+        needed = "relative_loss" if pruning.get("synops") is not None else "lamp"
         self.pattern = Pattern(pattern)
         super().__init__(_density(density, self.pattern), allocation=allocation or needed, **pruning)
         self.solver = _solver(variant, solver)
         self.paper = variant == "paper"
-        if self.budget.synops is not None and self.allocation != "loss":
-            raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take 'loss'")
-        if self.allocation == "loss" and (self.solver != "exact" or pattern != "unstructured"):
-            raise BudgetError("the allocation 'loss' needs the losses of exact unstructured elimination: take another")
+        if self.budget.synops is not None and self.allocation not in BY_LOSS:
+            raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take {' or '.join(BY_LOSS)}")
+        if self.allocation in BY_LOSS and (self.solver != "exact" or pattern != "unstructured"):
+            raise BudgetError(
+                f"the allocation {self.allocation!r} needs the losses of exact unstructured elimination: take another"
+            )
         if self.pattern.groups and len(self.rounds) > 1:
             raise BudgetError(f"the pattern {pattern} fixes the density: it cannot fall by a schedule, so leave it out")
         if precision not in PRECISIONS:
@@ -136,7 +140,7 @@ class OBC(Pruner):
         """Each layer's share of the budget."""
         weights = {layer.name: layer.module.weight.detach() for layer in network.layers}
         budget, every = self.budget, sum(w.numel() for w in weights.values())
-        if self.allocation != "loss":
+        if self.allocation not in BY_LOSS:
             rule = lamp if self.allocation == "lamp" else None
             keep = rule(weights, budget.density, self.power) if rule else self._kept(weights)
             return {name: Share(count, budget.bits) for name, count in keep.items()}
@@ -164,7 +168,15 @@ class OBC(Pruner):
         """A layer's loss for each number of weights that it keeps, from all of them down to one."""
         losses, order = self._losses(problem)
         lost = torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)])
-        return Curve(torch.arange(len(losses), 0, -1, device=losses.device).double(), lost)
+        costs = torch.arange(len(losses), 0, -1, device=losses.device).double()
+        return Curve(costs, lost / self._unit(problem))
+
+    def _unit(self, problem: Problem) -> float:
+        """What a layer's losses are measured in: 1, or the loss of the layer's whole output."""
+        if self.allocation == "loss":
+            return 1.0
+        scaled = problem.weight * problem.gain[:, None]
+        return obs.layer_loss(scaled, torch.zeros_like(scaled), problem.hessian)
 
     def _by_synops(self, network: Network, statistics: Mapping[str, Problem]) -> dict[str, Share]:
         seen = activities(network.module, network.layers, network.calibration)
@@ -173,7 +185,8 @@ class OBC(Pruner):
             losses, order = self._losses(problem)
             saved = seen[name].synops(len(problem.weight)).to(losses).gather(1, self.solutions.course(problem).order)
             cost = saved.sum() - torch.cat([saved.new_zeros(1), saved.flatten()[order][:-1].cumsum(0)])
-            curves[name] = Curve(cost, torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)]))
+            lost = torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)])
+            curves[name] = Curve(cost, lost / self._unit(problem))
             every += float(saved.sum())
         assert self.budget.synops is not None
         try:
@@ -190,7 +203,8 @@ class OBC(Pruner):
             rounded = quantize_fixed_order(problem.weight, problem.hessian, self._levels(problem.weight, bits))
             losses.append(obs.layer_loss(problem.weight * scale, rounded * scale, problem.hessian))
         widths = torch.arange(MIN_BITS, MAX_BITS + 1, dtype=torch.float64)
-        return Curve(widths * problem.weight.numel(), torch.tensor(losses, dtype=torch.float64))
+        lost = torch.tensor(losses, dtype=torch.float64)
+        return Curve(widths * problem.weight.numel(), lost / self._unit(problem))
 
     # A layer ---------------------------------------------------------------------------------------------------------
 

@@ -71,8 +71,8 @@ class ReScaW:
     """``W -> gamma (2/s round(s/2 (clamp(W/gamma, -1, 1) + 1)) - 1)`` with ``s = 2^bits - 1``.
 
     Gamma takes no gradient. Rescaled by the mean magnitude, a Gaussian layer has 42 % of its weights at the two
-    outermost levels, and none at zero: a network that was trained without it is clipped more than rounded, and has to be
-    trained again, while ``max`` and ``percentile`` hardly clip.
+    outermost levels, and none at zero: a network that was trained without it is clipped more than rounded, and has to
+    be trained again, while ``max`` and ``percentile`` hardly clip.
 
     Args:
         bits: 2 to 8.

@@ -27,12 +27,11 @@ SEEDS = st.integers(0, 999)
 
 
 def low_rank(rank, channels, rows=200, seed=0):
-    """Observations ``[rows, channels]`` that lie in a subspace, around a mean that is not zero."""
+    """Observations ``[rows, channels]`` that lie in a subspace, none of its directions weak, around a mean of 5."""
     generator = torch.Generator().manual_seed(seed)
-    factors = [
-        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((rows, rank), (rank, channels))
-    ]
-    return factors[0] @ factors[1] + 5.0
+    tall = torch.randn(rows, rank, generator=generator, dtype=torch.float64)
+    basis, _ = torch.linalg.qr(torch.randn(channels, rank, generator=generator, dtype=torch.float64))
+    return tall @ basis.T + 5.0
 
 
 def covariance(rows):

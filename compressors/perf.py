@@ -15,7 +15,7 @@ from compressors.obs import damped, eliminate, inverse, layer_loss, least_square
 EXACT = [(64, 144), (128, 576), (256, 1152), (256, 2312)]
 FAST = [(64, 144), (128, 576), (256, 1152), (256, 2312), (512, 4608)]
 DENSITIES = (0.5, 0.1, 0.03)
-PLAIN_ROWS = 4  # of the plain elimination: its time is proportional to the rows
+PLAIN_BYTES = 2**26  # of inverses for the plain elimination, beyond any cache; its time is proportional to the rows
 
 
 def exact() -> Iterator[Callable[[], dict[str, Any]]]:
@@ -38,7 +38,7 @@ def fast() -> Iterator[Callable[[], dict[str, Any]]]:
 def _exact(rows: int, columns: int) -> dict[str, Any]:
     weight, hessian = _problem(rows, columns)
     seconds, course = _timed(lambda: eliminate(weight, hessian))
-    few = min(rows, PLAIN_ROWS)
+    few = min(rows, max(2, PLAIN_BYTES // (8 * columns**2)))
     plain, _ = _timed(lambda: eliminate_plain(weight[:few], hessian))
     quick, _ = _timed(lambda: prune_fixed_order(weight, hessian, weight.numel() // 10))
     rate = 2 / 3 * rows * columns**3 / seconds

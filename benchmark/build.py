@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from benchmark import checkpoints
 from benchmark.catalog import DATA, MODELS
 from benchmark.classifier import LOSSES, SNNClassifier
 from benchmark.models.multistep import multistep
-from benchmark.suite import Allowance, Data, Named, Question, Suite, Training
+from benchmark.suite import Allowance, Data, Model, Named, Network, Question, Suite, Training, digest
 from compressors.base import Compressor
 from compressors.registry import COMPRESSORS, suggestion
 from datamodules.base import BenchmarkDataModule
@@ -68,9 +69,14 @@ def datamodule(
 
 
 def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network of the zoo or of a user's own, newly initialised, with the time steps kept between all layers."""
-    builder = MODELS[model.name].load()
-    return multistep(_make("model", model, builder, GIVEN_TO_MODELS, input_shape=input_shape, classes=classes))
+    """A network of the zoo or of a user's own, newly initialised, with the time steps kept between all layers.
+
+    That of a NIR file has its weights.
+    """
+    builder, arguments = MODELS[model.name].load(), {"input_shape": input_shape, "classes": classes}
+    if model.name == "nir" and isinstance(model, Network) and model.weights is not None:
+        arguments["path"] = str(model.weights)
+    return multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
 
 
 def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) -> SNNClassifier:
@@ -106,18 +112,12 @@ def check_suite(suite: Suite) -> None:
     Raises:
         UnknownName: a name that nothing is registered under.
         OptionError: an option that does not exist, or a value that is refused.
+        CheckpointError: a checkpoint that cannot be read.
     """
     for data in suite.data:
         check_options("data set", data, DATA[data.name].load(), GIVEN_TO_DATA)
     for model in suite.models:
-        check_options("model", model, MODELS[model.name].load(), GIVEN_TO_MODELS)
-        for name in model.compressors or ():
-            if name not in {named.name for named in suite.compressors}:
-                known = [named.name for named in suite.compressors]
-                raise OptionError(
-                    f"the model {model.name!r} asks for the compressor {name!r}, which the suite does not have: "
-                    f"{suggestion(name, known)}"
-                )
+        _check_model(model, [named.name for named in suite.compressors])
     kinds, budgets = kinds_of(suite), suite.budgets()
     for named in suite.compressors:
         met = [allowance for kind in kinds[named.name] for allowance in budgets[kind]]
@@ -126,6 +126,18 @@ def check_suite(suite: Suite) -> None:
             raise OptionError(f"the compressor {named.name!r} meets none of the suite's budgets: give {wanted}")
         for allowance in met:
             compressor(named, allowance, suite.seeds[0], aftercare=suite.aftercare)
+
+
+def _check_model(model: Model, compressors: Sequence[str]) -> None:
+    check_options("model", model, MODELS[model.name].load(), GIVEN_TO_MODELS)
+    if model.weights is not None:
+        checkpoints.load(model.weights)
+    for name in model.compressors or ():
+        if name not in compressors:
+            raise OptionError(
+                f"the model {model.name!r} asks for the compressor {name!r}, which the suite does not have: "
+                f"{suggestion(name, compressors)}"
+            )
 
 
 FIELDS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
@@ -143,7 +155,9 @@ def questions_of(suite: Suite) -> list[Question]:
 
 
 def describe_question(question: Question, data: BenchmarkDataModule) -> tuple[str, str]:
-    """A question's run id and its dense network's id on the data at hand."""
+    """A question's run id and its dense network's id on the data, and with the checkpoint's weights, at hand."""
     fingerprint = data.fingerprint()
+    if question.model.weights is not None:
+        fingerprint = digest([fingerprint, checkpoints.load(question.model.weights).sha256])
     version = COMPRESSORS[question.compressor.name].load().version
     return question.id(fingerprint, version), question.dense_id(fingerprint)

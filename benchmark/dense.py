@@ -42,6 +42,8 @@ def dense_network(
 ) -> Dense:
     """Load the question's dense network, or train and keep it. Two processes do not train the same one twice.
 
+    One that comes with its weights is kept in the same place, for all that looks for dense networks there.
+
     Args:
         question: what network, on what data, trained how.
         data: the data set, as the question names it.
@@ -51,13 +53,15 @@ def dense_network(
         group: what it is trained on; by default one device.
 
     Raises:
-        CheckpointError: the kept file is damaged; names it.
+        CheckpointError: the kept file is damaged, or a checkpoint does not fit its network; names it.
         StoreError: the cache cannot be written to.
     """
     path = dense_path(cache, dense_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+        if not path.exists() and question.model.weights is not None:
+            _adopt(question, data, path, question.model.weights)
+        elif not path.exists():
             _train(question, data, path, callbacks, group or DeviceGroup())
     module = _untrained(question, data)
     try:
@@ -65,6 +69,7 @@ def dense_network(
         checkpoints.restore(module.network, kept, path)
     except checkpoints.CheckpointError as error:
         raise checkpoints.CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
+    module.timesteps = kept.description.get("timesteps", module.timesteps)  # it may have been compressed in time
     known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
     return Dense(module, DenseNetwork(id=dense_id, sha256=kept.sha256, **known))
 
@@ -77,6 +82,14 @@ def dense_path(cache: Path, dense_id: str) -> Path:
 def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
     net = build.network(question.model, data.input_shape, data.num_classes)
     return build.classifier(net, data, question.training)
+
+
+def _adopt(question: Question, data: BenchmarkDataModule, path: Path, source: Path) -> None:
+    """Keep a network that comes with its weights, under its own description."""
+    module, given = _untrained(question, data), checkpoints.load(source)
+    checkpoints.restore(module.network, given, source)
+    told = {"model": question.model.model_dump(), "data": data.describe()}
+    checkpoints.save(path, module.network, {**given.description, **told})
 
 
 def _train(

@@ -85,7 +85,7 @@ def plan(
     todo = [question for question in questions if (_key(question), version(question.compressor.name)) not in answered]
     networks = {_network(question): question for question in todo}
     trained = {_network(record.question) for record in finished}
-    untrained = [question for network, question in networks.items() if network not in trained]
+    untrained = [asked for network, asked in networks.items() if network not in trained and not asked.model.checkpoint]
     groups = _grouped(questions, _group)
     waiting = _grouped(todo, _group)
     return Plan(

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from compressors.registry import suggestion
 
@@ -47,8 +48,33 @@ class Named(BaseModel):
         return f"{self.name}[{','.join(shown)}]" if shown else self.name
 
 
-class Model(Named):
-    """A network; ``compressors`` limits which of the suite's compressors it meets, by name."""
+class Network(Named):
+    """A network, to be trained, or with the weights of a ``checkpoint``.
+
+    That is a file (see :func:`benchmark.checkpoints.load`), in whose path variables of the environment are replaced,
+    or the name of a published one. A NIR file brings its network with it, under the name ``nir``.
+    """
+
+    checkpoint: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: Any) -> dict[str, Any]:
+        """Leaves out a checkpoint where there is none, so that networks that are trained read as they always did."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("checkpoint", None)}
+
+    @property
+    def weights(self) -> Path | None:
+        """The checkpoint's place on this machine."""
+        return None if self.checkpoint is None else Path(os.path.expandvars(self.checkpoint)).expanduser()
+
+    @property
+    def label(self) -> str:
+        """As of any name with options, and the checkpoint by its file's name."""
+        return super().label if self.weights is None else f"{super().label} of {self.weights.stem}"
+
+
+class Model(Network):
+    """A network of a suite; ``compressors`` limits which of the suite's compressors it meets, by name."""
 
     compressors: tuple[str, ...] | None = None
 
@@ -111,7 +137,7 @@ class Question(Allowance):
     """One run: everything that decides its answer, but for the data's content and the methods' versions."""
 
     data: Data
-    model: Named
+    model: Network
     training: Training
     compressor: Named
     calibration_samples: int
@@ -233,7 +259,7 @@ class Suite(Strict):
         dense = allowance == Allowance()  # the network as it is: nothing is done to it afterwards either
         return Question(
             data=data,
-            model=Named(name=model.name, **model.options),
+            model=Network(**model.model_dump(exclude={"compressors"})),
             training=self.training,
             compressor=compressor,
             calibration_samples=samples,

@@ -65,7 +65,7 @@ def only(suite: Suite, wanted: str, questions: Iterable[Question]) -> Suite:
     return suite.model_copy(
         update={
             "data": (found.data,),
-            "models": (Model(name=found.model.name, **found.model.options),),
+            "models": (Model(**found.model.model_dump()),),
             "compressors": (found.compressor,),
             **found.budgets(),
             "seeds": (found.seed,),

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any, get_origin, get_type_hints
 
 from benchmark.records import DenseNetwork, RunRecord
-from benchmark.suite import Data, Named, Question, Training
+from benchmark.suite import Data, Named, Network, Question, Training
 from hardware.report import CostReport, LayerCost, NeuronCost
 
 CONTROLS = {"identity", "random", "magnitude"}
@@ -76,7 +76,7 @@ def make_record(
     """
     question = Question(
         data=Data.model_validate({"name": data} if isinstance(data, str) else data),
-        model=Named.model_validate(model),
+        model=Network.model_validate(model),
         training=training or Training(),
         compressor=Named.model_validate(method),
         density=density,

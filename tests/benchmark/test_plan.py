@@ -3,7 +3,7 @@
 import pytest
 
 from benchmark.plan import duration, plan, show
-from benchmark.suite import FineTuning, Named
+from benchmark.suite import FineTuning, Network
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 
@@ -35,7 +35,7 @@ def test_a_record_counts_whatever_the_order_of_its_options():
     """Records are stored with their keys sorted, suites are written as people like."""
     record = make_record(model={"name": "conv", "width": 8, "hidden": 4})
     asked = record.question.model_copy(
-        update={"model": Named.model_validate({"name": "conv", "width": 8, "hidden": 4})}
+        update={"model": Network.model_validate({"name": "conv", "width": 8, "hidden": 4})}
     )
     assert list(record.question.model.options) != list(asked.model.options)
     ahead = planned([asked], [record])

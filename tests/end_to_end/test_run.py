@@ -170,3 +170,33 @@ def test_mistakes_in_a_suite_are_status_2_with_the_remedy(tiny, tmp_path, change
     assert done.exit_code == 2
     assert message in done.output
     assert not (tmp_path / "results").exists()
+
+
+def test_a_suite_of_a_trained_network_trains_nothing(snnbench, tiny, tmp_path, cache, monkeypatch):
+    """The dense network of a first suite is the checkpoint of a second: the same figures, under other ids."""
+    snnbench("run", tiny, "--no-wandb")
+    first = records(tmp_path / "results")
+    dense_id = next(iter(first.values()))["dense"]["id"]
+    (cache / "checkpoints" / f"{dense_id}.safetensors").rename(tmp_path / "trained.safetensors")
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    given = tmp_path / "given.yaml"
+    given.write_text(
+        tiny.read_text()
+        .replace("hidden: 8}", "hidden: 8, checkpoint: $SOMEWHERE/trained.safetensors}")
+        .replace("name: tiny", "name: given")
+    )
+    assert snnbench("run", given, "--no-wandb", "--results", "given").returncode == 0
+    second = records(tmp_path / "given")
+    assert not first.keys() & second.keys()
+
+    def figures(kept):
+        return sorted((r["question"]["compressor"]["name"], r["question"]["density"], r["metrics"]["accuracy"])
+                      for r in kept.values())  # fmt: skip
+
+    assert figures(first) == figures(second)
+    assert all(record["dense"]["epochs"] == 1 for record in second.values())
+
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path / "elsewhere"))
+    missing = snnbench("run", given, "--no-wandb", "--results", "given")
+    assert missing.returncode == 2
+    assert "elsewhere/trained.safetensors" in missing.stderr

@@ -1,6 +1,6 @@
 """Optimal Brain Compression: second-order pruning and quantisation of one layer at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from compressors.pruning import Pruner, Share, Treated
 from compressors.quantizers import MAX_BITS, MIN_BITS, Grid, fit_grid, paper_grid
 from compressors.registry import suggestion
 from compressors.solvers import Pattern, Problem, Solutions, Solver, solver_for
-from compressors.statistics import CalibrationError, drift, hessians
+from compressors.statistics import CalibrationError, drift, hessians, parts_of
 
 CORRECTION = 0.5  # of the way to the target that makes up for the changed inputs; QEP's default (arXiv 2504.09629)
 BY_LOSS = ("loss", "relative_loss")
@@ -54,7 +54,8 @@ class OBC(Pruner):
         precision: of the Hessians and the solver: ``float64``, or ``float32``.
         cache: folder in which finished eliminations and layers are kept, and found again by the hash of all that they
             depend on. One elimination serves every density, so a run at another density only has to look it up.
-        max_memory: bytes for the Hessians held at once; more layers than fit are measured in several passes.
+        max_memory: bytes for the Hessians held at once. If those of all layers do not fit, the data are passed through
+            the dense network several times, and once more for an allocation that needs the losses.
         **pruning: see :class:`~compressors.pruning.Pruner`.
     """
 
@@ -77,7 +78,7 @@ class OBC(Pruner):
         batchnorm_factor: bool | None = None,
         precision: str = "float64",
         cache: str | Path | None = None,
-        max_memory: int = 4 * 2**30,
+        max_memory: int = 8 * 2**30,
         **pruning: Any,
     ) -> None:
         needed = "relative_loss" if pruning.get("synops") is not None else "lamp"
@@ -113,24 +114,24 @@ class OBC(Pruner):
 
     def calibrate(self, network: Network) -> Mapping[str, Problem]:
         """Every layer's problem: its weight and its damped Hessian."""
-        responses = {layer.name: self.response(layer) for layer in network.layers}
-        raw = hessians(
-            network.module,
-            network.layers,
-            responses,
-            network.calibration,
-            dtype=self.dtype,
-            max_memory=self.max_memory,
-        )
         self._dense = {f"{layer.name}.weight": layer.module.weight.detach().clone() for layer in network.layers}
-        return {layer.name: self._problem(layer, raw[layer.name]) for layer in network.layers}
+        parts = parts_of(network.layers, self.dtype, self.max_memory)
+        responses = {layer.name: self.response(layer) for layer in network.layers}
+
+        def measured(part: Sequence[Layer]) -> dict[str, Problem]:
+            found = hessians(
+                network.module, part, responses, network.calibration, dtype=self.dtype, parameters=self._dense
+            )
+            return {layer.name: self._problem(layer, found.pop(layer.name)) for layer in part}
+
+        return InParts({layer.name: part for part in parts for layer in part}, measured)
 
     def _problem(self, layer: Layer, hessian: Tensor) -> Problem:
         try:
             hessian = obs.damped(hessian, self.damping)
         except obs.HessianError as error:
             raise CalibrationError(f"layer {layer.name!r}: {error}") from error
-        weight = layer.rows.to(hessian)
+        weight = self._dense[f"{layer.name}.weight"].flatten(1).to(hessian)
         gain = layer.row_gain().to(weight) if self.batchnorm_factor else weight.new_ones(len(weight))
         return Problem(weight, hessian, gain)
 
@@ -247,6 +248,33 @@ class OBC(Pruner):
         groups, _, columns = now.hessian.shape
         step = problem.weight.view(groups, -1, columns) @ change @ obs.inverse(now.hessian)
         return replace(now, weight=problem.weight + CORRECTION * step.reshape(problem.weight.shape))
+
+
+class InParts(Mapping[str, Problem]):
+    """The layers' problems, measured when one is asked for, with those of its part; the last part's are held.
+
+    Args:
+        parts: each layer's part, by name, in the order in which they are worked on.
+        measure: a part's problems by layer name.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Sequence[Layer]], measure: Callable[[Sequence[Layer]], dict[str, Problem]]
+    ) -> None:
+        self._parts, self._measure = parts, measure
+        self._held: dict[str, Problem] = {}
+
+    def __getitem__(self, name: str) -> Problem:
+        if name not in self._held:
+            self._held = {}  # first, so that two parts are never held at once
+            self._held = self._measure(self._parts[name])
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
 
 
 def _density(density: float, pattern: Pattern) -> float:

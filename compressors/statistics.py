@@ -1,7 +1,9 @@
 """Statistics of a layer's inputs, gathered over calibration batches without keeping any of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from math import prod
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,7 @@ from compressors.layers import Layer, LayerError, evaluating, hooks
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 STRIP = 256  # rows of a symmetric product computed at once
+UNFOLDED = 2**25  # entries of unfolded inputs held at once, as near as whole samples and steps allow
 OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
 
 
@@ -87,15 +90,20 @@ def unfolded(layer: Layer, x: Tensor) -> Tensor:
     return patches.permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Tensor:
+def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor]:
     """What a layer's rows are multiplied with, filtered over time if asked: ``x [T, B, ...]`` -> ``[groups, n, d]``.
+
+    They come in parts of about :data:`UNFOLDED` entries: a convolution's are many times its input.
 
     Raises:
         CalibrationError: the input is not finite.
     """
     if not torch.isfinite(x).all():
         raise CalibrationError(f"layer {layer.name!r} receives NaN or infinite inputs from the calibration data")
-    return unfolded(layer, (x if response is None else over_time(x, response)).flatten(0, 1))
+    x = (x if response is None else over_time(x, response)).flatten(0, 1)
+    entries = x[0].numel() * prod(getattr(layer.module, "kernel_size", ()))
+    for part in x.split(max(1, UNFOLDED // entries)):
+        yield unfolded(layer, part)
 
 
 class _HessianSum:
@@ -107,7 +115,8 @@ class _HessianSum:
         self.total = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        add_products(self.total, vectors(self.layer, inputs[0].to(self.total.dtype), self.response))
+        for z in vectors(self.layer, inputs[0].to(self.total.dtype), self.response):
+            add_products(self.total, z)
 
     def mean(self, samples: float) -> Tensor:
         """The Hessian, over the samples of all processes."""
@@ -136,25 +145,22 @@ def hessians(
     batches: Callable[[], Iterable[Tensor]],
     *,
     dtype: torch.dtype = torch.float64,
-    max_memory: int = 8 * 2**30,
+    parameters: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """``H = 2 E[sum over time and positions of z z^T]`` of each layer, a mean over samples: ``[groups, d, d]``.
 
     ``z`` is a layer's unfolded input, filtered over time by ``responses[layer.name]`` ``[T]`` (SBC: the membrane), or
-    as it is where that is None (OBC: the input current). All layers see the inputs of the network as it stands. As
-    many layers share a pass over the data as ``max_memory`` (bytes for all Hessians at once) allows. Under
-    ``torch.distributed`` each rank takes its share of the batches, and the sums are reduced.
+    as it is where that is None (OBC: the input current). All layers see the inputs of the network as it stands, but
+    for the ``parameters`` (by qualified name) that take the place of its own. Under ``torch.distributed`` each rank
+    takes its share of the batches, and the sums are reduced.
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
         LayerError: a layer that cannot be unfolded.
     """
-    result: dict[str, Tensor] = {}
-    for part in _passes(layers, dtype, max_memory):
-        sums = {layer.name: _HessianSum(layer, responses[layer.name], dtype) for layer in part}
-        count = observe(network, {layer.module: sums[layer.name] for layer in part}, batches)
-        result |= {name: total.mean(count) for name, total in sums.items()}
-    return result
+    sums = {layer.name: _HessianSum(layer, responses[layer.name], dtype) for layer in layers}
+    count = observe(network, {layer.module: sums[layer.name] for layer in layers}, batches, parameters)
+    return {name: sums.pop(name).mean(count) for name in [*sums]}
 
 
 def drift(
@@ -180,25 +186,29 @@ def drift(
     seen: list[Tensor] = []
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(vectors(layer, inputs[0].to(dtype), response))
+        seen.append(inputs[0].to(dtype))
 
     with evaluating(network), hooks([layer.module], look, before=True):
         for x in share(batches()):
-            for parameters in (dense, {}):
-                functional.reset_net(network)
-                functional_call(network, dict(parameters), (x,))
-            before, after = seen
-            add_products(now, after)
-            change.baddbmm_((before - after).mT, after, alpha=2)
-            samples += len(x)
+            samples += _run(network, x, dense)
+            _run(network, x)
+            for before, after in zip(*(vectors(layer, inputs, response) for inputs in seen), strict=True):
+                add_products(now, after)
+                change.baddbmm_((before - after).mT, after, alpha=2)
             seen.clear()
     count = _counted(samples, weight.device)
     return symmetric(reduced(now)).div_(count), reduced(change).div_(count)
 
 
-def observe(network: nn.Module, watched: Mapping[nn.Module, Hook], batches: Callable[[], Iterable[Tensor]]) -> float:
+def observe(
+    network: nn.Module,
+    watched: Mapping[nn.Module, Hook],
+    batches: Callable[[], Iterable[Tensor]],
+    parameters: Mapping[str, Tensor] = MappingProxyType({}),
+) -> float:
     """Run the network over the batches, each hook seeing its module's inputs; the number of samples.
 
+    ``parameters`` (by qualified name) take the place of the network's own.
     Under ``torch.distributed`` each rank sees its share of the batches, and the number is that of all together.
 
     Raises:
@@ -207,7 +217,7 @@ def observe(network: nn.Module, watched: Mapping[nn.Module, Hook], batches: Call
     with evaluating(network), ExitStack() as stack:
         for module, hook in watched.items():
             stack.enter_context(hooks([module], hook, before=True))
-        samples = sum(_run(network, x) for x in share(batches()))
+        samples = sum(_run(network, x, parameters) for x in share(batches()))
     return _counted(samples, next(network.parameters()).device)
 
 
@@ -219,24 +229,24 @@ def _counted(samples: int, device: torch.device) -> float:
     return count
 
 
-def _run(network: nn.Module, x: Tensor) -> int:
+def _run(network: nn.Module, x: Tensor, parameters: Mapping[str, Tensor] = MappingProxyType({})) -> int:
     functional.reset_net(network)
-    network(x)
+    functional_call(network, dict(parameters), (x,))
     return len(x)
 
 
-def _passes(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
-    """Layers in execution order, cut into passes whose Hessians fit into ``max_memory`` bytes; one layer at least."""
-    passes: list[list[Layer]] = []
+def parts_of(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
+    """Layers in execution order, cut into parts whose Hessians fit into ``max_memory`` bytes; one layer at least."""
+    parts: list[list[Layer]] = []
     used = 0
     for layer in layers:
         size = layer.groups * layer.rows.shape[1] ** 2 * dtype.itemsize
-        if not passes or used + size > max_memory:
-            passes.append([])
+        if not parts or used + size > max_memory:
+            parts.append([])
             used = 0
-        passes[-1].append(layer)
+        parts[-1].append(layer)
         used += size
-    return passes
+    return parts
 
 
 def _distributed() -> bool:

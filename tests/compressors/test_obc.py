@@ -248,6 +248,14 @@ def test_single_precision_finds_the_weights_of_double_precision(method):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("allocation", ["lamp", "loss"])
+def test_little_memory_gives_the_same_network(method, allocation):
+    """Layers measured one at a time see what the dense network's layers emit, although some are compressed already."""
+    one, several = (fit(method(0.3, allocation=allocation, max_memory=limit)) for limit in (2**33, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), several.parameters(), strict=True))
+
+
 # Compressed inputs ---------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +282,7 @@ def inputs_of(module, layer, response, x):
         functional.reset_net(module)
         module.eval()(x)
     handle.remove()
-    return vectors(layer, caught[0].double(), response)
+    return torch.cat([*vectors(layer, caught[0].double(), response)], dim=1)
 
 
 def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squares_target():

@@ -13,6 +13,7 @@ from compressors.statistics import (
     hessians,
     impulse_response,
     over_time,
+    parts_of,
     symmetric,
     unfolded,
 )
@@ -126,14 +127,14 @@ def small_net():
     )
 
 
-def of(net, x, *, filtered, max_memory=2**30):
+def of(net, x, *, filtered):
     module = BatchFirst(net)
     layers = find_layers(module, lambda: module(x[:1]))
     responses = {
         found.name: impulse_response(found.neuron, x.shape[1]) if filtered and found.neuron else None
         for found in layers
     }
-    return layers, hessians(module, layers, responses, lambda: iter(x.split(2)), max_memory=max_memory)
+    return layers, hessians(module, layers, responses, lambda: iter(x.split(2)))
 
 
 @pytest.mark.parametrize("filtered", [False, True], ids=["current", "membrane"])
@@ -184,12 +185,23 @@ def test_hessian_is_the_autograd_hessian_of_the_membrane_error():
     torch.testing.assert_close(result["net.0"][0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_several_passes_give_what_one_pass_gives():
+def test_inputs_unfolded_in_parts_give_the_same_sums(monkeypatch):
     net, x = small_net(), (torch.rand(4, T, 2, 5, 5) < 0.4).float()
     _, one = of(net, x, filtered=True)
-    _, several = of(net, x, filtered=True, max_memory=1)
+    monkeypatch.setattr("compressors.statistics.UNFOLDED", 1)
+    _, several = of(net, x, filtered=True)
     for name in one:
-        assert torch.equal(one[name], several[name])
+        torch.testing.assert_close(one[name], several[name])
+
+
+def test_layers_are_cut_into_parts_that_fit_into_memory():
+    layers, _ = of(small_net(), torch.rand(1, T, 2, 5, 5), filtered=False)
+    sizes = [8 * found.rows.shape[1] ** 2 for found in layers]
+    for limit in (1, *sizes, sum(sizes[:2]), sum(sizes)):
+        parts = parts_of(layers, torch.float64, limit)
+        assert [found for part in parts for found in part] == layers
+        assert all(len(part) == 1 or 8 * sum(f.rows.shape[1] ** 2 for f in part) <= limit for part in parts)
+    assert len(parts) == 1
 
 
 def test_network_is_left_as_it_was():

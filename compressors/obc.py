@@ -45,8 +45,8 @@ class OBC(Pruner):
         pattern: ``unstructured``, N:M (``2:4`` keeps 2 of 4 neighbouring weights), or ``block4``.
         variant: ``exact``, or ``paper``: the procedure of SBC's public code (:class:`~compressors.solvers.Paper`), with
             BatchNorm's factor for SBC and none for OBC, as there.
-        solver: ``exact``; ``fast`` (SparseGPT and GPTQ on the same Hessians); or ``auto``: exact for each layer that
-            can afford it, see :func:`~compressors.solvers.solver_for`.
+        solver: ``exact``; ``fast`` (SparseGPT, then the best values of what is left, and GPTQ on the same Hessians);
+            or ``auto``: exact for each layer that can afford it, see :func:`~compressors.solvers.solver_for`.
         propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
             (:data:`CORRECTION` of the least-squares step; QEP, arXiv 2504.09629, here on membranes).
         damping: added to the Hessian's diagonal, in units of its mean.

@@ -195,6 +195,17 @@ def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep
     assert losses["exact"] < losses["paper"] < losses["fast"]
 
 
+def test_fast_pruning_ends_with_the_best_weights_on_its_mask_where_that_is_affordable(monkeypatch):
+    given_problem = problem()
+    solved, mask = FixedOrder().prune(given_problem, 50, Pattern())
+    gradient = (solved - given_problem.weight) @ given_problem.hessian[0]
+    torch.testing.assert_close(gradient * mask, torch.zeros_like(gradient))
+    monkeypatch.setattr(solvers, "SOLVING_OPERATIONS", 0)
+    swept, again = FixedOrder().prune(given_problem, 50, Pattern())
+    assert torch.equal(mask, again)
+    assert given_problem.loss(solved) < given_problem.loss(swept)
+
+
 def test_auto_is_exact_as_long_as_it_can_afford_it_and_says_so(caplog, monkeypatch):
     small = problem(6, 40)
     with caplog.at_level(logging.INFO, "compressors.solvers"):

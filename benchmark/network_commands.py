@@ -83,6 +83,12 @@ def _network_file(given: dict[str, Any]) -> Path:
     help="Re-estimate BatchNorm statistics, correct the means of each layer's output; on the calibration data.",
 )
 @click.option(
+    "--max-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GIB",
+    help="Of the Hessians held at once, for methods that need them [default: 8].",
+)
+@click.option(
     "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
 )
 @click.option(
@@ -99,6 +105,7 @@ def compress(
     bits: int | None,
     synops: float | None,
     aftercare: tuple[str, ...],
+    max_memory: float | None,
     options: list[tuple[str, Any]],
     output: Path | None,
     as_json: bool,
@@ -121,7 +128,8 @@ def compress(
     words = [f"{value:g}{unit}" for unit, value in limits.items() if value is not None]
     suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
     target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
-    named = {"name": method, **dict(options)}
+    limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}
+    named = {"name": method, **dict(options), **limit}
     summary = compress_checkpoint(_source(given), named, budget, target, aftercare, devices)
     if as_json:
         click.echo(json.dumps(summary))

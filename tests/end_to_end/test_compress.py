@@ -42,6 +42,18 @@ def test_compress_then_profile(snnbench, dense, tmp_path):
     assert len(table.read_text().splitlines()) == len(profile["rows"]) + 1
 
 
+def test_a_limit_on_memory_changes_nothing_but_that(snnbench, dense, tmp_path):
+    words = ("compress", "--checkpoint", dense, "--density", "0.2", "--calibration-samples", "20", "--output")
+    for name, limit in (("one", ()), ("several", ("--max-memory", "1e-6"))):
+        done = snnbench(*words, tmp_path / f"{name}.safetensors", "--method", "sbc", *limit)
+        assert done.returncode == 0, done.stderr
+    one, several = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "several"))
+    assert all(torch.equal(one[name], several[name]) for name in one)
+    refused = snnbench(*words, tmp_path / "x.safetensors", "--method", "random", "--max-memory", "1")
+    assert refused.returncode == 2
+    assert "the compressor 'random' has no option 'max_memory'" in refused.stderr
+
+
 def test_other_peoples_checkpoints_need_a_name_and_must_fit(snnbench, dense, tmp_path):
     foreign = tmp_path / "foreign.ckpt"
     state = {f"network.{name}": value for name, value in load_file(dense).items()}

@@ -88,7 +88,10 @@ def _figures(measured: Measured) -> dict[str, Any]:
 def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
-    table = Table(title=title, title_justify="left", caption=f"written: {summary['output']}, .json, .map.json")
+    notes = [f"written: {summary['output']}, .json, .map.json"]
+    if others := summary["compression"].get("left_alone"):
+        notes.insert(0, f"left alone: {', '.join(others)}")
+    table = Table(title=title, title_justify="left", caption="\n".join(notes))
     table.add_column("")
     for heading in ("dense", "compressed", "ratio"):
         table.add_column(heading, justify="right")

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from compressors.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
-from compressors.layers import Layer, LayerError, find_layers, select
+from compressors.layers import Layer, LayerError, find_layers, left_alone, select
 from compressors.quantizers import MAX_BITS, MIN_BITS, Grid
 from compressors.statistics import CalibrationError
 from hardware.memory import WeightCoding
@@ -143,13 +143,15 @@ class Compression:
     """What was done to each layer of a network, in order of execution. ``seconds`` is the wall time it took.
 
     Where work of an earlier run was taken up again, the time it took then is counted in. ``stages`` are what a method
-    that changes the network while it is trained had at the end of each stage (JSON-able).
+    that changes the network while it is trained had at the end of each stage (JSON-able). ``left_alone`` names what
+    else has weights (:func:`~compressors.layers.left_alone`).
     """
 
     layers: tuple[LayerCompression, ...]
     seconds: float = 0.0
     aftercare: Mapping[str, list[str]] = field(default_factory=dict)  # what was done -> the modules it was done to
     stages: tuple[Mapping[str, Any], ...] = ()
+    left_alone: tuple[str, ...] = ()
 
     @property
     def density(self) -> float:
@@ -164,6 +166,7 @@ class Compression:
             "layers": [layer.to_dict() for layer in self.layers],
             "aftercare": dict(self.aftercare),
             **({"stages": list(self.stages)} if self.stages else {}),
+            **({"left_alone": list(self.left_alone)} if self.left_alone else {}),
         }
 
     def codings(self) -> dict[str, WeightCoding]:
@@ -299,7 +302,8 @@ class Compressor(Callback):
         care = self._care(network, _of_kept(dense, layers))
         seconds = time.perf_counter() - started + self.reused_seconds() - reused
         earlier = 0.0 if self.compression is None else self.compression.seconds
-        self.compression = Compression(layers, earlier + seconds, care)
+        others = left_alone(module, network.layers)
+        self.compression = Compression(layers, earlier + seconds, care, left_alone=others)
         self._enforce(module)
         for optimizer in trainer.optimizers:
             self._forget(module, optimizer)
@@ -332,7 +336,8 @@ class Compressor(Callback):
             return {}
         layers = [asdict(layer) for layer in self.compression.layers]
         done = self.compression
-        return {"layers": layers, "seconds": done.seconds, "aftercare": dict(done.aftercare), "stages": [*done.stages]}
+        told = {"seconds": done.seconds, "aftercare": dict(done.aftercare), "left_alone": done.left_alone}
+        return {"layers": layers, **told, "stages": [*done.stages]}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put quantised weights back on their grids, where fine-tuning moved them, and take down their codes."""
@@ -344,7 +349,7 @@ class Compressor(Callback):
         """Take up the masks of a checkpoint."""
         if state_dict:
             layers = tuple(_layer_from(state) for state in state_dict["layers"])
-            done = {key: state_dict[key] for key in ("seconds", "aftercare")}
+            done = {key: state_dict[key] for key in ("seconds", "aftercare", "left_alone")}
             self.compression = Compression(layers, **done, stages=tuple(state_dict["stages"]))
 
     # ------------------------------------------------------------------------------------------------------------------

@@ -194,6 +194,19 @@ def _followers(start: _Event, later: Sequence[_Event]) -> tuple[_BatchNorm | Non
     return norm, None
 
 
+def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The weights (parameters of two dimensions and more) that are in none of these layers: ``name (class)`` each.
+
+    They belong to layers of other kinds, to some that the forward pass does not reach, or to some left out on purpose.
+    """
+    inside = {part for entry in layers for part in entry.module.modules()}
+    return tuple(
+        f"{name} ({type(module).__name__})"
+        for name, module in network.named_modules()
+        if module not in inside and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+    )
+
+
 def select(layers: list[Layer], include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
     """The layers whose names match a pattern of ``include`` and none of ``exclude`` (shell patterns).
 

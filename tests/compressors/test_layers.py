@@ -5,7 +5,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from compressors.layers import LayerError, find_layers, select
+from compressors.layers import LayerError, find_layers, left_alone, select
 
 
 class Branched(nn.Module):
@@ -156,6 +156,17 @@ def test_patterns_choose_layers(found):
         select(layers, ["conv*"], [])
     with pytest.raises(LayerError, match="no layer is left"):
         select(layers, ["*"], ["*"])
+
+
+def test_weights_of_other_layers_are_named(found):
+    net, layers = found
+    net.up = nn.ConvTranspose2d(4, 2, 2)
+    assert left_alone(net, layers) == ("unused (Linear)", "up (ConvTranspose2d)")
+    assert left_alone(net, select(layers, ["*"], ["second"])) == (
+        "unused (Linear)",
+        "second (Conv2d)",
+        "up (ConvTranspose2d)",
+    )
 
 
 def test_a_network_without_layers_is_refused():

@@ -82,6 +82,17 @@ def weights(module: SNNClassifier) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.network.state_dict().items()}
 
 
+@pytest.mark.parametrize("name", sorted(COMPRESSORS))
+def test_layers_of_a_kind_that_nobody_handles_are_left_alone_and_named(name):
+    module = classifier()
+    module.network.insert(0, layer.ConvTranspose2d(2, 2, 3, padding=1, step_mode="m"))
+    before = module.network[0].weight.detach().clone()
+    compressor = make(name)
+    fit(compressor, module)
+    assert compressor.compression.to_dict()["left_alone"] == ["network.0 (ConvTranspose2d)"]
+    assert torch.equal(module.network[0].weight, before)
+
+
 @pytest.mark.parametrize("name", WITH_DENSITY)
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 def test_budget_is_met_and_the_account_is_true(name, density):

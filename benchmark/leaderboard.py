@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 from benchmark.page import render
 from benchmark.plots import plot
 from benchmark.records import RecordStore, RunRecord, write_atomically
-from benchmark.reported import reported
+from benchmark.reported import beside
 from benchmark.standings import COSTS, MEASURES, Apart, Board, Row, Spread, Table, standings
 from benchmark.summary import MethodSummary, summarize
 from hardware.energy import DEFAULT_PROFILE
@@ -85,7 +85,9 @@ def markdown(board: Board) -> str:
     for table in board.tables:
         lines += [f"## {_cell(table.title)}", "", _cell(_facts(table)), "", *_markdown_table(table), ""]
         lines += [_line(_SUMMARY_HEADS), _line([":---", *4 * ["---:"]]), *map(_line, _summary_cells(table)), ""]
-        lines += [f"- reported, not measured here: {_cell(text)}" for text in _published(table)] + [""]
+        lines += [
+            f"- reported, not measured here: {_cell(text)}" for text in beside(table.setup.data_name, table.division)
+        ] + [""]
         lines += [f"![Accuracy over synaptic operations and over memory]({PLOTS}/{table.slug}.png)", ""]
     if board.apart:
         lines += ["## Not in a table", ""]
@@ -118,7 +120,7 @@ def as_json(board: Board) -> dict[str, Any]:
                 "condition": table.condition,
                 "rows": [_row_dict(row) for row in table.rows],
                 "summaries": [_summary_dict(summary) for summary in summarize(table)],
-                "reported": _published(table),
+                "reported": beside(table.setup.data_name, table.division),
             }
             for table in board.tables
         ],
@@ -291,11 +293,6 @@ def _rich_summary(table: Table) -> RichTable:
     for cells in _summary_cells(table):
         shown.add_row(*map(escape, cells))
     return shown
-
-
-def _published(table: Table) -> list[str]:
-    """What papers report of this data set."""
-    return [item.text for item in reported() if item.data == table.setup.data_name]
 
 
 def _rich_apart(apart: tuple[Apart, ...]) -> RichTable:

@@ -11,7 +11,10 @@ from benchmark.suite import Strict
 
 
 class Reported(Strict):
-    """A published result: ``difference`` in points to the paper's own dense network; ``sparsity`` in [0, 1)."""
+    """A published result: ``difference`` in points to the paper's own dense network; ``sparsity`` in [0, 1).
+
+    All of them are post-training results so far.
+    """
 
     data: str
     method: str
@@ -36,3 +39,8 @@ def reported() -> tuple[Reported, ...]:
     """All published results known to the project."""
     text = files("benchmark").joinpath("reported.yaml").read_text(encoding="utf-8")
     return TypeAdapter(tuple[Reported, ...]).validate_python(yaml.safe_load(text))
+
+
+def beside(data: str, division: str) -> list[str]:
+    """The published results, one line each, that belong beside a table of this data set and division."""
+    return [item.text for item in reported() if item.data == data and division == "post-training"]

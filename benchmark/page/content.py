@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from benchmark.records import RunRecord
-from benchmark.reported import reported
+from benchmark.reported import beside
 from benchmark.standings import MEASURES, Board, Row, Spread, Table
 from benchmark.suite import Allowance
 from benchmark.summary import MethodSummary, summarize
@@ -67,7 +67,7 @@ def _plain(budget: Allowance | float) -> Any:
 
 def _table(table: Table) -> dict[str, Any]:
     setup = table.setup
-    published = [item.text for item in reported() if item.data == setup.data_name]
+    published = beside(setup.data_name, table.division)
     return {
         **vars(setup),
         "title": table.title,

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from spikingjelly.activation_based import functional
-from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
+
+from benchmark.models.forward import compiled_neurons, each_image_once
 
 
 def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
@@ -28,15 +29,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def before_first_neuron(network: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """A network's modules without state at its beginning, and the rest; nothing and all unless it is a Sequential."""
-    if not isinstance(network, nn.Sequential):
-        return nn.Identity(), network
-    stateful = (any(isinstance(part, MemoryModule) for part in module.modules()) for module in network)
-    first = next((index for index, found in enumerate(stateful) if found), len(network))
-    return network[:first], network[first:]
-
-
 def coarser(x: Tensor, timesteps: int) -> Tensor:
     """Event frames ``[B, T, ...]`` added up to ``timesteps`` of them, as even as may be; fewer are left as they are."""
     frames = x.shape[1]
@@ -49,7 +41,7 @@ def coarser(x: Tensor, timesteps: int) -> Tensor:
 class SNNClassifier(LightningModule):
     """Classifies ``x [B, T, C, H, W]`` (events) or ``[B, C, H, W]`` (images, shown ``timesteps`` times: direct coding).
 
-    What precedes the first neuron of a Sequential network sees an image once, and is counted once.
+    What precedes the first neurons of a network sees an image once, and is counted once.
 
     The network's time-major order ``[T, B, ...]`` exists only in here. A class's score is its output's mean over time.
 
@@ -84,11 +76,10 @@ class SNNClassifier(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
         functional.reset_net(self.network)
-        if x.ndim == 5:
-            return self.network(coarser(x, self.timesteps).transpose(0, 1)).mean(0)
-        stem, rest = before_first_neuron(self.network)
-        current = stem(x.unsqueeze(0))  # the same at every step, so computed once and repeated as a view
-        return rest(current.expand(self.timesteps, *current.shape[1:])).mean(0)
+        events = x.ndim == 5
+        steps = coarser(x, self.timesteps).transpose(0, 1) if events else x.expand(self.timesteps, *x.shape)
+        with each_image_once(self.network), compiled_neurons(self.network):
+            return self.network(steps).mean(0)
 
     def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         x, y = batch

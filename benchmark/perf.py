@@ -20,7 +20,7 @@ from rich.table import Table
 import compressors.perf
 import datamodules.perf
 import hardware.perf
-from benchmark import memory
+from benchmark import inference_perf, memory
 from benchmark.classifier import SNNClassifier
 from benchmark.models.conv import conv
 from datamodules import DataMissing, DigitsDVS
@@ -88,6 +88,7 @@ PARTS = {
     "counting": hardware.perf.measure,
     "data": reading,
     "training": waiting,
+    "inference": inference_perf.measure,
 }
 
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from spikingjelly.activation_based import functional
-from torch import nn
 
-from benchmark.classifier import SNNClassifier, before_first_neuron, rate_mse
+from benchmark.classifier import SNNClassifier, rate_mse
 from benchmark.models.conv import conv
 from benchmark.models.mlp import mlp
 
@@ -47,13 +46,6 @@ def test_samples_do_not_see_each_other(module):
     x = torch.rand(4, T, 2, 12, 12)
     torch.testing.assert_close(module(x)[2:3], module(x[2:3]))
     torch.testing.assert_close(module(x), module(x))
-
-
-def test_networks_that_are_no_sequence_are_left_whole():
-    network = nn.Linear(2, 2)
-    stem, rest = before_first_neuron(network)
-    assert isinstance(stem, nn.Identity)
-    assert rest is network
 
 
 def test_rate_mse_is_summed_over_classes_and_takes_shares():

@@ -184,15 +184,19 @@ def test_no_process_outlives_its_parent(suite, tmp_path, environment, how):
     parent = subprocess.Popen(
         words, cwd=tmp_path, env=environment | own, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 300
-    while not list(scratch.glob("*/*.ckpt")):
-        assert time.monotonic() < deadline, "no epoch of the training has ended"
-        time.sleep(0.1)
-    if how == signal.SIGINT:
-        os.killpg(parent.pid, how)
-    else:
+    try:
+        deadline = time.monotonic() + 600
+        while not list(scratch.glob("*/*.ckpt")):
+            assert time.monotonic() < deadline, "no epoch of the training has ended"
+            assert parent.poll() is None, "it ended by itself"
+            time.sleep(0.1)
+        if how == signal.SIGINT:
+            os.killpg(parent.pid, how)
+        else:
+            parent.kill()
+        _, text = parent.communicate(timeout=120)
+    finally:
         parent.kill()
-    _, text = parent.communicate(timeout=60)
     assert parent.returncode == (130 if how == signal.SIGINT else -how), text
     assert gone(parent.pid)
     assert not records(tmp_path / "results")

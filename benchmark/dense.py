@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from spikingjelly.activation_based import functional
 
-from benchmark import build, checkpoints
+from benchmark import build, checkpoints, memory
 from benchmark.classifier import SNNClassifier
 from benchmark.distributed import DeviceGroup, Devices
 from benchmark.records import DenseNetwork
@@ -115,6 +115,7 @@ def _fit(
     question: Question, data: BenchmarkDataModule, folder: str, callbacks: Sequence[Callback], devices: Devices
 ) -> tuple[SNNClassifier, dict[str, Any]]:
     """Train with early stop on the validation accuracy: the best epoch's weights, its accuracy, epochs trained."""
+    memory.keep_freed()
     with quiet():
         seed_everything(question.seed, workers=True, verbose=False)
         module = _untrained(question, data)

@@ -1,12 +1,31 @@
-"""Peak memory of this process, from one point in time to another, as Linux tells it."""
+"""Memory of this process: what becomes of what is freed, and the peak from one point in time to another."""
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
+LARGEST_KEPT = 2**25  # bytes: glibc accepts no larger block here
+
+
+def keep_freed() -> bool:
+    """Let the allocator keep the memory that tensors give back; False where it is not glibc's.
+
+    By default much of it goes back to the system at once, and the next step of a training has to fault it in again,
+    page by page: a quarter of the processor time of small networks.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        return bool(libc.mallopt(MMAP_THRESHOLD, LARGEST_KEPT) and libc.mallopt(TRIM_THRESHOLD, 2**31 - 1))
+    except (OSError, TypeError, AttributeError):  # no libc under that name, or one without mallopt
+        return False
 
 
 def forget_peak() -> bool:
     """Begin a new peak at what is in use now; False where the system cannot do that."""
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was kept is not in use
     try:
         CLEAR.write_text("5")  # proc(5): resets the peak resident set size
     except OSError:

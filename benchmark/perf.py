@@ -115,6 +115,7 @@ def main(parts: tuple[str, ...], threads: int | None) -> None:
     """Measure PARTS, or all of them."""
     if threads is not None:
         torch.set_num_threads(threads)
+    memory.keep_freed()  # as every run does
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for part in parts or PARTS:

@@ -116,6 +116,7 @@ def _fit_and_test(
     callbacks: Sequence[Callback],
     devices: Devices,
 ) -> Measured:
+    memory.keep_freed()
     started = time.perf_counter()
     seed_everything(seed, workers=True, verbose=False)
     if finetuning is not None:

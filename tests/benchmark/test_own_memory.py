@@ -1,0 +1,38 @@
+"""What the process's own memory does."""
+
+import resource
+
+import pytest
+import torch
+
+from benchmark import memory
+
+
+def faults(megabytes: int, times: int) -> int:
+    """Pages that the system had to bring in while a tensor came and went."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.zeros(megabytes * 2**18).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_freed_memory_is_used_again():
+    if not memory.keep_freed():
+        pytest.skip("the C library is not glibc")
+    faults(16, 10)
+    pages = 16 * 2**20 // resource.getpagesize()
+    assert faults(16, 20) < pages
+
+
+def test_a_new_peak_begins_at_what_is_in_use():
+    memory.keep_freed()
+    held = [torch.zeros(2**20) for _ in range(100)]  # 400 MB
+    if not memory.forget_peak():
+        pytest.skip("the system does not tell")
+    full = memory.peak_bytes()
+    held.clear()
+    memory.forget_peak()
+    assert memory.peak_bytes() < full - 300e6
+    large = torch.zeros(100 * 2**18)
+    del large
+    assert memory.peak_bytes() > full - 400e6

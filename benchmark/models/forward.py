@@ -19,6 +19,7 @@ STATELESS = tuple(STEPPED.values())
 NEURONS = (neuron.IFNode, neuron.LIFNode)
 STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp)
 BLOCK = 4096  # potentials that a thread keeps in its first cache over all time steps
+GRAIN = 2**17  # spikes that make a thread worth waking, 0.1 ms
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -61,8 +62,7 @@ def compiled_neurons(network: nn.Module) -> Iterator[None]:
     for node in nodes:
         node.multi_step_forward = partial(_multi_step_forward, node)  # type: ignore[assignment]
     try:
-        with threads(torch.get_num_threads()):
-            yield
+        yield
     finally:
         for node in nodes:
             del node.multi_step_forward
@@ -76,16 +76,17 @@ def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
     potential = start.clone(memory_format=torch.contiguous_format)
     spikes = torch.empty(x.shape)
     currents = x[:1] if x.stride(0) == 0 else x
-    _fire(
-        currents.detach().flatten(1).numpy(),
-        potential.flatten().numpy(),
-        spikes.flatten(1).numpy(),
-        np.float32(getattr(node, "tau", 0)),
-        getattr(node, "decay_input", False),
-        np.float32(node.v_threshold),
-        np.float32(node.v_reset or 0),
-        node.v_reset is None,
-    )
+    with threads(max(1, min(torch.get_num_threads(), spikes.numel() // GRAIN))):
+        _fire(
+            currents.detach().flatten(1).numpy(),
+            potential.flatten().numpy(),
+            spikes.flatten(1).numpy(),
+            np.float32(getattr(node, "tau", 0)),
+            getattr(node, "decay_input", False),
+            np.float32(node.v_threshold),
+            np.float32(node.v_reset or 0),
+            node.v_reset is None,
+        )
     node.v = potential
     return spikes
 

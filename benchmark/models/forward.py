@@ -74,7 +74,7 @@ def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
         return type(node).multi_step_forward(node, x)
     (start,) = node.materialize_states((x,), (node.v,), "m")
     potential = start.clone(memory_format=torch.contiguous_format)
-    spikes = torch.empty(x.shape)
+    spikes = x.new_empty(x.shape)
     currents = x[:1] if x.stride(0) == 0 else x
     with threads(max(1, min(torch.get_num_threads(), spikes.numel() // GRAIN))):
         _fire(

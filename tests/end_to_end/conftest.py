@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,14 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture
 def environment(cache) -> dict[str, str]:
     return os.environ | {"SNNBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def hear_interrupts() -> None:
+    """In a new process, before its program: Ctrl-C means what it does in a terminal.
+
+    A shell starts what it runs in the background deaf to it, and these tests may be run there.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

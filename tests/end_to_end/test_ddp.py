@@ -16,7 +16,7 @@ from torch import nn
 from benchmark.children import WorkerError
 from benchmark.distributed import DeviceError, DeviceGroup, Devices
 from compressors.base import BudgetError
-from tests.end_to_end.conftest import REPOSITORY, records
+from tests.end_to_end.conftest import REPOSITORY, hear_interrupts, records
 from tests.end_to_end.test_jobs import gone
 
 PAIR = Devices("cpu", 2)
@@ -182,7 +182,13 @@ def test_no_process_outlives_its_parent(suite, tmp_path, environment, how):
     own = {"PYTHONPATH": str(REPOSITORY), "SNNBENCH_CACHE": str(tmp_path / "cache"), "TMPDIR": str(scratch)}
     suite.write_text(TINY.replace("epochs: 6", "epochs: 1000, patience: 1000"))
     parent = subprocess.Popen(
-        words, cwd=tmp_path, env=environment | own, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=tmp_path,
+        env=environment | own,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     try:
         deadline = time.monotonic() + 600

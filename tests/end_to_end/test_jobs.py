@@ -15,7 +15,7 @@ from benchmark.executors.processes import Place, ProcessExecutor, places
 from benchmark.records import RecordStore
 from benchmark.run import Setting, silent
 from tests.benchmark.factory import make_suite_records
-from tests.end_to_end.conftest import REPOSITORY, RUNS, NoDisplay, records, tiny_questions
+from tests.end_to_end.conftest import REPOSITORY, RUNS, NoDisplay, hear_interrupts, records, tiny_questions
 
 ALIKE = ("id", "question", "metrics", "cost", "dense", "data")
 
@@ -99,7 +99,13 @@ def test_a_parent_that_is_interrupted_leaves_no_process_and_nothing_torn(tiny, t
     words = [sys.executable, "-m", "benchmark.cli", "run", str(tiny), "--no-wandb", "--jobs", "2"]
     variables = environment | {"PYTHONPATH": str(REPOSITORY)}
     parent = subprocess.Popen(
-        words, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=tmp_path,
+        env=variables,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     deadline = time.monotonic() + 200
     while not records(tmp_path / "results") and time.monotonic() < deadline:

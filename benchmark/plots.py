@@ -21,9 +21,10 @@ _GREYS = ("#505050", "#707070", "#909090", "#a8a8a8", "#c0c0c0")
 
 
 def plot(table: Table) -> bytes:
-    """A PNG of a table: one curve a compressor through its budgets, with the spread over seeds.
+    """A PNG of a table: a curve a compressor and kind of budget, with the spread over seeds.
 
-    Controls are grey and dashed, the dense network is a dotted line, the Pareto front a broad pale one.
+    Budgets of bits are joined by dotted lines. Controls are grey and dashed, the dense network is a dotted line, the
+    Pareto front a broad pale one.
     """
     figure = Figure(figsize=(12, 5), dpi=110)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -47,7 +48,11 @@ def _draw(axes: Axes, rows: Sequence[Row], cost: str) -> None:
             axes.axhline(100 * row.measured["accuracy"].mean, color="black", linestyle=":", linewidth=1)
             _draw_curve(axes, [row], cost, label="dense", color="black", marker="*", markersize=11)
     for label, style in _styles(rows).items():
-        _draw_curve(axes, [row for row in rows if row.label == label], cost, label=label, **style)
+        own = [row for row in rows if row.label == label]
+        for place, kind in enumerate(sorted({row.budget.kind for row in own}, key=lambda kind: ("bits" in kind, kind))):
+            joined = {"linestyle": ":"} if "bits" in kind else {}
+            points = [row for row in own if row.budget.kind == kind]
+            _draw_curve(axes, points, cost, label=None if place else label, **{**style, **joined})
     axes.set_xscale("log")
     axes.set_xlabel(_LABELS[cost])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -132,7 +132,8 @@ class Table:
     @property
     def slug(self) -> str:
         """A file name without suffix, different for each table."""
-        return f"{self.division}-{self.setup.data_name}-{self.setup.model.partition('[')[0]}-{self.key}"
+        network = self.setup.model.partition("[")[0].partition(" ")[0]
+        return f"{self.division}-{self.setup.data_name}-{network}-{self.key}"
 
     @property
     def key(self) -> str:

@@ -124,6 +124,12 @@ class Allowance(Strict):
         return ", ".join(form.format(value) for form, value in limits.items() if value is not None)
 
     @property
+    def kind(self) -> str:
+        """What is limited, one of :data:`compressors.base.KINDS`."""
+        limited = {"density": self.density != 1, "bits": self.bits is not None, "synops": self.synops is not None}
+        return "+".join(name for name, limits in limited.items() if limits) or "none"
+
+    @property
     def rank(self) -> tuple[float, ...]:
         """Sorts budgets by kind, then from generous to tight."""
         return (self.synops is not None, self.bits is not None, -self.density, -(self.bits or 0), -(self.synops or 0.0))

@@ -85,6 +85,7 @@ def _row(row: Row) -> dict[str, Any]:
         "dense": row.dense,
         "control": row.control,
         "budget": row.budget.allowance,
+        "kind": row.budget.kind,
         "calibration": row.calibration_samples,
         "runs": [[seed, run_id] for seed, run_id in row.runs.items()],
         "measured": {name: _spread(spread) for name, spread in row.measured.items()},

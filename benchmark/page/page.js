@@ -181,8 +181,9 @@ function drawPlot(found) {
   const axes = { x: byId("x").value, y: byId("y").value };
   const usable = found.filter((row) => row.measured[axes.x] && row.measured[axes.y]);
   const tables = new Set(usable.map((row) => row.table));
-  const traces = [...grouped(usable, (row) => `${row.method}\n${row.table.key}`)]
-    .map(([, group]) => curve(group, axes, tables.size > 1));
+  const traces = [...grouped(usable, (row) => `${row.method}\n${row.table.key}`)].flatMap(([name, group]) =>
+    [...grouped(group, (row) => row.kind)].sort(([a]) => (a.includes("bits") ? 1 : -1)).map(([, points], i) => (
+      { ...curve(points, axes, tables.size > 1), legendgroup: name, showlegend: i === 0 })));
   if (tables.size === 1 && usable.length) traces.unshift(frontTrace(usable, axes)); // only what is comparable has a front
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   const layout = {
@@ -225,7 +226,7 @@ function styleNumbers() {
 
 function curve(group, { x, y }, manyTables) {
   const ordered = [...group].sort((a, b) => place(a, x) - place(b, x));
-  const [{ method, control, dense, table }] = group;
+  const [{ method, control, dense, table, kind }] = group;
   const i = dense ? 0 : styles.get(method);
   const shade = dense ? colour("--ink") : control ? GREYS[i % GREYS.length] : COLOURS[i % COLOURS.length];
   return {
@@ -234,7 +235,7 @@ function curve(group, { x, y }, manyTables) {
     error_y: { array: ordered.map((row) => (row.measured[y][1] ?? 0) * AXIS_SCALES[y][0]), thickness: 1, width: 3 },
     customdata: ordered.map((row) => row.runs[0][1]), text: ordered.map((row) => hoverText(row, x, y)),
     hovertemplate: "%{text}<extra></extra>", mode: "lines+markers",
-    line: { color: shade, dash: control ? "dash" : "solid" },
+    line: { color: shade, dash: kind.includes("bits") ? "dot" : control ? "dash" : "solid" },
     marker: { color: shade, symbol: dense ? "star" : SYMBOLS[i % SYMBOLS.length], size: dense ? 13 : 8 },
   };
 }

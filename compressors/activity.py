@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressors.layers import Layer, evaluating, hooks
-from compressors.statistics import observe, reduced, share, unfolded
+from compressors.statistics import all_steps, observe, reduced, share, unfolded
 
 Batches = Callable[[], Iterable[Tensor]]
 
@@ -47,9 +47,11 @@ class _ActivitySum:
         self.entries = 0  # of one step of one sample
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        for step, x in enumerate(inputs[0].detach().double()):  # [B, ...]
+        seen = inputs[0].detach().double()
+        for step, x in enumerate(all_steps(self.layer, seen)):  # [B, ...]
             z = unfolded(self.layer, x).unflatten(1, (len(x), -1))  # [groups, B, positions, d]
-            self.events += z.count_nonzero((1, 2))
+            if step < len(seen):  # what is computed once costs once
+                self.events += z.count_nonzero((1, 2))
             self.norm[step] += z.square().sum((2, 3)).amax(0).sqrt().sum()
             self.square[step] += x.square().sum()
             self.entries = x[0].numel()

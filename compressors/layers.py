@@ -29,7 +29,7 @@ class Layer:
     module: nn.Linear | nn.Conv1d | nn.Conv2d
     norm: _BatchNorm | None
     neuron: nn.Module | None
-    timesteps: int  # T of its input [T, B, ...]
+    timesteps: int  # of the network; an input that repeats one image may come as a single step all the same
 
     @property
     def groups(self) -> int:
@@ -109,24 +109,22 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
             found.setdefault(event.what, index)
     if not found:
         raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
+    for module in found:
+        _require_time(names[module], module)
+    timed = [event for event in watch.events if event.what in found or (event.what in neurons and event.inputs)]
+    timesteps = max(len(event.inputs[0]) for event in timed)
     return [
-        Layer(
-            names[module],
-            module,
-            *_followers(watch.events[index], watch.events[index + 1 :]),
-            _timesteps(names[module], module, watch.events[index].inputs[0]),
-        )
+        Layer(names[module], module, *_followers(watch.events[index], watch.events[index + 1 :]), timesteps)
         for module, index in found.items()
     ]
 
 
-def _timesteps(name: str, module: nn.Module, x: Tensor) -> int:
+def _require_time(name: str, module: nn.Module) -> None:
     if getattr(module, "step_mode", None) != "m":
         raise LayerError(
             f"layer {name!r} sees one time step at a time: build the network from "
             "spikingjelly.activation_based.layer in step mode 'm', inputs [T, B, ...]"
         )
-    return len(x)
 
 
 PASSED_ON = frozenset({"add", "add_", "__radd__", "__iadd__", "clone", "contiguous", "flatten", "reshape"})

@@ -90,6 +90,11 @@ def unfolded(layer: Layer, x: Tensor) -> Tensor:
     return patches.permute(1, 0, 3, 2).flatten(1, 2)
 
 
+def all_steps(layer: Layer, x: Tensor) -> Tensor:
+    """A layer's input ``[T, B, ...]``, also where it came as the one step ``[1, B, ...]`` that all of them repeat."""
+    return x.expand(layer.timesteps, *x.shape[1:]) if len(x) == 1 else x
+
+
 def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor]:
     """What a layer's rows are multiplied with, filtered over time if asked: ``x [T, B, ...]`` -> ``[groups, n, d]``.
 
@@ -100,6 +105,7 @@ def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor
     """
     if not torch.isfinite(x).all():
         raise CalibrationError(f"layer {layer.name!r} receives NaN or infinite inputs from the calibration data")
+    x = all_steps(layer, x)
     x = (x if response is None else over_time(x, response)).flatten(0, 1)
     entries = x[0].numel() * prod(getattr(layer.module, "kernel_size", ()))
     for part in x.split(max(1, UNFOLDED // entries)):

@@ -5,6 +5,8 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
+from benchmark.classifier import SNNClassifier
+from compressors.activity import activities
 from compressors.layers import Layer, LayerError, find_layers
 from compressors.obs import damped, eliminate
 from compressors.statistics import (
@@ -248,3 +250,30 @@ def test_symmetric_products_are_the_whole_ones(size):
     for part in z.split(15, dim=1):
         add_products(total, part)
     torch.testing.assert_close(symmetric(total), 2 * z.mT @ z)
+
+
+@pytest.mark.parametrize("filtered", [False, True], ids=["current", "membrane"])
+def test_an_image_shown_at_every_step_is_seen_at_every_step(filtered):
+    """Before the first neurons it is computed once; statistics are those of frames that happen to be alike."""
+    net = small_net()
+    functional.set_step_mode(net, "m")
+    module = SNNClassifier(net, classes=3, timesteps=T)
+    images = torch.rand(4, 2, 5, 5)
+    frames = images.unsqueeze(1).repeat(1, T, 1, 1, 1)
+    found = {}
+    for name, x in (("images", images), ("frames", frames)):
+        layers = find_layers(module, lambda x=x: module(x[:1]))
+        assert {entry.timesteps for entry in layers} == {T}
+        responses = {
+            entry.name: impulse_response(entry.neuron, entry.timesteps) if filtered and entry.neuron else None
+            for entry in layers
+        }
+        seen = activities(module, layers, lambda x=x: iter(x.split(2)))
+        found[name] = hessians(module, layers, responses, lambda x=x: iter(x.split(2))), seen
+    (one, once), (other, often) = found["images"], found["frames"]
+    for name in one:
+        torch.testing.assert_close(one[name], other[name])
+        torch.testing.assert_close(once[name].norm, often[name].norm)
+        torch.testing.assert_close(once[name].rms, often[name].rms)
+        computed = T if name == "network.0" else 1
+        torch.testing.assert_close(computed * once[name].events, often[name].events)

@@ -13,7 +13,7 @@ from benchmark.models.forward import compiled_neurons, each_image_once
 from benchmark.models.resnet import resnet20, sew_resnet18
 from benchmark.models.transformers import spikformer
 from benchmark.models.vgg import vgg16
-from compressors.layers import find_layers
+from compressors.layers import find_layers, hooks
 from hardware.trace import Tracer
 
 T = 4
@@ -88,9 +88,13 @@ def test_gradients_are_those_of_the_whole_pass(network):
 
 def test_the_first_layer_sees_an_image_once_and_the_second_every_step(network):
     module = SNNClassifier(network, classes=5, timesteps=T).eval()
-    layers = find_layers(module, lambda: module(torch.rand(2, *SHAPE)))
-    assert layers[0].timesteps == 1
-    assert {entry.timesteps for entry in layers[1:]} == {T}
+    images, seen = torch.rand(2, *SHAPE), []
+    layers = find_layers(module, lambda: module(images))
+    with hooks([entry.module for entry in layers], lambda layer, x: seen.append(len(x[0])), before=True):
+        module(images)
+    assert seen[0] == 1
+    assert set(seen[1:]) == {T}
+    assert {entry.timesteps for entry in layers} == {T}  # statistics take the one step for all that repeat it
     assert layers[0].neuron is not None
     assert layers[0].norm is not None
 

@@ -56,9 +56,14 @@ def is_neuron(module: nn.Module) -> bool:
 
 
 @contextmanager
-def hooks(modules: Sequence[nn.Module], hook: Callable[..., None], before: bool = False) -> Iterator[None]:
-    """Register ``hook`` on every module (before or after its forward pass), and take it off again whatever happens."""
-    handles = [m.register_forward_pre_hook(hook) if before else m.register_forward_hook(hook) for m in modules]
+def hooks(modules: Sequence[nn.Module], hook: Callable[..., Any], before: bool = False) -> Iterator[None]:
+    """Register ``hook`` on every module (before or after its forward pass), and take it off again whatever happens.
+
+    It is the first of those before the pass, and the last of those after it.
+    """
+    handles = [
+        m.register_forward_pre_hook(hook, prepend=True) if before else m.register_forward_hook(hook) for m in modules
+    ]
     try:
         yield
     finally:

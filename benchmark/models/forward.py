@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.models.multistep import STEPPED
 from compressors.kernels import threads
+from compressors.layers import hooks
 
 STATELESS = tuple(STEPPED.values())
 NEURONS = (neuron.IFNode, neuron.LIFNode)
@@ -43,13 +44,8 @@ def each_image_once(network: nn.Module) -> Iterator[None]:
         return output.expand(steps.pop(module), *output.shape[1:]) if module in steps else None
 
     layers = [module for module in network.modules() if isinstance(module, STATELESS)]
-    handles = [module.register_forward_pre_hook(cut, prepend=True) for module in layers]
-    handles += [module.register_forward_hook(repeat) for module in layers]
-    try:
+    with hooks(layers, cut, before=True), hooks(layers, repeat):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

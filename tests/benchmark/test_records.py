@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import memory, records
+from benchmark import records
 from benchmark.records import RecordError, RecordStore, StoreError, read_record, write_atomically
 from hardware import CostReport
 from tests.benchmark.factory import make_record
@@ -102,13 +102,3 @@ def test_records_of_schema_1_are_read_and_answer_their_questions(tmp_path):
     store.save(old)
     assert same(store.find(old.question, old.id), old)
     assert CostReport.from_dict(old.cost).synops_per_sample > 0
-
-
-def test_peak_memory_is_that_of_the_run_and_not_of_the_process():
-    if not memory.forget_peak():
-        pytest.skip("this system does not tell")
-    before = memory.peak_bytes()
-    assert len(os.urandom(300 * 2**20)) < memory.peak_bytes()
-    assert memory.peak_bytes() > before + 250 * 2**20
-    memory.forget_peak()
-    assert memory.peak_bytes() < before + 50 * 2**20

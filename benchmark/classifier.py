@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from benchmark.models.forward import compiled_neurons, each_image_once
+from benchmark.models.forward import compiled, each_image_once
 
 
 def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class SNNClassifier(LightningModule):
         functional.reset_net(self.network)
         events = x.ndim == 5
         steps = coarser(x, self.timesteps).transpose(0, 1) if events else x.expand(self.timesteps, *x.shape)
-        with each_image_once(self.network), compiled_neurons(self.network):
+        with each_image_once(self.network), compiled(self.network):
             return self.network(steps).mean(0)
 
     def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:

@@ -1,16 +1,19 @@
 """Forward passes that do less work and give the same bits."""
 
 # mypy: disallow-untyped-defs=False
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numba import njit, prange
-from spikingjelly.activation_based import neuron, surrogate
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+from torch.overrides import has_torch_function
 
 from benchmark.models.multistep import STEPPED
 from compressors.kernels import threads
@@ -20,7 +23,8 @@ STATELESS = tuple(STEPPED.values())
 NEURONS = (neuron.IFNode, neuron.LIFNode)
 STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp)
 BLOCK = 4096  # potentials that a thread keeps in its first cache over all time steps
-GRAIN = 2**17  # spikes that make a thread worth waking, 0.1 ms
+GRAIN = 2**17  # entries that make a thread worth waking, 0.1 ms
+Run = Callable[[Any, Tensor], Tensor]
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -49,30 +53,34 @@ def each_image_once(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def compiled_neurons(network: nn.Module) -> Iterator[None]:
-    """Let IF and LIF neurons run all time steps in one compiled loop, where no gradient is wanted (CPU, float32).
+def compiled(network: nn.Module) -> Iterator[None]:
+    """Let IF and LIF neurons and max pooling run in compiled loops, where no gradient is wanted (CPU, float32).
 
-    The arithmetic is SpikingJelly's, operation by operation; it makes a dozen passes over memory where this makes two.
+    The arithmetic is SpikingJelly's and torch's, operation by operation. A neuron takes a dozen passes over memory
+    there and two here; pooling there looks up every entry of every window by itself, and takes rows together here.
     """
-    nodes = [module for module in network.modules() if type(module) in NEURONS]
-    for node in nodes:
-        node.multi_step_forward = partial(_multi_step_forward, node)  # type: ignore[assignment]
+    neurons = [module for module in network.modules() if type(module) in NEURONS]
+    pools = [module for module in network.modules() if type(module) is layer.MaxPool2d]
+    replaced: list[tuple[nn.Module, str, Run]] = [(node, "multi_step_forward", _multi_step_forward) for node in neurons]
+    replaced += [(pool, "forward", _max_pool) for pool in pools]
+    for module, name, function in replaced:
+        setattr(module, name, partial(function, module))
     try:
         yield
     finally:
-        for node in nodes:
-            del node.multi_step_forward
+        for module, name, _ in replaced:
+            delattr(module, name)
 
 
 def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
     """Spikes ``[T, B, ...]`` for input currents ``x [T, B, ...]``; the node's potential is left where it ends."""
-    if torch.is_grad_enabled() or not _compilable(node, x):
+    if not _fires_ones(node) or not _plain(x) or not x[0].is_contiguous():
         return type(node).multi_step_forward(node, x)
     (start,) = node.materialize_states((x,), (node.v,), "m")
     potential = start.clone(memory_format=torch.contiguous_format)
     spikes = x.new_empty(x.shape)
     currents = x[:1] if x.stride(0) == 0 else x
-    with threads(max(1, min(torch.get_num_threads(), spikes.numel() // GRAIN))):
+    with _threads_for(spikes):
         _fire(
             currents.detach().flatten(1).numpy(),
             potential.flatten().numpy(),
@@ -87,11 +95,21 @@ def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
     return spikes
 
 
-def _compilable(node: Any, x: Tensor) -> bool:
-    """Whether the compiled loop computes what this neuron would."""
-    fires_ones = type(node.surrogate_function) in STEP_FUNCTIONS and node.surrogate_function.spiking
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x[0].is_contiguous()
-    return fires_ones and plain and not node.store_v_seq
+def _fires_ones(node: Any) -> bool:
+    """Whether the compiled loop knows how this neuron fires, and keeps what it is asked to keep."""
+    step = node.surrogate_function
+    return type(step) in STEP_FUNCTIONS and step.spiking and not node.store_v_seq
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether ``x`` lies in memory as the loops take it, and nobody wants a gradient or watches torch's functions."""
+    watched = torch.is_grad_enabled() or has_torch_function((x,))
+    return not watched and x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _threads_for(x: Tensor) -> AbstractContextManager[None]:
+    """As many threads as torch may use, and no more than there is work for."""
+    return threads(max(1, min(torch.get_num_threads(), x.numel() // GRAIN)))
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -116,3 +134,44 @@ def _fire(x, potential, spikes, tau, decay_input, threshold, reset, soft):
                 spike = ONE if h >= threshold else ZERO
                 v[i] = h - spike * threshold if soft else spike * reset + (ONE - spike) * h
                 fired[i] = spike
+
+
+def _max_pool(pool: Any, x: Tensor) -> Tensor:
+    """Maxima ``[T, B, C, H', W']`` of ``x [T, B, C, H, W]``."""
+    simple = pool.step_mode == "m" and pool.dilation == 1 and not pool.ceil_mode and not pool.return_indices
+    if not simple or x.ndim != 5 or not _plain(x) or not x.is_contiguous():
+        return type(pool).forward(pool, x)
+    shape = F.max_pool2d(x.new_empty(x.shape[2:], device="meta"), pool.kernel_size, pool.stride, pool.padding).shape
+    maxima = x.new_empty(*x.shape[:2], *shape)
+    with _threads_for(x):
+        _maxima(
+            x.detach().flatten(0, 2).numpy(),
+            maxima.flatten(0, 2).numpy(),
+            *(_pair(sizes) for sizes in (pool.kernel_size, pool.stride, pool.padding)),
+        )
+    return maxima
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _maxima(x, maxima, kernel, stride, padding):
+    """Largest entries of windows: of their rows first, ``x [n, H, W]``, then of columns; ``maxima [n, H', W']``."""
+    height, width = x.shape[1:]
+    for plane in prange(len(x)):
+        padded = np.full(width + 2 * padding[1], -np.inf, dtype=x.dtype)
+        tallest = padded[padding[1] : padding[1] + width]
+        for row, target in enumerate(maxima[plane]):
+            top = row * stride[0] - padding[0]
+            tallest[:] = x[plane, max(top, 0)]
+            for i in range(max(top, 0) + 1, min(top + kernel[0], height)):
+                _raise_to(tallest, x[plane, i])
+            target[:] = padded[:: stride[1]][: len(target)]
+            for i in range(1, kernel[1]):
+                _raise_to(target, padded[i :: stride[1]])
+
+
+@njit(error_model="numpy")
+def _raise_to(values, others):
+    """Let each value be the larger of the two; what is undefined is largest."""
+    for i in range(len(values)):
+        value, other = values[i], others[i]
+        values[i] = other if other > value or other != other else value

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from benchmark.classifier import SNNClassifier
-from benchmark.models.forward import compiled_neurons, each_image_once
+from benchmark.models.forward import compiled, each_image_once
 from benchmark.models.resnet import resnet20, sew_resnet18
 from benchmark.models.transformers import spikformer
 from benchmark.models.vgg import vgg16
@@ -158,7 +159,7 @@ def assert_same_bits(node, seed, size):
         functional.reset_net(net)
         expected = [(net(x), node.v) for x in inputs]
         functional.reset_net(net)
-        with compiled_neurons(net):
+        with compiled(net):
             found = [(net(x), node.v) for x in inputs]
     for (spikes, v), (spikes_found, v_found) in zip(expected, found, strict=True):
         assert torch.equal(spikes, spikes_found)
@@ -184,10 +185,64 @@ def test_other_neurons_are_left_to_spikingjelly(node, x):
     with torch.no_grad():
         expected = net(x), node.v, node.v_seq
         functional.reset_net(net)
-        with compiled_neurons(net):
+        with compiled(net):
             found = net(x), node.v, node.v_seq
     for one, other in zip(found, expected, strict=True):
         assert (one is None and other is None) or torch.equal(one, other)
+
+
+@given(st.data(), st.tuples(st.integers(3, 20), st.integers(3, 20)), st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_maxima_are_those_of_torch(data, size, seed):
+    kernel = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    stride = data.draw(st.one_of(st.integers(1, 4), st.tuples(st.integers(1, 4), st.integers(1, 4))))
+    padding = data.draw(st.tuples(*(st.integers(0, side // 2) for side in kernel)))
+    x = torch.randn(T, 2, 3, *size, generator=torch.Generator().manual_seed(seed))
+    x[0, 0, 0, 1, 1], x[1, 1, 1, 2, 0], x[2, 0, 2] = torch.nan, torch.inf, -torch.inf
+    net = nn.Sequential(layer.MaxPool2d(kernel, stride, padding, step_mode="m"))
+    with torch.no_grad():
+        expected = net(x)
+        with compiled(net):
+            found = net(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+OTHER_POOLS = {
+    "dilated": (layer.MaxPool2d(2, dilation=2, step_mode="m"), torch.rand(T, 2, 3, 8, 8)),
+    "rounded up": (layer.MaxPool2d(3, 2, ceil_mode=True, step_mode="m"), torch.rand(T, 2, 3, 8, 8)),
+    "double": (layer.MaxPool2d(2, step_mode="m"), torch.rand(T, 2, 3, 8, 8).double()),
+    "transposed": (layer.MaxPool2d(2, step_mode="m"), torch.rand(T, 2, 3, 8, 8).transpose(3, 4)),
+    "single step": (layer.MaxPool2d(2, step_mode="s"), torch.rand(2, 3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_POOLS)
+def test_other_pools_are_left_to_torch(kind):
+    pool, x = OTHER_POOLS[kind]
+    net = nn.Sequential(pool)
+    with torch.no_grad(), compiled(net):
+        found = net(x)
+    assert torch.equal(found, net(x))
+
+
+def test_a_pool_larger_than_its_input_is_refused_as_torch_does():
+    net = nn.Sequential(layer.MaxPool2d(3, step_mode="m"))
+    with torch.no_grad(), compiled(net), pytest.raises(RuntimeError, match="too small"):
+        net(torch.rand(T, 2, 3, 2, 2))
+
+
+def test_who_watches_functions_sees_pooling():
+    class Watch(TorchFunctionMode):
+        seen = ()
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.seen += (func.__name__,)
+            return func(*args, **(kwargs or {}))
+
+    net = nn.Sequential(layer.MaxPool2d(2, step_mode="m"))
+    with torch.no_grad(), compiled(net), Watch() as watch:
+        net(torch.rand(T, 2, 3, 4, 4))
+    assert "max_pool2d" in watch.seen
 
 
 def test_layers_that_follow_time_are_not_cut():

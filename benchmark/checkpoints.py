@@ -4,10 +4,9 @@ import hashlib
 import json
 import os
 import pickle
-import re
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from benchmark.models.releases import translated
 from benchmark.published import PUBLISHED, CheckpointError, locate
 from benchmark.records import StoreError
 from compressors.leaks import adopt_leaks
@@ -117,7 +117,7 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
         adopt_leaks(network, checkpoint.state)
         adopt_widths(network, checkpoint.state)
     expected = network.state_dict()
-    state = _renamed(checkpoint.state, expected.keys())
+    state = translated(checkpoint.state, expected)
     problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
     problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
     problems += [
@@ -132,27 +132,6 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
             "give the model, its options and the data set it was trained with"
         )
     network.load_state_dict(state)
-
-
-PUBLIC_NAMES = (
-    (re.compile(r"(^|\.)module\."), r"\1"),  # of DistributedDataParallel and of SpikingJelly's former containers
-    (re.compile(r"(^|\.)conv(\d)\.0\."), r"\1conv\2."),  # SEW-ResNet: convolution and BatchNorm in one container
-    (re.compile(r"(^|\.)conv(\d)\.1\."), r"\1bn\2."),
-    (re.compile(r"(^|\.)downsample\.0\.([01])\."), r"\1downsample.\2."),
-)
-"""Pattern -> what public releases' names of parameters become in SpikingJelly 2."""
-
-
-def _renamed(state: Mapping[str, Tensor], expected: Set[str]) -> dict[str, Tensor]:
-    """The state under the network's names, where a public name stands for one of them; others stay as they are."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        modern = name
-        for pattern, replacement in PUBLIC_NAMES:
-            modern = pattern.sub(replacement, modern)
-        new = name not in expected and modern in expected and modern not in state and modern not in found
-        found[modern if new else name] = tensor
-    return found
 
 
 def sha256(path: Path) -> str:

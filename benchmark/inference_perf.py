@@ -51,7 +51,7 @@ def _cases() -> Iterator[tuple[str, nn.Module, nn.Module, Tensor]]:
     theirs = sew_resnet.sew_resnet18(spiking_neuron=neuron.IFNode, cnf="ADD", **SURROGATE)
     yield "sew_resnet18", resnet.sew_resnet18(large, 1000), theirs, torch.rand(4, *large)
     sizes = {"img_size_h": 32, "img_size_w": 32, "patch_size": 4, "embed_dims": 384, "num_heads": 12, "depths": 4}
-    theirs = spikformer.Spikformer(num_classes=100, **sizes)
+    theirs = transformers.pool_spikes(spikformer.Spikformer(num_classes=100, **sizes))
     yield "spikformer", transformers.spikformer(small, 100, depth=4), theirs, torch.rand(8, *small)
 
 

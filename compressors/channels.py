@@ -5,7 +5,6 @@ labels as they act on activations, an addition of two activations ties the label
 mixes channels in a way not known here holds them fixed. What is tied in the end is cut together or not at all.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from compressors.layers import COMPRESSIBLE, TRANSPARENT, LayerError, evaluating, is_neuron
+from compressors.layers import COMPRESSIBLE, POOLING, TRANSPARENT, LayerError, evaluating, is_neuron
 
 FIXED = 0  # the group of all channels that cannot be cut
 
@@ -44,7 +43,6 @@ _ELEMENTWISE = frozenset(
     )
 )
 _NO_FLOW = frozenset({"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"})
-_POOLING = re.compile(r"(?:adaptive_)?(?:avg|max)_pool(\d)d(?:_with_indices)?")
 
 
 @dataclass(frozen=True)
@@ -261,7 +259,7 @@ class _Trail(TorchFunctionMode):
         elif name in _REDUCTIONS:
             places = {key: value for key, value in kwargs.items() if key != "dtype"}
             self._give(outputs[0], self._pooled(self.labels(args[0]), reached, *args[1:], **places))
-        elif pooling := _POOLING.fullmatch(name):
+        elif pooling := POOLING.fullmatch(name):
             axes = tuple(range(-int(pooling[1]), 0))
             self._give(outputs[0], self._pooled(self.labels(args[0]), reached, axes, keepdim=True))
         else:

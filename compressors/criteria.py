@@ -106,7 +106,7 @@ def channel_means(network: nn.Module, layers: Sequence[Layer], measure: Measure,
         CalibrationError: no calibration data.
         LayerError: a neuron has other channels than the layer before it.
     """
-    neurons = {layer.neuron: layer for layer in layers if layer.neuron is not None}
+    neurons = {layer.channel_neuron: layer for layer in layers if layer.channel_neuron is not None}
     # One for every layer beforehand: a process that gets no batch has to take part in the sum.
     sums = {layer.name: layer.rows.new_zeros(len(layer.rows), dtype=torch.float64) for layer in neurons.values()}
 

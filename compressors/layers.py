@@ -1,5 +1,6 @@
 """Which layers of a network can be compressed, in order of execution, and what follows each of them."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,11 +31,17 @@ class Layer:
     norm: _BatchNorm | None
     neuron: nn.Module | None
     timesteps: int  # of the network; an input that repeats one image may come as a single step all the same
+    pooled_neuron: nn.Module | None = None  # the one that takes the output after a pool, where none takes it itself
 
     @property
     def groups(self) -> int:
         """Groups of a convolution; 1 for a linear layer."""
         return getattr(self.module, "groups", 1)
+
+    @property
+    def channel_neuron(self) -> nn.Module | None:
+        """The neuron whose channels are this layer's, be there a pool before it or not."""
+        return self.neuron or self.pooled_neuron
 
     @property
     def rows(self) -> Tensor:
@@ -92,7 +99,8 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     positions: through an optional BatchNorm, dropout, changes of shape and additions (of a shortcut, say) to the first
     neuron that takes it. What is added to a layer's output does not change how the membrane responds to that layer. A
     layer whose output is pooled, multiplied or otherwise computed with before a neuron has no neuron here. A layer
-    that is used several times stands in the list once, with what follows its first use.
+    that is used several times stands in the list once, with what follows its first use. A neuron behind a pool is
+    known as :attr:`Layer.pooled_neuron`.
 
     Args:
         network: any network of SpikingJelly and torch layers.
@@ -118,10 +126,13 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
         _require_time(names[module], module)
     timed = [event for event in watch.events if event.what in found or (event.what in neurons and event.inputs)]
     timesteps = max(len(event.inputs[0]) for event in timed)
-    return [
-        Layer(names[module], module, *_followers(watch.events[index], watch.events[index + 1 :]), timesteps)
-        for module, index in found.items()
-    ]
+    layers = []
+    for module, index in found.items():
+        later = watch.events[index + 1 :]
+        norm, neuron = _followers(watch.events[index], later)
+        pooled = _followers(watch.events[index], later, pools=True)[1] if neuron is None else None
+        layers.append(Layer(names[module], module, norm, neuron, timesteps, pooled))
+    return layers
 
 
 def _require_time(name: str, module: nn.Module) -> None:
@@ -135,6 +146,9 @@ def _require_time(name: str, module: nn.Module) -> None:
 PASSED_ON = frozenset({"add", "add_", "__radd__", "__iadd__", "clone", "contiguous", "flatten", "reshape"})
 """Functions whose result stands for their input: additions, and what may copy it. Views are followed by storage."""
 
+POOLING = re.compile(r"(?:adaptive_)?(?:avg|max)_pool(\d)d(?:_with_indices)?")
+"""Functions that pool single channels over positions; the group is the number of axes."""
+
 
 @dataclass(frozen=True)
 class _Event:
@@ -146,7 +160,7 @@ class _Event:
 
 
 class _Watch(TorchFunctionMode):
-    """Writes down, in order, the leaf modules that run, and the additions and changes of shape outside of neurons."""
+    """Writes down, in order, the leaf modules that run; outside of neurons, what adds, changes shapes and pools."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +181,8 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if not self._in_neuron and name in PASSED_ON and isinstance(output, Tensor):
+        followed = name in PASSED_ON or POOLING.fullmatch(name)
+        if not self._in_neuron and followed and isinstance(output, Tensor):
             self.events.append(_Event(name, tuple(x for x in args if isinstance(x, Tensor)), output))
         return output
 
@@ -177,8 +192,13 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _followers(start: _Event, later: Sequence[_Event]) -> tuple[_BatchNorm | None, nn.Module | None]:
-    """The BatchNorm and the neuron that the output of ``start`` reaches, along the branch that fires first."""
+def _followers(
+    start: _Event, later: Sequence[_Event], *, pools: bool = False
+) -> tuple[_BatchNorm | None, nn.Module | None]:
+    """The BatchNorm and the neuron that the output of ``start`` reaches, along the branch that fires first.
+
+    With ``pools`` it may be pooled on the way.
+    """
     branches: dict[int, _BatchNorm | None] = {_storage(start.output): None}  # storage -> the BatchNorm on the way there
     norm = None
     for event in later:
@@ -191,10 +211,14 @@ def _followers(start: _Event, later: Sequence[_Event]) -> tuple[_BatchNorm | Non
             norm = norm or passed
         elif isinstance(event.what, nn.Module) and is_neuron(event.what):
             return passed, event.what
-        elif not isinstance(event.what, (str, *TRANSPARENT)):
+        elif not (_passes(event.what, pools) if isinstance(event.what, str) else isinstance(event.what, TRANSPARENT)):
             continue
         branches[_storage(event.output)] = passed
     return norm, None
+
+
+def _passes(function: str, pools: bool) -> bool:
+    return pools or function in PASSED_ON
 
 
 def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:

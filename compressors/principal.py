@@ -72,7 +72,7 @@ def covariances(
         CalibrationError: no calibration data.
         LayerError: a neuron has other channels than the layer before it.
     """
-    neurons = {layer.neuron: layer for layer in layers if layer.neuron is not None}
+    neurons = {layer.channel_neuron: layer for layer in layers if layer.channel_neuron is not None}
     moments = {layer.name: _Moments(len(layer.rows), layer.rows.device) for layer in neurons.values()}
 
     def look(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,4 +1,10 @@
-"""Spiking transformers: SpikingJelly's models, with their output at every time step."""
+"""Spiking transformers: SpikingJelly's models, with their output at every time step.
+
+They are the networks of the papers' public code: patches pool where they do there, and a convolution before a BatchNorm
+has no bias in them.
+"""
+
+from collections import OrderedDict
 
 from spikingjelly.activation_based import layer
 from spikingjelly.activation_based.model import qkformer as qk
@@ -26,19 +32,29 @@ def spikformer(
     Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. Patches of 16 pixels, of 4 on images below 96
     (where the paper has ``depth=4``). Queries, keys and values come from one layer of ``3 width`` rows.
     """
-    return multistep(
-        spik.Spikformer(
-            in_channels=input_shape[0],
-            img_size_h=input_shape[1],
-            img_size_w=input_shape[2],
-            patch_size=16 if input_shape[-1] >= LARGE else 4,
-            num_classes=classes,
-            embed_dims=width,
-            num_heads=heads,
-            mlp_ratio=mlp_ratio,
-            depths=depth,
-        )
+    network = spik.Spikformer(
+        in_channels=input_shape[0],
+        img_size_h=input_shape[1],
+        img_size_w=input_shape[2],
+        patch_size=16 if input_shape[-1] >= LARGE else 4,
+        num_classes=classes,
+        embed_dims=width,
+        num_heads=heads,
+        mlp_ratio=mlp_ratio,
+        depths=depth,
     )
+    return multistep(pool_spikes(network))
+
+
+def pool_spikes(network: spik.Spikformer) -> spik.Spikformer:
+    """Let the patches' neurons fire before the pool, not after it, as the paper's equation 5 says; in place."""
+    stages = network.patch_embed.stages
+    for i, stage in enumerate(stages):
+        *rest, last = stage.conv_bn.block
+        if isinstance(last, nn.MaxPool2d):
+            stage.conv_bn.block, pool = layer.SeqToANNContainer(*rest), layer.SeqToANNContainer(last)
+            stages[i] = nn.Sequential(OrderedDict(conv_bn=stage.conv_bn, neuron=stage.neuron, pool=pool))
+    return network
 
 
 class _SpikeDriven(sdt.SpikeDrivenTransformer):
@@ -74,7 +90,7 @@ def spike_driven_transformer(
         mlp_ratio=mlp_ratio,
         pooling_stat="1111" if input_shape[-1] >= LARGE else "0011",
     )
-    return _with_stepped_head(network, width, classes)
+    return _as_published(network, width, classes)
 
 
 class _QKFormer(qk.QKFormer):
@@ -114,9 +130,12 @@ def qkformer(
         depths=tuple(depths),
         mlp_ratio=mlp_ratio,
     )
-    return _with_stepped_head(network, width, classes)
+    return _as_published(network, width, classes)
 
 
-def _with_stepped_head(network: nn.Module, width: int, classes: int) -> nn.Module:
+def _as_published(network: nn.Module, width: int, classes: int) -> nn.Module:
     network.head = layer.Linear(width, classes, step_mode="m")
+    for name, module in network.named_modules():
+        if name.startswith("patch_embed") and isinstance(module, nn.Conv2d):
+            module.bias = None
     return multistep(network)

@@ -1,4 +1,4 @@
-"""Checkpoints of others: their names of parameters, and files fetched by name."""
+"""Trained networks of others, fetched by name."""
 
 import hashlib
 import json
@@ -14,63 +14,19 @@ from benchmark import checkpoints, published
 from benchmark.catalog import MODELS
 from benchmark.checkpoints import CheckpointError
 from benchmark.published import PUBLISHED
+from tests.benchmark.public_networks import former
 
 NAME = "sew_resnet18_imagenet"
-SHAPE = (3, 12, 12)
-
-
-def network(seed: int, depth: int = 18) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    return MODELS[f"sew_resnet{depth}"].load()(SHAPE, 5, width=4).eval()
-
-
-def former(name: str) -> str:
-    """A parameter's name in SEW-ResNet's release: convolution and BatchNorm in one container, under DDP."""
-    for number in "123":
-        if name.startswith("layer"):
-            name = name.replace(f".conv{number}.", f".conv{number}.module.0.")
-            name = name.replace(f".bn{number}.", f".conv{number}.module.1.")
-    for number in "01":
-        name = name.replace(f".downsample.{number}.", f".downsample.0.module.{number}.")
-    return f"module.{name}"
 
 
 @pytest.fixture
 def release(tmp_path):
     """A file like the released ones, of a tiny network, with what its training script kept."""
     path = tmp_path / PUBLISHED[NAME].filename
-    state = {former(name): tensor for name, tensor in network(0).state_dict().items()}
+    network = MODELS["sew_resnet18"].load()((3, 12, 12), 5, width=4)
+    state = {former(name): tensor for name, tensor in network.state_dict().items()}
     torch.save({"model": state, "epoch": 319, "args": Namespace(lr=0.1, model="sew_resnet18")}, path)
     return path
-
-
-def test_former_names_of_parameters_are_understood(release):
-    restored = network(1)
-    checkpoints.restore(restored, checkpoints.load(release), release)
-    x = torch.rand(4, 2, *SHAPE)
-    with torch.no_grad():
-        assert torch.equal(restored(x), network(0)(x))
-
-
-def test_bottlenecks_too():
-    state = {former(name): tensor for name, tensor in network(0, 50).state_dict().items()}
-    restored = network(1, 50)
-    checkpoints.restore(restored, checkpoints.Checkpoint(state, {}, ""), "release")
-    assert all(torch.equal(a, b) for a, b in zip(restored.parameters(), network(0, 50).parameters(), strict=True))
-
-
-def test_what_has_no_counterpart_is_reported():
-    state = {former(name): tensor for name, tensor in network(0).state_dict().items()}
-    state["module.head.weight"] = state.pop("module.fc.weight")
-    with pytest.raises(CheckpointError, match=r"fc.weight is missing; module.head.weight is not in the network"):
-        checkpoints.restore(network(1), checkpoints.Checkpoint(state, {}, ""), "release")
-
-
-def test_two_names_for_one_parameter_are_not_merged():
-    state = dict(network(0).state_dict())
-    state["module.fc.weight"] = torch.zeros_like(state["fc.weight"])
-    with pytest.raises(CheckpointError, match="module.fc.weight is not in the network"):
-        checkpoints.restore(network(1), checkpoints.Checkpoint(state, {}, ""), "release")
 
 
 class Figshare(ThreadingHTTPServer):

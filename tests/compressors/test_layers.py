@@ -102,6 +102,9 @@ def test_changes_of_shape_are_followed_pooling_and_products_are_not():
     qk, pooled, scaled = only(net, torch.rand(2, 1, 4, 6))
     assert (qk.norm, qk.neuron) == (net.norm, net.spike)
     assert pooled.neuron is scaled.neuron is None
+    assert (pooled.pooled_neuron, pooled.channel_neuron) == (net.pool_spike, net.pool_spike)
+    assert (qk.pooled_neuron, qk.channel_neuron) == (None, net.spike)
+    assert scaled.channel_neuron is None
 
 
 class Twice(nn.Module):

@@ -1,16 +1,17 @@
 """What a suite shows while it runs: a line for every run that ended, and bars for the whole and the current step."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from operator import length_hint
+from typing import TypeVar
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmark.bars import TrainingBar
 from benchmark.executors.local import Ending
 from benchmark.records import RunRecord
 from benchmark.suite import Question
-from compressors.base import Compressor
 from hardware import CostReport
 
 Item = TypeVar("Item")
@@ -52,11 +53,11 @@ class SuiteProgress:
         line = f"{MARKS[ending]} {self.ended:>{width}}/{self.runs}  {_escaped(question.label):<58} {answer}"
         self.progress.console.print(line, highlight=False, soft_wrap=True)
 
-    def track(self, sequence: Sequence[Item], description: str) -> Iterable[Item]:
+    def track(self, items: Iterable[Item], description: str) -> Iterable[Item]:
         """A bar for a step of the current run."""
-        task = self.progress.add_task(description, total=len(sequence))
+        task = self.progress.add_task(description, total=length_hint(items) or None)
         try:
-            for item in sequence:
+            for item in items:
                 yield item
                 self.progress.advance(task)
         finally:
@@ -64,54 +65,7 @@ class SuiteProgress:
 
     def training(self) -> list[Callback]:
         """Callbacks that show the training of a dense network."""
-        return [_TrainingBar(self.progress)]
-
-
-class _TrainingBar(Callback):
-    """A bar over all batches of a fit, with its stage, epoch and validation accuracy."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.task: TaskID | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar."""
-        total = int(trainer.num_training_batches * (trainer.max_epochs or 1))
-        done = int(trainer.num_training_batches * trainer.current_epoch)
-        self.task = self.progress.add_task(_doing(trainer), total=total, completed=done)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Show the epoch and, now that a compressor has begun it, its stage."""
-        if self.task is not None and batch_idx == 0:
-            self.progress.update(self.task, description=_doing(trainer))
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """One batch further."""
-        assert self.task is not None
-        self.progress.advance(self.task)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show where the training stands."""
-        if self.task is not None:
-            self.progress.update(self.task, description=_doing(trainer))
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the bar away, after an error too."""
-        if self.task is not None:
-            self.progress.remove_task(self.task)
-            self.task = None
-
-
-def _doing(trainer: Trainer) -> str:
-    """What a fit is at: a compressor's stage, if there is one, the epoch, and the last validation accuracy."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    compressor = next((callback for callback in callbacks if isinstance(callback, Compressor)), None)
-    name = "training the dense network"
-    if compressor is not None:
-        name = f"fine-tuning {type(compressor).__name__}, {compressor.stage}"
-    accuracy = trainer.callback_metrics.get("val/accuracy")
-    known = "" if accuracy is None else f", validation accuracy {float(accuracy):.1%}"
-    return f"{name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{known}"
+        return [TrainingBar(self.progress)]
 
 
 def _answer(record: RunRecord) -> str:

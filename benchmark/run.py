@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from spikingjelly.activation_based import functional
 
 from benchmark import build, memory
+from benchmark.bars import EvaluationBar
 from benchmark.catalog import DATA, MODELS
 from benchmark.classifier import SNNClassifier
 from benchmark.dense import dense_network, quiet, trainer_settings
@@ -32,9 +33,9 @@ from hardware import CostReport, HardwareCost
 PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
 
 
-def silent(sequence: Sequence[Item], description: str) -> Iterable[Item]:
+def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
     """No progress bar, for runs that several processes do at once: their bars would write over each other."""
-    return sequence
+    return items
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def _fit_and_test(
         fitted = time.perf_counter()
         compression = compressor.compression
         counter = HardwareCost({} if compression is None else compression.codings())
-        test = Trainer(callbacks=[counter], **trainer_settings(devices))
+        shown = EvaluationBar(compressor.track)
+        test = Trainer(callbacks=[counter, shown], **trainer_settings(devices))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
     if compression is None or cost is None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
 from rich.progress import track as rich_track
 from torch import Tensor
 from torch.optim import Optimizer
@@ -21,12 +22,14 @@ from compressors.statistics import CalibrationError
 from hardware.memory import WeightCoding
 
 Item = TypeVar("Item")
-Track = Callable[[Sequence[Item], str], Iterable[Item]]
+Track = Callable[[Iterable[Item], str], Iterable[Item]]
+
+_console = Console(stderr=True)
 
 
-def track(sequence: Sequence[Item], description: str) -> Iterable[Item]:
-    """The default progress bar; it goes away when the work is done."""
-    return rich_track(sequence, description, transient=True)
+def track(items: Iterable[Item], description: str) -> Iterable[Item]:
+    """The default progress bar: on a terminal, and it goes away when the work is done."""
+    return rich_track(items, description, transient=True, console=_console, disable=not _console.is_terminal)
 
 
 class BudgetError(ValueError):
@@ -377,7 +380,7 @@ class Compressor(Callback):
         loader = self._loader(trainer)
 
         def batches() -> Iterator[Tensor]:
-            for batch in loader:
+            for batch in self.track(loader, f"{type(self).__name__}: calibration"):
                 x = batch[0].to(module.device)
                 if not torch.isfinite(x).all():
                     raise CalibrationError("the calibration data have NaN or infinite values: check the data set")

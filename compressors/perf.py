@@ -11,7 +11,7 @@ from torch import Tensor
 from compressors.elimination import Course
 from compressors.fixed_order import prune_fixed_order
 from compressors.obs import damped, eliminate, inverse, layer_loss, least_squares, mask_after, steps_per_row
-from compressors.solvers import FixedOrder, Pattern, Problem
+from compressors.solvers import FixedOrder, Pattern, Problem, Solutions
 
 EXACT = [(64, 144), (128, 576), (256, 1152), (256, 2312)]
 FAST = [(64, 144), (128, 576), (256, 1152), (256, 2312), (512, 4608)]
@@ -69,7 +69,7 @@ def _fast(rows: int, columns: int) -> dict[str, Any]:
     for density in DENSITIES:
         keep = round(density * rows * columns)
         sweep, _ = _timed(lambda keep=keep: prune_fixed_order(weight, hessian, keep))
-        seconds, (result, _) = _timed(lambda keep=keep: FixedOrder().prune(problem, keep, Pattern()))
+        seconds, (result, _) = _timed(lambda keep=keep: FixedOrder(Solutions(None)).prune(problem, keep, Pattern()))
         row |= {f"sweep_{density:g}_s": sweep, f"prune_{density:g}_s": seconds}
         row[f"loss_{density:g}"] = layer_loss(weight, result, hessian)
     return row

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -111,22 +112,36 @@ class Solutions:
             return {"order": found.order, "losses": found.losses}
 
         options = "" if (batch, width) == (1, 1) else f"{batch} {width}"
-        found = self._of(options, (problem.weight, problem.hessian), solve)
-        order, losses = (found[name].to(problem.weight.device) for name in ("order", "losses"))
+        key = _digest(options, (problem.weight, problem.hessian))
+        if key not in self._here:  # the split of a budget asks for it first, and then the layer itself
+            self._here[key] = self._of(key, solve)
+        order, losses = (self._here[key][name].to(problem.weight.device) for name in ("order", "losses"))
         return Course(order, losses, torch.zeros_like(losses))
 
-    def quantized(self, problem: Problem, weight: Tensor, mask: Tensor, grid: Grid) -> Tensor:
-        """OBQ's weight; see :func:`compressors.obs.quantize`."""
-        depends = (weight, problem.hessian, mask, grid.scale, grid.zero)
-        solve = lambda: {"weight": obs.quantize(weight, problem.hessian, grid, mask)}  # noqa: E731
-        return self._of(f"quantize {grid.bits}", depends, solve)["weight"].to(weight.device)
+    def found(
+        self, options: str, depends: Sequence[Tensor], solve: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """What ``solve`` gives, or gave before.
 
-    def _of(self, options: str, depends: Sequence[Tensor], solve: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        key = _digest(options, depends)
-        if key not in self._here:
-            path = None if self.folder is None else self.folder / f"{key}.safetensors"
-            self._here[key] = self._load(path) if path is not None and path.exists() else _solved(path, solve)
-        return self._here[key]
+        Args:
+            options: what it depends on beside tensors.
+            depends: tensors it depends on.
+            solve: tensors by name.
+        """
+        return {
+            name: tensor.to(depends[0].device) for name, tensor in self._of(_digest(options, depends), solve).items()
+        }
+
+    def quantized(
+        self, by: str, problem: Problem, weight: Tensor, mask: Tensor, grid: Grid, quantize: Callable[[], Tensor]
+    ) -> Tensor:
+        """The quantised weight that ``quantize`` gives, or gave before; ``by`` is its name."""
+        depends = (weight, problem.hessian, mask, grid.scale, grid.zero)
+        return self.found(f"{by} {grid.bits}", depends, lambda: {"weight": quantize()})["weight"]
+
+    def _of(self, key: str, solve: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        path = None if self.folder is None else self.folder / f"{key}.safetensors"
+        return self._load(path) if path is not None and path.exists() else _solved(path, solve)
 
     def _load(self, path: Path) -> dict[str, Tensor]:
         try:
@@ -164,7 +179,8 @@ class Exact:
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
         """OBQ on the weights that are left."""
-        return self.solutions.quantized(problem, weight, mask, grid)
+        quantize = partial(obs.quantize, weight, problem.hessian, grid, mask)
+        return self.solutions.quantized("quantize", problem, weight, mask, grid, quantize)
 
 
 class FixedOrder:
@@ -177,12 +193,21 @@ class FixedOrder:
 
     name = "fast"
 
+    def __init__(self, solutions: Solutions) -> None:
+        self.solutions = solutions
+
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """One sweep over the columns; rows compete by their loss behind BatchNorm."""
-        weight, mask = self._swept(problem, keep, pattern)
-        if float(mask.sum(1).double().pow(3).sum()) / 3 > SOLVING_OPERATIONS:
-            return weight, mask
-        return obs.least_squares(problem.weight, problem.hessian, mask), mask
+
+        def solve() -> dict[str, Tensor]:
+            weight, mask = self._swept(problem, keep, pattern)
+            if float(mask.sum(1).double().pow(3).sum()) / 3 <= SOLVING_OPERATIONS:
+                weight = obs.least_squares(problem.weight, problem.hessian, mask)
+            return {"weight": weight, "mask": mask}
+
+        depends = (problem.weight, problem.hessian, problem.gain)
+        found = self.solutions.found(f"fast {pattern.name} {keep}", depends, solve)
+        return found["weight"], found["mask"]
 
     def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         if pattern.name == "block4":
@@ -195,7 +220,9 @@ class FixedOrder:
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
         """GPTQ, the most active inputs first."""
-        return quantize_fixed_order(weight, problem.hessian, grid, mask=None if mask.all() else mask)
+        some = None if mask.all() else mask
+        quantize = partial(quantize_fixed_order, weight, problem.hessian, grid, mask=some)
+        return self.solutions.quantized("fast quantize", problem, weight, mask, grid, quantize)
 
 
 class Paper:
@@ -235,14 +262,18 @@ def solver_for(choice: str, problem: Problem, name: str, solutions: Solutions) -
     ``auto`` is exact where that takes at most :data:`EXACT_OPERATIONS`, and tells the log what it chose, and why.
     """
     if choice != "auto":
-        solvers: dict[str, Solver] = {"exact": Exact(solutions), "fast": FixedOrder(), "paper": Paper(solutions)}
+        solvers: dict[str, Solver] = {
+            "exact": Exact(solutions),
+            "fast": FixedOrder(solutions),
+            "paper": Paper(solutions),
+        }
         return solvers[choice]
     exact = problem.operations <= EXACT_OPERATIONS
     log.info(
         "layer %s (%d x %d): %s solver, since exact elimination takes %.1e operations (limit %.0e)",
         name, *problem.weight.shape, "exact" if exact else "fast", problem.operations, EXACT_OPERATIONS,
     )  # fmt: skip
-    return Exact(solutions) if exact else FixedOrder()
+    return Exact(solutions) if exact else FixedOrder(solutions)
 
 
 def _digest(options: str, depends: Sequence[Tensor]) -> str:

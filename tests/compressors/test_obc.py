@@ -197,11 +197,11 @@ def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep
 
 def test_fast_pruning_ends_with_the_best_weights_on_its_mask_where_that_is_affordable(monkeypatch):
     given_problem = problem()
-    solved, mask = FixedOrder().prune(given_problem, 50, Pattern())
+    solved, mask = FixedOrder(Solutions(None)).prune(given_problem, 50, Pattern())
     gradient = (solved - given_problem.weight) @ given_problem.hessian[0]
     torch.testing.assert_close(gradient * mask, torch.zeros_like(gradient))
     monkeypatch.setattr(solvers, "SOLVING_OPERATIONS", 0)
-    swept, again = FixedOrder().prune(given_problem, 50, Pattern())
+    swept, again = FixedOrder(Solutions(None)).prune(given_problem, 50, Pattern())
     assert torch.equal(mask, again)
     assert given_problem.loss(solved) < given_problem.loss(swept)
 
@@ -236,11 +236,22 @@ def test_one_elimination_serves_every_density_and_is_found_again(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
 
 
-def test_quantised_layers_are_found_again_too(tmp_path):
-    first, again = SBC(bits=3, cache=tmp_path), SBC(bits=3, cache=tmp_path)
-    modules = [fit(first), fit(again)]
-    assert first.reused_seconds() == 0
-    assert again.reused_seconds() > 0
+@pytest.mark.parametrize("budget", [{"bits": 3}, {"density": 0.5}, {"density": 0.5, "bits": 3}])
+@pytest.mark.parametrize("solver", ["exact", "fast"])
+def test_finished_layers_are_found_again_whatever_the_solver(tmp_path, solver, budget):
+    class Interrupted(SBC):
+        def treat(self, network, layer, *args):
+            if layer.name == network.layers[2].name:
+                raise ConnectionError
+            return super().treat(network, layer, *args)
+
+    with pytest.raises(ConnectionError):
+        fit(Interrupted(**budget, solver=solver, cache=tmp_path))
+    finished = set(tmp_path.iterdir())
+    again, plain = SBC(**budget, solver=solver, cache=tmp_path), SBC(**budget, solver=solver)
+    modules = [fit(again), fit(plain)]
+    assert len(finished) * 3 == len(set(tmp_path.iterdir())) * 2
+    assert again.reused_seconds() > plain.reused_seconds() == 0
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
 
 

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from benchmark.catalog import MODELS
@@ -83,11 +85,16 @@ def surveyable() -> list[str]:
 
 
 def show(surveys: list[Survey]) -> Table:
-    """A table for people."""
-    table = Table()
-    for heading in ("network", "parameters", "neurons", "layers", "with neuron", "T", "data", "source"):
-        table.add_column(heading, justify="left" if heading in ("network", "data", "source") else "right")
+    """A table for people; a narrow terminal cuts the sources."""
+    rows = [("network", "parameters", "neurons", "layers", "with neuron", "T", "data", "source")]
     for s in surveys:
         counts = (count(s.parameters), count(s.neurons), str(s.layers), str(s.with_neuron), str(s.timesteps))
-        table.add_row(s.name, *counts, s.data, s.source)
+        rows.append((s.name, *counts, s.data, s.source))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading, *cells in zip(*rows, strict=True):
+        words = heading in ("network", "data", "source")
+        width = 1 if heading == "source" else max(map(len, (*cells, *heading.split())))
+        table.add_column(heading, justify="left" if words else "right", min_width=width, overflow="ellipsis")
+    for row in rows[1:]:
+        table.add_row(*(Text(cell, no_wrap=True) for cell in row))
     return table

@@ -12,12 +12,15 @@ Shapes: ``weight [rows, d]``; ``hessian [groups, d, d]``, where row ``r`` belong
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressors.elimination import Course, Rule, run
+from compressors.elimination import Course, Rule, compiled, run
 from compressors.quantizers import Grid
 
 MAX_BYTES = 2**27  # of working memory: more would leave the processor's caches, and gain nothing
@@ -208,14 +211,31 @@ def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int 
     groups, columns = len(hessian), weight.shape[1]
     target = torch.einsum("grd,gde->gre", weight.view(groups, -1, columns), hessian).reshape(weight.shape)
     result = torch.zeros_like(weight)
+    solve = _solve_one_by_one if compiled(weight) else partial(_solve_together, max_bytes=max_bytes)
+    if not solve(hessian, mask, target, result):
+        raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
+    return result
+
+
+def _solve_one_by_one(hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor) -> bool:
+    """Solve for the kept weights of each row, compiled; False where a Hessian is not positive definite."""
+    kernels: Any = import_module("compressors.kernels")  # both are compiled at their first use
+    systems: Any = import_module("compressors.systems")
+    with kernels.threads(torch.get_num_threads()):
+        solved = systems.solve_kept(*(tensor.numpy() for tensor in (hessian, mask, target, result)))
+    return bool(solved.all())
+
+
+def _solve_together(hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor, max_bytes: int) -> bool:
+    """The same as tensor operations, for devices that take many rows at once."""
     for part, places, padding, systems in kept_systems(hessian, mask, max_bytes):
         right = target[part].gather(1, places).masked_fill(padding, 0.0)[:, :, None]
         factor, failed = torch.linalg.cholesky_ex(systems)
         if failed.any():
-            raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
+            return False
         solved = torch.cholesky_solve(right, factor)[:, :, 0]
         result[part] = result[part].scatter_(1, places, solved.masked_fill(padding, 0.0))
-    return result
+    return True
 
 
 def layer_loss(before: Tensor, after: Tensor, hessian: Tensor) -> float:

@@ -30,7 +30,8 @@ def pruned(weight, hessian, density):
 @pytest.fixture(params=["compiled", "tensors"])
 def both_ways(request, monkeypatch):
     """The compiled loops of the CPU, and the tensor operations of other devices."""
-    monkeypatch.setattr(elimination, "compiled", lambda tensor: request.param == "compiled")
+    for module in (elimination, obs):
+        monkeypatch.setattr(module, "compiled", lambda tensor: request.param == "compiled")
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -162,6 +163,7 @@ def test_memory_bound_changes_nothing(max_bytes):
     )
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("rows", "columns", "groups"), SHAPES)
 @pytest.mark.parametrize("density", [0.9, 0.5, 0.1])
 def test_weights_are_the_closed_form_on_their_mask(rows, columns, groups, density):
@@ -242,6 +244,27 @@ def test_greedy_loss_lies_between_the_exhaustive_optimum_and_magnitude(keep):
     assert better >= 2, "greedy elimination should find the optimum of so small a row now and then"
 
 
+@pytest.mark.usefixtures("both_ways")
+def test_a_singular_hessian_on_the_mask_is_refused():
+    weight, hessian = random_problem(6, 12, 2)
+    hessian[1, 3], hessian[1, :, 3] = 0, 0
+    mask = torch.ones(6, 12, dtype=torch.bool)
+    with pytest.raises(obs.HessianError, match="singular on the mask"):
+        obs.least_squares(weight, hessian, mask)
+    mask[3:, 3] = False  # the second group's rows do without the column that is at fault
+    assert torch.isfinite(obs.least_squares(weight, hessian, mask)).all()
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_least_squares_keep_single_precision():
+    weight, hessian = random_problem(6, 40, 2)
+    mask = torch.rand(6, 40, generator=torch.Generator().manual_seed(0)) < 0.5
+    single = obs.least_squares(weight.float(), hessian.float(), mask)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single, obs.least_squares(weight, hessian, mask).float(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("both_ways")
 def test_empty_rows_are_zero():
     weight, hessian = random_problem(3, 8)
     mask = torch.zeros(3, 8, dtype=torch.bool)

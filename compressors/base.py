@@ -181,6 +181,22 @@ class Compression:
         return {layer.name: layer.mask for layer in self.layers}
 
 
+def _layers_of(module: LightningModule, sample: Tensor) -> list[Layer]:
+    """The layers that a sample reaches, if silence reaches the same.
+
+    Raises:
+        LayerError: it does not: what the network computes depends on the data, and statistics of it would not add up.
+    """
+    found = find_layers(module, lambda: module(sample))
+    silent = find_layers(module, lambda: module(torch.zeros_like(sample)))
+    if differing := {layer.name for layer in found} ^ {layer.name for layer in silent}:
+        raise LayerError(
+            f"whether {', '.join(sorted(differing))} runs depends on the data: write the network's forward pass "
+            "without branches on values"
+        )
+    return found
+
+
 def _requantised(layer: LayerCompression, module: LightningModule) -> LayerCompression:
     if layer.grid is None:
         return layer
@@ -389,7 +405,7 @@ class Compressor(Callback):
         first = next(batches(), None)
         if first is None:
             raise CalibrationError("the calibration set is empty: ask for at least one sample")
-        layers = select(find_layers(module, lambda: module(first[:1])), self.include, self.exclude)
+        layers = select(_layers_of(module, first[:1]), self.include, self.exclude)
         for layer in layers:
             if not torch.isfinite(layer.rows).all():
                 raise LayerError(f"layer {layer.name!r} has NaN or infinite weights: train it again or check its file")

@@ -93,6 +93,27 @@ def test_layers_of_a_kind_that_nobody_handles_are_left_alone_and_named(name):
     assert torch.equal(module.network[0].weight, before)
 
 
+class Branching(nn.Module):
+    """A layer that runs for some inputs."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network, self.early = network, layer.Conv2d(2, 2, 1, step_mode="m")
+
+    def forward(self, x):
+        return self.network(self.early(x) if x.any() else x)
+
+
+@pytest.mark.parametrize("name", sorted(COMPRESSORS))
+def test_a_branch_on_values_is_refused_before_anything_changes(name):
+    module = classifier()
+    module.network = Branching(module.network)
+    before = weights(module)
+    with pytest.raises(LayerError, match=r"whether network.early runs depends on the data"):
+        fit(make(name), module)
+    assert all(torch.equal(value, before[key]) for key, value in weights(module).items())
+
+
 @pytest.mark.parametrize("name", WITH_DENSITY)
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 def test_budget_is_met_and_the_account_is_true(name, density):

@@ -102,9 +102,8 @@ def _fires_ones(node: Any) -> bool:
 
 
 def _plain(x: Tensor) -> bool:
-    """Whether ``x`` lies in memory as the loops take it, and nobody wants a gradient or watches torch's functions."""
-    watched = torch.is_grad_enabled() or has_torch_function((x,))
-    return not watched and x.device.type == "cpu" and x.dtype == torch.float32
+    """Whether ``x`` is of the kind that the loops take, and nobody wants a gradient."""
+    return not torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _threads_for(x: Tensor) -> AbstractContextManager[None]:
@@ -137,9 +136,9 @@ def _fire(x, potential, spikes, tau, decay_input, threshold, reset, soft):
 
 
 def _max_pool(pool: Any, x: Tensor) -> Tensor:
-    """Maxima ``[T, B, C, H', W']`` of ``x [T, B, C, H, W]``."""
+    """Maxima ``[T, B, C, H', W']`` of ``x [T, B, C, H, W]``; torch's own function where somebody watches for it."""
     simple = pool.step_mode == "m" and pool.dilation == 1 and not pool.ceil_mode and not pool.return_indices
-    if not simple or x.ndim != 5 or not _plain(x) or not x.is_contiguous():
+    if not simple or has_torch_function((x,)) or x.ndim != 5 or not _plain(x) or not x.is_contiguous():
         return type(pool).forward(pool, x)
     shape = F.max_pool2d(x.new_empty(x.shape[2:], device="meta"), pool.kernel_size, pool.stride, pool.padding).shape
     maxima = x.new_empty(*x.shape[:2], *shape)

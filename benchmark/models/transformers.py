@@ -47,7 +47,7 @@ def spikformer(
 
 
 def pool_spikes(network: spik.Spikformer) -> spik.Spikformer:
-    """Let the patches' neurons fire before the pool, not after it, as the paper's equation 5 says; in place."""
+    """Let the patches' neurons fire before the pool, not after it, as the paper's own code does; in place."""
     stages = network.patch_embed.stages
     for i, stage in enumerate(stages):
         *rest, last = stage.conv_bn.block

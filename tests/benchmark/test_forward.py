@@ -231,7 +231,7 @@ def test_a_pool_larger_than_its_input_is_refused_as_torch_does():
         net(torch.rand(T, 2, 3, 2, 2))
 
 
-def test_who_watches_functions_sees_pooling():
+def test_who_watches_functions_sees_pooling_and_neurons_are_compiled_all_the_same():
     class Watch(TorchFunctionMode):
         seen = ()
 
@@ -239,7 +239,8 @@ def test_who_watches_functions_sees_pooling():
             self.seen += (func.__name__,)
             return func(*args, **(kwargs or {}))
 
-    net = nn.Sequential(layer.MaxPool2d(2, step_mode="m"))
+    net = nn.Sequential(layer.MaxPool2d(2, step_mode="m"), neuron.LIFNode(step_mode="m"))
+    net[1].single_step_forward = None  # what SpikingJelly would call at every step
     with torch.no_grad(), compiled(net), Watch() as watch:
         net(torch.rand(T, 2, 3, 4, 4))
     assert "max_pool2d" in watch.seen

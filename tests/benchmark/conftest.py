@@ -1,0 +1,19 @@
+"""What tests of the benchmark share."""
+
+import nir
+import pytest
+
+from benchmark.models.nir_import import nir_network
+from tests.benchmark.nir_graphs import CLASSES, SHAPE
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Writes a NIR graph, and reads it as a network."""
+
+    def load(graph, **options):
+        path = tmp_path / "graph.nir"
+        nir.write(path, graph)
+        return nir_network(SHAPE, CLASSES, path=str(path), **options).eval()
+
+    return load

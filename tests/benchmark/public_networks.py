@@ -87,20 +87,21 @@ def add_patches(w: Weights, width: int) -> None:
     w.add_unit("patch_embed.rpe", width, width, 3, 3)
 
 
-def add_blocks(w: Weights, width: int, depth: int, kind: str, axes: int, attention: int, *, bias: bool) -> None:
+def add_blocks(w: Weights, width: int, depth: int, kind: str, axes: int, attention: int) -> None:
+    """``axes`` and ``attention``: axes of the windows in the MLPs and in the attention."""
     for block in (f"block.{i}" for i in range(depth)):
         for part in "qkv":
-            w.add_unit(f"{block}.attn.{part}", width, width, *[1] * attention, kind=kind)
-        w.add_unit(f"{block}.attn.proj", width, width, *[1] * attention, kind=kind, bias=bias)
-        w.add_unit(f"{block}.mlp.fc1", 4 * width, width, *[1] * axes, kind=kind, bias=bias)
-        w.add_unit(f"{block}.mlp.fc2", width, 4 * width, *[1] * axes, kind=kind, bias=bias)
+            w.add_unit(f"{block}.attn.{part}", width, width, *[1] * attention, kind=kind, bias=kind == "linear")
+        w.add_unit(f"{block}.attn.proj", width, width, *[1] * attention, kind=kind, bias=True)
+        w.add_unit(f"{block}.mlp.fc1", 4 * width, width, *[1] * axes, kind=kind, bias=True)
+        w.add_unit(f"{block}.mlp.fc2", width, 4 * width, *[1] * axes, kind=kind, bias=True)
 
 
 def spikformer(width: int, depth: int, heads: int, classes: int, kind: str) -> tuple[Weights, object]:
     """`kind` is conv (the release for ImageNet) or linear (for CIFAR); pools after the last two neurons."""
     w = Weights()
     add_patches(w, width)
-    add_blocks(w, width, depth, kind, *((2, 1) if kind == "conv" else (0, 0)), bias=True)
+    add_blocks(w, width, depth, kind, *((2, 1) if kind == "conv" else (0, 0)))
     for i in range(depth):
         w[f"block.{i}.norm1.weight"] = w.draw(width)  # the public code makes these, and never uses them
         w[f"block.{i}.norm2.bias"] = w.draw(width)
@@ -125,7 +126,7 @@ def spikformer(width: int, depth: int, heads: int, classes: int, kind: str) -> t
 def spike_driven_transformer(width: int, depth: int, heads: int, classes: int) -> tuple[Weights, object]:
     w = Weights()
     add_patches(w, width)
-    add_blocks(w, width, depth, "conv", 2, 2, bias=True)
+    add_blocks(w, width, depth, "conv", 2, 2)
     for i in range(depth):
         w.layer(f"block.{i}.attn.talking_heads", heads, heads, 1)  # made, and never used
     w.layer("head", classes, width, bias=True)

@@ -210,7 +210,7 @@ def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int 
     """
     groups, columns = len(hessian), weight.shape[1]
     target = torch.einsum("grd,gde->gre", weight.view(groups, -1, columns), hessian).reshape(weight.shape)
-    result = torch.zeros_like(weight)
+    result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     solve = _solve_one_by_one if compiled(weight) else partial(_solve_together, max_bytes=max_bytes)
     if not solve(hessian, mask, target, result):
         raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
@@ -222,7 +222,8 @@ def _solve_one_by_one(hessian: Tensor, mask: Tensor, target: Tensor, result: Ten
     kernels: Any = import_module("compressors.kernels")  # both are compiled at their first use
     systems: Any = import_module("compressors.systems")
     with kernels.threads(torch.get_num_threads()):
-        solved = systems.solve_kept(*(tensor.numpy() for tensor in (hessian, mask, target, result)))
+        given = (tensor.contiguous().numpy() for tensor in (hessian, mask, target))
+        solved = systems.solve_kept(*given, result.numpy())
     return bool(solved.all())
 
 

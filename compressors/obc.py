@@ -46,6 +46,7 @@ class OBC(Pruner):
         variant: ``exact``, or ``paper``: the procedure of SBC's public code (:class:`~compressors.solvers.Paper`), with
             BatchNorm's factor for SBC and none for OBC, as there.
         solver: ``exact``; ``fast`` (SparseGPT, then the best values of what is left, and GPTQ on the same Hessians);
+            ``refined`` (SparseGPT to three times the density, then rounds in which each row judges what it has left);
             or ``auto``: exact for each layer that can afford it, see :func:`~compressors.solvers.solver_for`.
         propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
             (:data:`CORRECTION` of the least-squares step; QEP, arXiv 2504.09629, here on membranes).
@@ -292,8 +293,8 @@ def _density(density: float, pattern: Pattern) -> float:
 def _solver(variant: str, solver: str) -> str:
     if variant not in ("exact", "paper"):
         raise BudgetError(f"variant is {variant!r}: give 'exact' or 'paper'")
-    if solver not in ("exact", "fast", "auto"):
-        raise BudgetError(f"solver is {solver!r}: give 'exact', 'fast' or 'auto'")
+    if solver not in ("exact", "refined", "fast", "auto"):
+        raise BudgetError(f"solver is {solver!r}: give 'exact', 'refined', 'fast' or 'auto'")
     if variant == "paper" and solver != "exact":
         raise BudgetError(f"variant 'paper' is a solver of its own: leave out solver {solver!r}")
     return variant if variant == "paper" else solver

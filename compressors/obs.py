@@ -208,26 +208,45 @@ def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int 
     Raises:
         HessianError: a Hessian is not positive definite on the mask.
     """
+    return _of_kept(weight, hessian, mask, max_bytes, judged=False)
+
+
+def saliencies(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int = 2**30) -> Tensor:
+    """Twice the loss of removing one more weight of the optimal ones on a mask: ``w_j^2 / [H_KK^-1]_jj``.
+
+    ``[rows, d]``, zero off the mask. OBS's saliencies, of each row in the Hessian of what it has left.
+
+    Raises:
+        HessianError: a Hessian is not positive definite on the mask.
+    """
+    return _of_kept(weight, hessian, mask, max_bytes, judged=True)
+
+
+def _of_kept(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int, *, judged: bool) -> Tensor:
+    """The optimal weights on a mask, or what each of them is worth: ``[rows, d]``."""
     groups, columns = len(hessian), weight.shape[1]
     target = torch.einsum("grd,gde->gre", weight.view(groups, -1, columns), hessian).reshape(weight.shape)
     result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     solve = _solve_one_by_one if compiled(weight) else partial(_solve_together, max_bytes=max_bytes)
-    if not solve(hessian, mask, target, result):
+    if not solve(hessian, mask, target, result, judged=judged):
         raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
     return result
 
 
-def _solve_one_by_one(hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor) -> bool:
+def _solve_one_by_one(hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor, *, judged: bool) -> bool:
     """Solve for the kept weights of each row, compiled; False where a Hessian is not positive definite."""
     kernels: Any = import_module("compressors.kernels")  # both are compiled at their first use
     systems: Any = import_module("compressors.systems")
+    solve = systems.judge_kept if judged else systems.solve_kept
     with kernels.threads(torch.get_num_threads()):
         given = (tensor.contiguous().numpy() for tensor in (hessian, mask, target))
-        solved = systems.solve_kept(*given, result.numpy())
+        solved = solve(*given, result.numpy())
     return bool(solved.all())
 
 
-def _solve_together(hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor, max_bytes: int) -> bool:
+def _solve_together(
+    hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor, max_bytes: int, *, judged: bool
+) -> bool:
     """The same as tensor operations, for devices that take many rows at once."""
     for part, places, padding, systems in kept_systems(hessian, mask, max_bytes):
         right = target[part].gather(1, places).masked_fill(padding, 0.0)[:, :, None]
@@ -235,6 +254,8 @@ def _solve_together(hessian: Tensor, mask: Tensor, target: Tensor, result: Tenso
         if failed.any():
             return False
         solved = torch.cholesky_solve(right, factor)[:, :, 0]
+        if judged:
+            solved = solved.square() / torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)
         result[part] = result[part].scatter_(1, places, solved.masked_fill(padding, 0.0))
     return True
 

@@ -21,11 +21,14 @@ from torch import Tensor
 from compressors import obs
 from compressors.elimination import Course
 from compressors.fixed_order import prune_fixed_order, prune_n_of_m, quantize_fixed_order
+from compressors.pruning import largest
 from compressors.quantizers import Grid
 from compressors.statistics import CalibrationError
 
-EXACT_OPERATIONS = 10**13  # of exact elimination in one layer, above which "auto" takes the fixed order
+EXACT_OPERATIONS = 10**13  # of exact elimination in one layer, above which "auto" refines a fixed order's mask
 SOLVING_OPERATIONS = 10**12  # of solving for a layer's weights that are left, above which the sweep's are kept
+REFINING_OPERATIONS = 2 * 10**11  # of the first round of refining a layer's mask, give or take a half
+ROUNDS, HEAD_START = 4, 3
 BLOCK_WIDTH = 4
 PAPER_BATCHES = 256  # of the elimination of a row in SBC's public code
 
@@ -206,7 +209,7 @@ class FixedOrder:
             return {"weight": weight, "mask": mask}
 
         depends = (problem.weight, problem.hessian, problem.gain)
-        found = self.solutions.found(f"fast {pattern.name} {keep}", depends, solve)
+        found = self.solutions.found(f"{self.name} {pattern.name} {keep}", depends, solve)
         return found["weight"], found["mask"]
 
     def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
@@ -223,6 +226,29 @@ class FixedOrder:
         some = None if mask.all() else mask
         quantize = partial(quantize_fixed_order, weight, problem.hessian, grid, mask=some)
         return self.solutions.quantized("fast quantize", problem, weight, mask, grid, quantize)
+
+
+class Refined(FixedOrder):
+    """A fixed order down to some more weights than asked for, then rounds in which each row judges its own.
+
+    In a round the weights that are left are solved for, and those with the least saliencies in the Hessian of what
+    their row has left go; each of :data:`ROUNDS` takes the same share. The fixed order leaves as much more, at most
+    :data:`HEAD_START` times, as :data:`REFINING_OPERATIONS` allow.
+    """
+
+    name = "refined"
+
+    def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        rows, columns = problem.weight.shape
+        affordable = rows * (REFINING_OPERATIONS / rows) ** (1 / 3)
+        first = round(min(HEAD_START * keep, rows * columns, affordable))
+        if pattern.name != "unstructured" or first <= keep:
+            return super()._swept(problem, keep, pattern)
+        weight, mask = super()._swept(problem, first, pattern)
+        for left in range(ROUNDS - 1, -1, -1):
+            worth = obs.saliencies(problem.weight, problem.hessian, mask) * problem.gain.square()[:, None]
+            mask = largest(worth, round(keep * (first / keep) ** (left / ROUNDS)))
+        return weight * mask, mask
 
 
 class Paper:
@@ -257,23 +283,20 @@ class Paper:
 
 
 def solver_for(choice: str, problem: Problem, name: str, solutions: Solutions) -> Solver:
-    """The solver of the layer ``name``: ``exact``, ``fast``, ``paper``, or for ``auto`` the one that it can afford.
+    """The solver of the layer ``name``: a solver's own name, or for ``auto`` the one that it can afford.
 
     ``auto`` is exact where that takes at most :data:`EXACT_OPERATIONS`, and tells the log what it chose, and why.
     """
     if choice != "auto":
-        solvers: dict[str, Solver] = {
-            "exact": Exact(solutions),
-            "fast": FixedOrder(solutions),
-            "paper": Paper(solutions),
-        }
-        return solvers[choice]
+        solvers = {kind.name: kind for kind in (Exact, FixedOrder, Refined, Paper)}
+        solver: Solver = solvers[choice](solutions)
+        return solver
     exact = problem.operations <= EXACT_OPERATIONS
     log.info(
         "layer %s (%d x %d): %s solver, since exact elimination takes %.1e operations (limit %.0e)",
-        name, *problem.weight.shape, "exact" if exact else "fast", problem.operations, EXACT_OPERATIONS,
+        name, *problem.weight.shape, "exact" if exact else "refined", problem.operations, EXACT_OPERATIONS,
     )  # fmt: skip
-    return Exact(solutions) if exact else FixedOrder(solutions)
+    return Exact(solutions) if exact else Refined(solutions)
 
 
 def _digest(options: str, depends: Sequence[Tensor]) -> str:

@@ -13,11 +13,17 @@ from numba import njit, prange, types
 from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
-SYMBOL = "snnbench_lapack_dposv"
-add_symbol(SYMBOL, get_cython_function_address("scipy.linalg.cython_lapack", "dposv"))
-_void: Any = types.void
-_dposv: Any = types.ExternalFunction(SYMBOL, _void(*[types.voidptr] * 8))  # by name: so compiled code can be kept
 _libraries = ThreadpoolController()
+
+
+def _lapack(name: str, arguments: int) -> Any:
+    """A LAPACK function for compiled code, which knows it by name and so can be kept."""
+    add_symbol(f"snnbench_{name}", get_cython_function_address("scipy.linalg.cython_lapack", name))
+    void: Any = types.void
+    return types.ExternalFunction(f"snnbench_{name}", void(*[types.voidptr] * arguments))
+
+
+_dposv, _dtrtri = _lapack("dposv", 8), _lapack("dtrtri", 6)
 
 
 def solve_kept(hessian, mask, target, solution):
@@ -33,11 +39,17 @@ def solve_kept(hessian, mask, target, solution):
         Whether each row's system was positive definite: bool ``[rows]``.
     """
     with _libraries.limit(limits=1, user_api="blas"):
-        return _solve_kept(hessian, mask, target, solution)
+        return _each_row(hessian, mask, target, solution, False)
+
+
+def judge_kept(hessian, mask, target, saliency):
+    """As :func:`solve_kept`, and write what each weight of the solution is worth: ``w_j^2 / [H_KK^-1]_jj``."""
+    with _libraries.limit(limits=1, user_api="blas"):
+        return _each_row(hessian, mask, target, saliency, True)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _solve_kept(hessian, mask, target, solution):
+def _each_row(hessian, mask, target, result, judged):
     rows = len(mask)
     solved = np.empty(rows, dtype=np.bool_)
     for row in prange(rows):
@@ -46,8 +58,10 @@ def _solve_kept(hessian, mask, target, solution):
         right = np.empty(len(kept), dtype=np.float64)
         _gather(hessian[row * len(hessian) // rows], target[row], kept, system, right)
         solved[row] = len(kept) == 0 or _solve(system, right)
+        if judged and len(kept) and solved[row]:
+            _judge(system, right)
         for i in range(len(kept)):
-            solution[row, kept[i]] = right[i]
+            result[row, kept[i]] = right[i]
     return solved
 
 
@@ -68,3 +82,16 @@ def _solve(system, right):
     size, one, info = np.array([len(right)], np.int32), np.array([1], np.int32), np.array([0], np.int32)
     _dposv(lower.ctypes, size.ctypes, one.ctypes, system.ctypes, size.ctypes, right.ctypes, size.ctypes, info.ctypes)
     return info[0] == 0
+
+
+@njit(error_model="numpy")
+def _judge(factor, solution):
+    """``w_j^2 / [H^-1]_jj`` in place of ``w``, from Cholesky's factor; its inverse takes the factor's place."""
+    lower, plain = np.array([ord("L")], np.uint8), np.array([ord("N")], np.uint8)
+    size, info = np.array([len(solution)], np.int32), np.array([0], np.int32)
+    _dtrtri(lower.ctypes, plain.ctypes, size.ctypes, factor.ctypes, size.ctypes, info.ctypes)
+    for j in range(len(solution)):
+        variance = 0.0
+        for i in range(j, len(solution)):
+            variance += factor[j, i] * factor[j, i]
+        solution[j] *= solution[j] / variance

@@ -17,7 +17,7 @@ from compressors.base import BudgetError
 from compressors.layers import find_layers
 from compressors.obc import CORRECTION
 from compressors.quantizers import paper_grid
-from compressors.solvers import Exact, FixedOrder, Paper, Pattern, Problem, Solutions, solver_for
+from compressors.solvers import Exact, FixedOrder, Paper, Pattern, Problem, Refined, Solutions, solver_for
 from compressors.statistics import CalibrationError, drift, vectors
 from tests.compressors.oracles import fix_one_by_one, random_problem
 from tests.contract.test_compressors import RandomEvents, classifier, fit
@@ -185,7 +185,7 @@ def test_the_papers_quantisation_is_sequential_in_the_order_of_the_inverse_diago
 
 @pytest.mark.parametrize("keep", [120, 50])
 def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep):
-    losses = dict.fromkeys(("exact", "paper", "fast"), 0.0)
+    losses = dict.fromkeys(("exact", "paper", "refined", "fast"), 0.0)
     for seed in range(6):
         given_problem = replace(problem(seed=seed), gain=torch.ones(6, dtype=torch.float64))
         for name in losses:
@@ -193,6 +193,7 @@ def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep
             assert int(mask.sum()) == keep
             losses[name] += given_problem.loss(weight)
     assert losses["exact"] < losses["paper"] < losses["fast"]
+    assert losses["exact"] < losses["refined"] < losses["fast"]
 
 
 def test_fast_pruning_ends_with_the_best_weights_on_its_mask_where_that_is_affordable(monkeypatch):
@@ -206,21 +207,33 @@ def test_fast_pruning_ends_with_the_best_weights_on_its_mask_where_that_is_affor
     assert given_problem.loss(solved) < given_problem.loss(swept)
 
 
+@pytest.mark.parametrize("operations", [0, 10, 10**11])
+def test_refining_keeps_as_many_as_asked_for_whatever_it_may_cost(monkeypatch, operations):
+    given_problem = problem()
+    monkeypatch.setattr(solvers, "REFINING_OPERATIONS", operations)
+    for keep in (1, 7, 50, 239, 240):
+        weight, mask = Refined(Solutions(None)).prune(given_problem, keep, Pattern())
+        assert int(mask.sum()) == keep
+        assert not weight[~mask].any()
+    fast, refined = (kind(Solutions(None)).prune(given_problem, 50, Pattern()) for kind in (FixedOrder, Refined))
+    assert torch.equal(fast[1], refined[1]) == (operations < 10**11)
+
+
 def test_auto_is_exact_as_long_as_it_can_afford_it_and_says_so(caplog, monkeypatch):
     small = problem(6, 40)
     with caplog.at_level(logging.INFO, "compressors.solvers"):
         assert isinstance(solver_for("auto", small, "conv1", Solutions(None)), Exact)
         monkeypatch.setattr(solvers, "EXACT_OPERATIONS", small.operations / 2)
-        assert isinstance(solver_for("auto", small, "conv2", Solutions(None)), FixedOrder)
+        assert isinstance(solver_for("auto", small, "conv2", Solutions(None)), Refined)
     assert "layer conv1 (6 x 40): exact solver" in caplog.text
-    assert "layer conv2 (6 x 40): fast solver, since exact elimination takes 2.6e+05 operations" in caplog.text
+    assert "layer conv2 (6 x 40): refined solver, since exact elimination takes 2.6e+05 operations" in caplog.text
 
 
-@pytest.mark.parametrize("solver", ["auto", "fast"])
+@pytest.mark.parametrize("solver", ["auto", "refined", "fast"])
 def test_the_solver_stands_in_the_record(solver):
     compressor = OBC(0.3, solver=solver)
     fit(compressor)
-    expected = {"auto": "exact", "fast": "fast"}[solver]
+    expected = {"auto": "exact"}.get(solver, solver)
     assert {layer["solver"] for layer in compressor.compression.to_dict()["layers"]} == {expected}
 
 
@@ -237,7 +250,7 @@ def test_one_elimination_serves_every_density_and_is_found_again(tmp_path):
 
 
 @pytest.mark.parametrize("budget", [{"bits": 3}, {"density": 0.5}, {"density": 0.5, "bits": 3}])
-@pytest.mark.parametrize("solver", ["exact", "fast"])
+@pytest.mark.parametrize("solver", ["exact", "refined", "fast"])
 def test_finished_layers_are_found_again_whatever_the_solver(tmp_path, solver, budget):
     class Interrupted(SBC):
         def treat(self, network, layer, *args):

@@ -245,6 +245,24 @@ def test_greedy_loss_lies_between_the_exhaustive_optimum_and_magnitude(keep):
 
 
 @pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("rows", "columns", "groups"), [(4, 20, 1), (6, 16, 3)])
+def test_a_saliency_is_twice_what_removing_the_weight_costs(rows, columns, groups):
+    weight, hessian = random_problem(rows, columns, groups, seed=4)
+    mask = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[1] = False
+    found = obs.saliencies(weight, hessian, mask)
+    assert not found[~mask].any()
+
+    def loss(kept):
+        return obs.layer_loss(weight, obs.least_squares(weight, hessian, kept), hessian)
+
+    for row, column in mask.nonzero().tolist():
+        without = mask.clone()
+        without[row, column] = False
+        assert 2 * (loss(without) - loss(mask)) == pytest.approx(float(found[row, column]), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.usefixtures("both_ways")
 def test_a_singular_hessian_on_the_mask_is_refused():
     weight, hessian = random_problem(6, 12, 2)
     hessian[1, 3], hessian[1, :, 3] = 0, 0

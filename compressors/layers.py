@@ -211,14 +211,15 @@ def _followers(
             norm = norm or passed
         elif isinstance(event.what, nn.Module) and is_neuron(event.what):
             return passed, event.what
-        elif not (_passes(event.what, pools) if isinstance(event.what, str) else isinstance(event.what, TRANSPARENT)):
+        elif not _passes_on(event.what, pools):
             continue
         branches[_storage(event.output)] = passed
     return norm, None
 
 
-def _passes(function: str, pools: bool) -> bool:
-    return pools or function in PASSED_ON
+def _passes_on(what: nn.Module | str, pools: bool) -> bool:
+    """Whether the output of a module or function stands for its input."""
+    return isinstance(what, TRANSPARENT) or (isinstance(what, str) and (pools or what in PASSED_ON))
 
 
 def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -203,7 +203,8 @@ def mask_after(order: Tensor, steps: Tensor) -> Tensor:
 def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int = 2**30) -> Tensor:
     """The optimal weights on a given mask: ``w_K = H_KK^-1 H_K: w`` for each row (``[rows, d]``, zero off the mask).
 
-    This is where ExactOBS ends, whatever the order in which the weights left.
+    This is where ExactOBS ends, whatever the order in which the weights left. On the CPU each thread holds one row's
+    system; elsewhere as many rows are solved for together as ``max_bytes`` hold.
 
     Raises:
         HessianError: a Hessian is not positive definite on the mask.

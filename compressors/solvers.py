@@ -27,7 +27,7 @@ from compressors.statistics import CalibrationError
 
 EXACT_OPERATIONS = 10**13  # of exact elimination in one layer, above which "auto" refines a fixed order's mask
 SOLVING_OPERATIONS = 10**12  # of solving for a layer's weights that are left, above which the sweep's are kept
-REFINING_OPERATIONS = 2 * 10**11  # of the first round of refining a layer's mask, give or take a half
+REFINING_OPERATIONS = 2 * 10**11  # rows x (weights left in a row)^3 in the first round of refining a layer's mask
 ROUNDS, HEAD_START = 4, 3
 BLOCK_WIDTH = 4
 PAPER_BATCHES = 256  # of the elimination of a row in SBC's public code
@@ -131,9 +131,8 @@ class Solutions:
             depends: tensors it depends on.
             solve: tensors by name.
         """
-        return {
-            name: tensor.to(depends[0].device) for name, tensor in self._of(_digest(options, depends), solve).items()
-        }
+        found = self._of(_digest(options, depends), solve)
+        return {name: tensor.to(depends[0].device) for name, tensor in found.items()}
 
     def quantized(
         self, by: str, problem: Problem, weight: Tensor, mask: Tensor, grid: Grid, quantize: Callable[[], Tensor]
@@ -201,16 +200,16 @@ class FixedOrder:
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """One sweep over the columns; rows compete by their loss behind BatchNorm."""
-
-        def solve() -> dict[str, Tensor]:
-            weight, mask = self._swept(problem, keep, pattern)
-            if float(mask.sum(1).double().pow(3).sum()) / 3 <= SOLVING_OPERATIONS:
-                weight = obs.least_squares(problem.weight, problem.hessian, mask)
-            return {"weight": weight, "mask": mask}
-
         depends = (problem.weight, problem.hessian, problem.gain)
+        solve = lambda: dict(zip(("weight", "mask"), self._pruned(problem, keep, pattern), strict=True))  # noqa: E731
         found = self.solutions.found(f"{self.name} {pattern.name} {keep}", depends, solve)
         return found["weight"], found["mask"]
+
+    def _pruned(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        weight, mask = self._swept(problem, keep, pattern)
+        if float(mask.sum(1).double().pow(3).sum()) / 3 > SOLVING_OPERATIONS:
+            return weight, mask
+        return obs.least_squares(problem.weight, problem.hessian, mask), mask
 
     def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         if pattern.name == "block4":
@@ -238,17 +237,17 @@ class Refined(FixedOrder):
 
     name = "refined"
 
-    def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    def _pruned(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         rows, columns = problem.weight.shape
         affordable = rows * (REFINING_OPERATIONS / rows) ** (1 / 3)
         first = round(min(HEAD_START * keep, rows * columns, affordable))
         if pattern.name != "unstructured" or first <= keep:
-            return super()._swept(problem, keep, pattern)
-        weight, mask = super()._swept(problem, first, pattern)
-        for left in range(ROUNDS - 1, -1, -1):
+            return super()._pruned(problem, keep, pattern)
+        _, mask = self._swept(problem, first, pattern)
+        for left in reversed(range(ROUNDS)):
             worth = obs.saliencies(problem.weight, problem.hessian, mask) * problem.gain.square()[:, None]
             mask = largest(worth, round(keep * (first / keep) ** (left / ROUNDS)))
-        return weight * mask, mask
+        return obs.least_squares(problem.weight, problem.hessian, mask), mask
 
 
 class Paper:

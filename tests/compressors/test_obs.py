@@ -149,6 +149,7 @@ def test_obq_loses_less_than_rounding(bits):
         assert obs.layer_loss(weight, obs.quantize(weight, hessian, grid), hessian) < rounded
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("max_bytes", [1, 10**5])
 def test_memory_bound_changes_nothing(max_bytes):
     weight, hessian = random_problem(9, 40, 3)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
@@ -315,10 +316,8 @@ def _solved(path: Path | None, solve: Callable[[], dict[str, Tensor]]) -> dict[s
         return found
     seconds = time.perf_counter() - started
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{time.monotonic_ns()}.tmp")
-    try:
+    with TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:  # of this process alone
+        partial = Path(folder, path.name)
         save_file({n: t.cpu().contiguous() for n, t in found.items()}, partial, metadata={"seconds": str(seconds)})
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return found

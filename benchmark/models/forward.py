@@ -13,8 +13,9 @@ from numba import njit, prange
 from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
-from torch.overrides import has_torch_function
+from torch.overrides import handle_torch_function, has_torch_function
 
+from benchmark.models import spikes
 from benchmark.models.multistep import STEPPED
 from compressors.kernels import threads
 from compressors.layers import hooks
@@ -24,7 +25,7 @@ NEURONS = (neuron.IFNode, neuron.LIFNode)
 STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp)
 BLOCK = 4096  # potentials that a thread keeps in its first cache over all time steps
 GRAIN = 2**17  # entries that make a thread worth waking, 0.1 ms
-Run = Callable[[Any, Tensor], Tensor]
+Run = Callable[..., Tensor]
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -54,15 +55,18 @@ def each_image_once(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def compiled(network: nn.Module) -> Iterator[None]:
-    """Let IF and LIF neurons and max pooling run in compiled loops, where no gradient is wanted (CPU, float32).
+    """Let neurons, convolutions and max pooling run in compiled loops, where no gradient is wanted (CPU, float32).
 
-    The arithmetic is SpikingJelly's and torch's, operation by operation. A neuron takes a dozen passes over memory
-    there and two here; pooling there looks up every entry of every window by itself, and takes rows together here.
+    The arithmetic is SpikingJelly's and torch's, operation by operation. IF and LIF neurons take a dozen passes over
+    memory there and two here; pooling there looks up every entry of every window by itself, and takes rows together
+    here; convolutions of few spikes leave out the zeros.
     """
     neurons = [module for module in network.modules() if type(module) in NEURONS]
     pools = [module for module in network.modules() if type(module) is layer.MaxPool2d]
+    convolutions = [module for module in network.modules() if _is_plain_convolution(module)]
     replaced: list[tuple[nn.Module, str, Run]] = [(node, "multi_step_forward", _multi_step_forward) for node in neurons]
     replaced += [(pool, "forward", _max_pool) for pool in pools]
+    replaced += [(convolution, "_conv_forward", _convolve) for convolution in convolutions]
     for module, name, function in replaced:
         setattr(module, name, partial(function, module))
     try:
@@ -174,3 +178,27 @@ def _raise_to(values, others):
     for i in range(len(values)):
         value, other = values[i], others[i]
         values[i] = other if other > value or other != other else value
+
+
+def _is_plain_convolution(module: nn.Module) -> bool:
+    """Whether it computes what ``nn.Conv2d`` does, in windows that the loop over spikes knows."""
+    if not isinstance(module, nn.Conv2d) or type(module)._conv_forward is not nn.Conv2d._conv_forward:
+        return False
+    plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
+    return plain and not isinstance(module.padding, str) and module.kernel_size != (1, 1)
+
+
+def _convolve(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return conv2d(x, weight, bias, module.stride, module.padding)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """Convolution of ``x [N, C, H, W]``. Whoever watches functions sees it under torch's name, and may run it."""
+    if has_torch_function((x, weight)):
+        return handle_torch_function(conv2d, (x, weight), x, weight, bias, stride, padding)
+    if _plain(x) and weight.dtype == x.dtype:
+        with _threads_for(x):
+            sums = spikes.conv2d(x, weight, bias, stride, padding)
+        if sums is not None:
+            return sums
+    return F.conv2d(x, weight, bias, stride, padding)

@@ -54,9 +54,11 @@ def answer(record: dict) -> dict:
 @pytest.mark.slow
 def test_two_processes_give_the_record_of_one(snnbench, suite, tmp_path, cache):
     """The dense network is trained by two processes in the first suite and found by the second."""
-    assert snnbench("run", suite, "--no-wandb", "--results", "two", "--devices", "2").returncode == 0
+    done = snnbench("run", suite, "--no-wandb", "--results", "two", "--devices", "2")
+    assert done.returncode == 0, [record["error"] for record in records(tmp_path / "two").values()]
     trained = {path: path.stat().st_mtime_ns for path in (cache / "checkpoints").glob("*.safetensors")}
-    assert snnbench("run", suite, "--no-wandb", "--results", "one").returncode == 0
+    done = snnbench("run", suite, "--no-wandb", "--results", "one")
+    assert done.returncode == 0, done.stderr
     one, two = records(tmp_path / "one"), records(tmp_path / "two")
     assert {path: path.stat().st_mtime_ns for path in (cache / "checkpoints").glob("*.safetensors")} == trained
     assert len(one) == 4

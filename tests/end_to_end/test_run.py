@@ -185,7 +185,8 @@ def test_a_suite_of_a_trained_network_trains_nothing(snnbench, tiny, tmp_path, c
         .replace("hidden: 8}", "hidden: 8, checkpoint: $SOMEWHERE/trained.safetensors}")
         .replace("name: tiny", "name: given")
     )
-    assert snnbench("run", given, "--no-wandb", "--results", "given").returncode == 0
+    done = snnbench("run", given, "--no-wandb", "--results", "given")
+    assert done.returncode == 0, done.stderr
     second = records(tmp_path / "given")
     assert not first.keys() & second.keys()
 

@@ -4,6 +4,7 @@ Lightning would start the whole command anew in each of them, and each would ask
 holds. Here they are started with the part of a run that is a Trainer's, and give its result back.
 """
 
+import faulthandler
 import io
 import os
 import pickle
@@ -206,6 +207,7 @@ def _answers(members: Sequence[_Member]) -> list[bytes]:
 def _serve(connection: Connection, rank: int, devices: Devices, threads: int, meeting_point: str) -> None:
     """A member's life: join the group, and make the calls it is sent until told to stop."""
     end_with_parent()
+    faulthandler.enable()  # a crash in compiled code would say nothing
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning who this is, and to start nobody else
     torch.set_num_threads(threads)

@@ -1,5 +1,6 @@
 """Runs in several processes of this machine. A process that dies costs the run it was at, and nothing else."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -189,6 +190,7 @@ def _work(
     connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
 ) -> None:
     """A worker's life: answer lists of questions until told to stop, or until nobody is there to be told."""
+    faulthandler.enable()  # a crash in compiled code would say nothing
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu

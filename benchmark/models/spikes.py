@@ -6,6 +6,7 @@ library's order, so that its sums are the same bits. Which order that is, :func:
 
 # mypy: disallow-untyped-defs=False
 from functools import cache
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,8 @@ def conv2d(
     None where nothing would be gained: too few zeros, values that are no spikes, a processor with an order of its own.
     """
     if not weight.shape[3] <= x.shape[3] <= WIDEST or not _few_spikes(x, len(weight)):
+        return None
+    if not isfinite(weight.sum()):  # a zero times infinity is no zero
         return None
     known = order()
     spikes = None if known is None else encode(x, padding, known.channels)

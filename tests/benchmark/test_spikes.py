@@ -106,6 +106,8 @@ def test_only_few_spikes_are_worth_it(monkeypatch):
     assert not taken(spiking(16, 32, 12, 12), torch.randn(8, 32, 3, 3)), "few outputs fill no register"
     assert not taken(spiking(400, 32, 12, 2)), "a kernel wider than its input"
     assert not taken(spiking(16, 32, 12, 12).transpose(2, 3))
+    assert not taken(spiking(16, 32, 12, 12), weight.clone().index_fill_(0, torch.tensor(3), torch.inf))
+    assert not taken(spiking(16, 32, 12, 12), weight.clone().index_fill_(0, torch.tensor(3), torch.nan))
     monkeypatch.setattr(spikes, "order", lambda: None)
     assert not taken(spiking(16, 32, 12, 12))
 

@@ -1,7 +1,7 @@
 """Convolution of spikes on the CPU: weights are added up where there are spikes, and nothing is done where are none.
 
 A convolution of a tensor library multiplies by every zero. This one leaves the zeros out and adds what is left in the
-library's order, so that its sums are the same bits. Which order that is, :func:`order` finds out.
+library's order, so that its sums are the same bits. Which order that is, :func:`torchs_order` finds out.
 """
 
 # mypy: disallow-untyped-defs=False
@@ -67,7 +67,7 @@ class Spikes(NamedTuple):
 
 
 @cache
-def order() -> Order | None:
+def torchs_order() -> Order | None:
     """The order of torch's convolution on this processor; None if it is none of ours.
 
     An example tells, in which sums of another order have other bits.
@@ -91,23 +91,28 @@ def conv2d(
 
     None where nothing would be gained: too few zeros, values that are no spikes, a processor with an order of its own.
     """
-    if not weight.shape[3] <= x.shape[3] <= WIDEST or not _few_spikes(x, len(weight)):
+    if not _fit(x, weight) or not _few_spikes(x, weight):
         return None
-    if not isfinite(weight.sum()):  # a zero times infinity is no zero
-        return None
-    known = order()
+    known = torchs_order()
     spikes = None if known is None else encode(x, padding, known.channels)
     return None if known is None or spikes is None else convolve(spikes, weight, bias, stride, known)
 
 
-def _few_spikes(x: Tensor, outputs: int) -> bool:
-    """Whether a sample of the batch is spikes, and few enough for that many output channels."""
-    if x.ndim != 4 or x.numel() < SMALLEST or not x.is_contiguous():
+def _fit(x: Tensor, weight: Tensor) -> bool:
+    """Whether this is a convolution, of a size for which torch has one order."""
+    if x.ndim != 4 or x.shape[1] != weight.shape[1] or not x.is_contiguous() or x.numel() < SMALLEST:
         return False
-    sample = x[:: max(1, len(x) // 4)]
+    (height, width), kernel = x.shape[2:], weight.shape[2:]
+    return kernel[0] <= height and kernel[1] <= width <= WIDEST
+
+
+def _few_spikes(x: Tensor, weight: Tensor) -> bool:
+    """Whether a sample of the batch is spikes, few enough for that many output channels, and zeros stay zeros."""
+    sample, outputs = x[:: max(1, len(x) // 4)], len(weight)
     events = int(sample.count_nonzero())
     lanes = -(-outputs // LANES) * LANES
-    return events * lanes <= DENSEST * sample.numel() * outputs and int((sample == 1).sum()) == events
+    few = events * lanes <= DENSEST * sample.numel() * outputs and int((sample == 1).sum()) == events
+    return few and isfinite(weight.sum())  # a zero times infinity is none
 
 
 def encode(x: Tensor, padding: tuple[int, int], channels: int) -> Spikes | None:
@@ -116,7 +121,7 @@ def encode(x: Tensor, padding: tuple[int, int], channels: int) -> Spikes | None:
     lines, columns = images * -(-inputs // channels) * height, width + 2 * padding[1]
     places = np.empty((lines, columns * channels + CHUNK), dtype=np.uint16)
     starts = np.empty((lines, columns + 1), dtype=np.int32)
-    only = _encode(x.numpy().view(np.int32), channels, padding[1], places, starts, BITS, COUNTS)
+    only = _encode(x.detach().numpy().view(np.int32), channels, padding[1], places, starts, BITS, COUNTS)
     return Spikes(places, starts, tuple(x.shape), padding, channels) if only else None
 
 

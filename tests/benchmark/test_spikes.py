@@ -53,7 +53,7 @@ def test_sums_are_those_of_a_convolution_in_any_order(case, order):
 @given(convolutions())
 def test_sums_are_the_bits_of_torch(case):
     x, weight, bias, stride, padding = case
-    order = spikes.order()
+    order = spikes.torchs_order()
     assume(order is not None)
     found = spikes.convolve(spikes.encode(x, padding, order.channels), weight, bias, stride, order)
     assert torch.equal(found, F.conv2d(x, weight, bias, stride, padding))
@@ -66,7 +66,7 @@ def test_sums_are_the_bits_of_torch(case):
 def test_the_order_is_found_for_what_the_processor_can_do(instructions, capabilities, order):
     if CAPABILITY not in capabilities:
         pytest.skip(f"this processor has no {instructions}")
-    words = [sys.executable, "-c", "from benchmark.models.spikes import order; print(order())"]
+    words = [sys.executable, "-c", "from benchmark.models.spikes import torchs_order; print(torchs_order())"]
     told = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
     done = subprocess.run(words, env=told, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(order)
@@ -93,7 +93,7 @@ def test_what_is_no_spike_is_found_wherever_it_is(value):
 
 
 def test_only_few_spikes_are_worth_it(monkeypatch):
-    monkeypatch.setattr(spikes, "order", lambda: spikes.ORDERS[0])
+    monkeypatch.setattr(spikes, "torchs_order", lambda: spikes.ORDERS[0])
     weight = torch.randn(64, 32, 3, 3)
 
     def taken(x, weight=weight):
@@ -106,9 +106,11 @@ def test_only_few_spikes_are_worth_it(monkeypatch):
     assert not taken(spiking(16, 32, 12, 12), torch.randn(8, 32, 3, 3)), "few outputs fill no register"
     assert not taken(spiking(400, 32, 12, 2)), "a kernel wider than its input"
     assert not taken(spiking(16, 32, 12, 12).transpose(2, 3))
+    assert not taken(spiking(32, 120, 12)), "one image without its batch"
+    assert not taken(spiking(16, 31, 12, 12)), "torch tells of the channels"
     assert not taken(spiking(16, 32, 12, 12), weight.clone().index_fill_(0, torch.tensor(3), torch.inf))
     assert not taken(spiking(16, 32, 12, 12), weight.clone().index_fill_(0, torch.tensor(3), torch.nan))
-    monkeypatch.setattr(spikes, "order", lambda: None)
+    monkeypatch.setattr(spikes, "torchs_order", lambda: None)
     assert not taken(spiking(16, 32, 12, 12))
 
 
@@ -136,7 +138,7 @@ def test_networks_compute_what_they_did(options):
         with compiled(net):
             found = net(x)
     assert 0 < expected.mean() < 1
-    if spikes.order() is not None:
+    if spikes.torchs_order() is not None:
         assert torch.equal(found, expected)
 
 
@@ -159,7 +161,7 @@ def test_who_counts_sees_the_convolution_and_it_is_compiled_all_the_same(monkeyp
     made = []
     convolve = spikes.convolve
     monkeypatch.setattr(spikes, "convolve", lambda *args: made.append(args) or convolve(*args))
-    monkeypatch.setattr(spikes, "order", lambda: spikes.ORDERS[0])
+    monkeypatch.setattr(spikes, "torchs_order", lambda: spikes.ORDERS[0])
     net, x = network(32, 64, 3, padding=1), currents(16, 32, 12, 12)
     layers = []
     for context in (compiled(net), compiled(nn.Identity())):

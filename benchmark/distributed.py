@@ -6,6 +6,7 @@ holds. Here they are started with the part of a run that is a Trainer's, and giv
 
 import faulthandler
 import io
+import logging
 import os
 import pickle
 import signal
@@ -32,6 +33,7 @@ from benchmark.children import WorkerError, deaf_to_interrupts, end_with_parent,
 from compressors.base import Compressor
 
 Result = TypeVar("Result")
+log = logging.getLogger(__name__)
 
 
 class DeviceError(ValueError):
@@ -119,21 +121,31 @@ class DeviceGroup:
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """``function(*arguments)``; in a group, what the call returned in rank 0, its tensors on the CPU.
 
+        A group that breaks (a process dies, or a connection between them) is started anew and called once more.
+
         Raises:
             DeviceError: the function, an argument or the result cannot be sent to another process.
-            WorkerError: a process of the group died.
+            WorkerError: the group broke, and the new one as well.
             Exception: whatever the function raises, in any of the ranks.
         """
         if not self.devices.grouped:
             return function(*arguments)
         task = _packed((function, arguments))
         try:
+            return _unpacked(self._ask(task))
+        except WorkerError as error:
+            log.warning("%s; a new group of processes tries once more", error)
+            return _unpacked(self._ask(task))
+
+    def _ask(self, task: bytes) -> bytes:
+        """What rank 0 answers when all make a call."""
+        try:
             if not self._members:
                 self._start()
             for member in self._members:
                 with suppress(BrokenPipeError):  # it is dead, and will be heard to be
                     member.connection.send_bytes(task)
-            return _unpacked(_answers(self._members)[0])
+            return _answers(self._members)[0]
         except BaseException:
             self.close()  # the other ranks wait for one that will not come
             raise
@@ -187,7 +199,7 @@ def _answers(members: Sequence[_Member]) -> list[bytes]:
     """What the members answer, in their order; a death or an error of one is raised at once.
 
     Raises:
-        WorkerError: a process died; said rather than the errors of others, which only tell that one is gone.
+        WorkerError: a process died, which is said rather than the errors of others that miss it, or one lost another.
     """
     heard: dict[int, bytes] = {}
     while waiting := {member.connection: rank for rank, member in enumerate(members) if rank not in heard}:
@@ -199,9 +211,14 @@ def _answers(members: Sequence[_Member]) -> list[bytes]:
                 raise WorkerError(f"the process of rank {rank} {how}")
         for rank, answer in answers.items():
             if isinstance(answer, Exception):
-                raise answer
+                raise WorkerError(f"rank {rank} lost the others: {answer}") if _is_lost(answer) else answer
             heard[rank] = answer or b""
     return [heard[rank] for rank in range(len(members))]
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error is one of the connection between processes, as gloo and nccl tell of it."""
+    return isinstance(error, dist.DistBackendError) or "gloo/transport" in str(error)
 
 
 def _serve(connection: Connection, rank: int, devices: Devices, threads: int, meeting_point: str) -> None:

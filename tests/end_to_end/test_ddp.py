@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,6 +126,29 @@ def dying_in_rank_1() -> None:
     if dist.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.barrier()
+
+
+def breaking_once(how: str, happened: Path) -> int:
+    """Rank 0 misses rank 1: it is killed by the system, or closes its connections."""
+    if dist.get_rank() == 1 and not happened.exists():
+        happened.touch()
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.destroy_process_group()
+        return 1
+    dist.barrier()
+    return dist.get_world_size()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [("killed", "the process of rank 1 was killed"), ("closed", "rank 0 lost the others: .*gloo")],
+)
+def test_a_group_that_breaks_is_started_anew_once(group, tmp_path, caplog, how, why):
+    assert group.call(breaking_once, how, tmp_path / "happened") == 2
+    (warned,) = [record.getMessage() for record in caplog.records if record.name == "benchmark.distributed"]
+    assert re.search(f"{why}.*; a new group of processes tries once more", warned, re.DOTALL)
 
 
 @pytest.mark.slow

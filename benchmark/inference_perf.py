@@ -56,7 +56,7 @@ def _cases() -> Iterator[tuple[str, nn.Module, nn.Module, Tensor]]:
 
 
 def _compare(name: str, ours: nn.Module, theirs: nn.Module, images: Tensor) -> dict[str, Any]:
-    _normalise(ours, images)
+    normalise(ours, images)
     for mine, other in zip(_weighted(ours), _weighted(theirs), strict=True):
         other.load_state_dict(mine.state_dict(), strict=False)  # what ours lacks are biases, which begin as zero
     theirs.eval()
@@ -82,7 +82,7 @@ def _compare(name: str, ours: nn.Module, theirs: nn.Module, images: Tensor) -> d
     }
 
 
-def _normalise(network: nn.Module, images: Tensor) -> None:
+def normalise(network: nn.Module, images: Tensor) -> None:
     """Let every BatchNorm take the statistics of these images, so that neurons of all layers fire; then evaluate."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):

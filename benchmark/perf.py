@@ -20,7 +20,7 @@ from rich.table import Table
 import compressors.perf
 import datamodules.perf
 import hardware.perf
-from benchmark import inference_perf, memory
+from benchmark import inference_perf, large_perf, memory
 from benchmark.classifier import SNNClassifier
 from benchmark.models.conv import conv
 from datamodules import DataMissing, DigitsDVS
@@ -81,6 +81,15 @@ def with_peak(cases: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, A
     return rows
 
 
+def large() -> list[dict[str, Any]]:
+    """Pruning of networks of ImageNet's size, where its images are there."""
+    try:
+        return with_peak(large_perf.cases())
+    except DataMissing as error:
+        click.echo(f"not measured: {error}", err=True)
+        return []
+
+
 PARTS = {
     "start-up": startup,
     "exact solver": lambda: with_peak(compressors.perf.exact()),
@@ -89,6 +98,7 @@ PARTS = {
     "data": reading,
     "training": waiting,
     "inference": inference_perf.measure,
+    "large networks": large,
 }
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 LANES = 64  # output channels that are added up in registers
 PIXELS = 64  # whose sums a thread keeps in its second cache
 DENSEST = 0.2  # share of entries that are spikes, up to which it pays to leave out the others
+FEWEST = 48  # output channels, below which looking spikes up takes longer than multiplying by zeros
 SMALLEST = 2**15  # entries of an activation that is worth a look; torch's own order is another one below 20,480
 WIDEST = 2**11  # columns, whose places have 16 bits
 CHUNK = 16  # places that are copied at a time
@@ -99,20 +100,23 @@ def conv2d(
 
 
 def _fit(x: Tensor, weight: Tensor) -> bool:
-    """Whether this is a convolution, of a size for which torch has one order."""
-    if x.ndim != 4 or x.shape[1] != weight.shape[1] or not x.is_contiguous() or x.numel() < SMALLEST:
+    """Whether this is a convolution that may gain, of a size for which torch has one order."""
+    if x.ndim != 4 or x.shape[1] != weight.shape[1] or not x.is_contiguous():
+        return False
+    if x.numel() < SMALLEST or len(weight) < FEWEST:
         return False
     (height, width), kernel = x.shape[2:], weight.shape[2:]
     return kernel[0] <= height and kernel[1] <= width <= WIDEST
 
 
 def _few_spikes(x: Tensor, weight: Tensor) -> bool:
-    """Whether a sample of the batch is spikes, few enough for that many output channels, and zeros stay zeros."""
+    """Whether a sample of the batch looks like spikes, few enough for that many output channels; zeros stay zeros."""
     sample, outputs = x[:: max(1, len(x) // 4)], len(weight)
-    events = int(sample.count_nonzero())
-    lanes = -(-outputs // LANES) * LANES
-    few = events * lanes <= DENSEST * sample.numel() * outputs and int((sample == 1).sum()) == events
-    return few and isfinite(weight.sum())  # a zero times infinity is none
+    events, lanes = float(sample.sum()), -(-outputs // LANES) * LANES
+    if not 0 <= events * lanes <= DENSEST * sample.numel() * outputs:
+        return False
+    looks_like_spikes = float((sample * sample).sum()) == events
+    return looks_like_spikes and isfinite(weight.sum())  # a zero times infinity is none
 
 
 def encode(x: Tensor, padding: tuple[int, int], channels: int) -> Spikes | None:

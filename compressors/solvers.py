@@ -201,8 +201,12 @@ class FixedOrder:
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """One sweep over the columns; rows compete by their loss behind BatchNorm."""
+
+        def solve() -> dict[str, Tensor]:
+            weight, mask = self._pruned(problem, keep, pattern)
+            return {"weight": weight, "mask": mask}
+
         depends = (problem.weight, problem.hessian, problem.gain)
-        solve = lambda: dict(zip(("weight", "mask"), self._pruned(problem, keep, pattern), strict=True))  # noqa: E731
         found = self.solutions.found(f"{self.name} {pattern.name} {keep}", depends, solve)
         return found["weight"], found["mask"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numba import njit, prange
-from spikingjelly.activation_based import layer, neuron, surrogate
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torch.overrides import handle_torch_function, has_torch_function
@@ -26,6 +26,7 @@ STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadrati
 BLOCK = 4096  # potentials that a thread keeps in its first cache over all time steps
 GRAIN = 2**17  # entries that make a thread worth waking, 0.1 ms
 Run = Callable[..., Tensor]
+Size = int | tuple[int, int]
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -140,17 +141,26 @@ def _fire(x, potential, spikes, tau, decay_input, threshold, reset, soft):
 
 
 def _max_pool(pool: Any, x: Tensor) -> Tensor:
-    """Maxima ``[T, B, C, H', W']`` of ``x [T, B, C, H, W]``; torch's own function where somebody watches for it."""
+    """Maxima ``[T, B, C, H', W']`` of ``x [T, B, C, H, W]``, in windows that the loop knows."""
     simple = pool.step_mode == "m" and pool.dilation == 1 and not pool.ceil_mode and not pool.return_indices
-    if not simple or has_torch_function((x,)) or x.ndim != 5 or not _plain(x) or not x.is_contiguous():
+    if not simple or x.ndim != 5:
         return type(pool).forward(pool, x)
-    shape = F.max_pool2d(x.new_empty(x.shape[2:], device="meta"), pool.kernel_size, pool.stride, pool.padding).shape
-    maxima = x.new_empty(*x.shape[:2], *shape)
+    windows = (pool.kernel_size, pool.stride, pool.padding)
+    return functional.seq_to_ann_forward(x, lambda steps: max_pool2d(steps, *windows))
+
+
+def max_pool2d(x: Tensor, kernel_size: Size, stride: Size, padding: Size) -> Tensor:
+    """Maxima of ``x [N, C, H, W]``. Whoever watches functions sees it under torch's name, and may run it."""
+    if has_torch_function((x,)):
+        return handle_torch_function(max_pool2d, (x,), x, kernel_size, stride, padding)
+    if not _plain(x) or not x.is_contiguous():
+        return F.max_pool2d(x, kernel_size, stride, padding)
+    maxima = x.new_empty(F.max_pool2d(x.new_empty(x.shape, device="meta"), kernel_size, stride, padding).shape)
     with _threads_for(x):
         _maxima(
-            x.detach().flatten(0, 2).numpy(),
-            maxima.flatten(0, 2).numpy(),
-            *(_pair(sizes) for sizes in (pool.kernel_size, pool.stride, pool.padding)),
+            x.detach().flatten(0, 1).numpy(),
+            maxima.flatten(0, 1).numpy(),
+            *(_pair(sizes) for sizes in (kernel_size, stride, padding)),
         )
     return maxima
 

@@ -127,11 +127,14 @@ def currents(*shape):
     return torch.rand(2, *shape) * 0.8 + 0.3 * (torch.rand(2, *shape) < 0.12)
 
 
+TAKEN = [{}, {"bias": False}, {"stride": 2}]
 LEFT_ALONE = [{"dilation": 2}, {"groups": 2}, {"padding": "same"}, {"padding_mode": "circular"}]
 
 
-@pytest.mark.parametrize("options", [{}, {"bias": False}, {"stride": 2}, *LEFT_ALONE])
-def test_networks_compute_what_they_did(options):
+@pytest.mark.parametrize("options", [*TAKEN, *LEFT_ALONE])
+def test_networks_compute_what_they_did(options, monkeypatch):
+    taken, conv2d = [], spikes.conv2d
+    monkeypatch.setattr(spikes, "conv2d", lambda *args: taken.append(conv2d(*args)) or taken[-1])
     torch.manual_seed(0)
     net, x = network(32, 64, 3, **({"padding": 1} | options)), currents(16, 32, 12, 12)
     with torch.no_grad():
@@ -140,8 +143,9 @@ def test_networks_compute_what_they_did(options):
         with compiled(net):
             found = net(x)
     assert 0 < expected.mean() < 1
-    if spikes.torchs_order() is not None:
-        assert torch.equal(found, expected)
+    assert torch.equal(found, expected)
+    assert len(taken) == (options in TAKEN)
+    assert all((sums is not None) == (spikes.torchs_order() is not None) for sums in taken)
 
 
 def test_zeros_are_left_out_in_a_network_and_gradients_are_torchs(monkeypatch):

@@ -23,8 +23,8 @@ DENSITY, STEPS, BATCH = 0.35, 4, 4
 def cases() -> Iterator[Callable[[], dict[str, Any]]]:
     """SBC with the fast solver on whole networks, calibrated with photographs of 224 x 224 pixels at T = 4.
 
-    Weights are random, and every BatchNorm has the statistics of photographs, so that neurons of all layers fire: time
-    and memory are those of a trained network, accuracy means nothing and is not measured.
+    Weights are random, and every BatchNorm has the statistics of photographs, so that neurons of all layers fire.
+    Accuracy would mean nothing, and is not measured.
 
     Rows have ``photographs``, ``layers`` and ``weights`` that are compressed, ``seconds`` of the whole compression,
     ``solving_s`` of it for pruning all layers, and ``longest_s`` for one layer.

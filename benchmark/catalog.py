@@ -30,41 +30,56 @@ MODELS = Registry(
     "snnbench.models",
     {
         "mlp": Entry(
-            "benchmark.models.mlp:mlp",
+            "benchmark.networks.zoo.mlp:mlp",
             "flatten, 256 LIF, classes LIF; no bias (the SBC paper's N-MNIST network)",
         ),
         "conv": Entry(
-            "benchmark.models.conv:conv",
+            "benchmark.networks.zoo.conv:conv",
             "two strided convolutions with BatchNorm, pool, two linear layers; LIF",
         ),
         "dvs_gesture_net": Entry(
-            "benchmark.models.event_nets:dvs_gesture_net",
+            "benchmark.networks.zoo.event_nets:dvs_gesture_net",
             "5Conv2FC: five convolutions, two linear layers, voting",
         ),
         "cifar10_dvs_net": Entry(
-            "benchmark.models.event_nets:cifar10_dvs_net",
+            "benchmark.networks.zoo.event_nets:cifar10_dvs_net",
             "4Conv2FC: four convolutions, two linear layers, voting",
         ),
-        "vgg9": Entry("benchmark.models.vgg:vgg9", "eight convolutions, one linear layer, average pooling"),
-        "vgg16": Entry("benchmark.models.vgg:vgg16", "VGG-16 with BatchNorm (norm=false: without), one linear layer"),
-        "vggsnn": Entry("benchmark.models.vgg:vggsnn", "VGGSNN for events at 48 pixels"),
-        "resnet19": Entry("benchmark.models.resnet:resnet19", "ResNet-19: 3, 3, 2 blocks of 128, 256, 512 channels"),
-        "resnet20": Entry("benchmark.models.resnet:resnet20", "ResNet-20: three blocks each of 128, 256, 512 channels"),
+        "vgg9": Entry("benchmark.networks.zoo.vgg:vgg9", "eight convolutions, one linear layer, average pooling"),
+        "vgg16": Entry(
+            "benchmark.networks.zoo.vgg:vgg16", "VGG-16 with BatchNorm (norm=false: without), one linear layer"
+        ),
+        "vggsnn": Entry("benchmark.networks.zoo.vgg:vggsnn", "VGGSNN for events at 48 pixels"),
+        "resnet19": Entry(
+            "benchmark.networks.zoo.resnet:resnet19", "ResNet-19: 3, 3, 2 blocks of 128, 256, 512 channels"
+        ),
+        "resnet20": Entry(
+            "benchmark.networks.zoo.resnet:resnet20", "ResNet-20: three blocks each of 128, 256, 512 channels"
+        ),
         **{
             f"sew_resnet{depth}": Entry(
-                f"benchmark.models.resnet:sew_resnet{depth}", f"SEW-ResNet-{depth}: spikes added in shortcuts"
+                f"benchmark.networks.zoo.resnet:sew_resnet{depth}", f"SEW-ResNet-{depth}: spikes added in shortcuts"
             )
             for depth in (18, 34, 50, 101, 152)
         },
-        "spiking_resnet": Entry("benchmark.models.resnet:spiking_resnet", "ResNet with IF in place of ReLU; depth=18"),
-        "ms_resnet": Entry("benchmark.models.resnet:ms_resnet", "MS-ResNet: potentials added in shortcuts; depth=18"),
-        "spikformer": Entry("benchmark.models.transformers:spikformer", "Spikformer-8-384: spiking self-attention"),
-        "spike_driven_transformer": Entry(
-            "benchmark.models.transformers:spike_driven_transformer", "Spike-driven Transformer-8-384: masks and sums"
+        "spiking_resnet": Entry(
+            "benchmark.networks.zoo.resnet:spiking_resnet", "ResNet with IF in place of ReLU; depth=18"
         ),
-        "qkformer": Entry("benchmark.models.transformers:qkformer", "QKFormer-10-384: Q-K attention in three stages"),
+        "ms_resnet": Entry(
+            "benchmark.networks.zoo.resnet:ms_resnet", "MS-ResNet: potentials added in shortcuts; depth=18"
+        ),
+        "spikformer": Entry(
+            "benchmark.networks.zoo.transformers:spikformer", "Spikformer-8-384: spiking self-attention"
+        ),
+        "spike_driven_transformer": Entry(
+            "benchmark.networks.zoo.transformers:spike_driven_transformer",
+            "Spike-driven Transformer-8-384: masks and sums",
+        ),
+        "qkformer": Entry(
+            "benchmark.networks.zoo.transformers:qkformer", "QKFormer-10-384: Q-K attention in three stages"
+        ),
         "nir": Entry(
-            "benchmark.models.nir_import:nir_network", "the network in a NIR file, with its weights: path=FILE"
+            "benchmark.networks.nir.reading:nir_network", "the network in a NIR file, with its weights: path=FILE"
         ),
     },
 )

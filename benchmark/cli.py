@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import click
 
-from benchmark.command import AS_JSON, ENERGY, RESULTS, Pairs, device_options, user_errors
-from benchmark.data_commands import data as data_sets
-from benchmark.network_commands import compress, profile
-from benchmark.wandb_commands import wandb
+from benchmark.commands.data import data as data_sets
+from benchmark.commands.network import compress, profile
+from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, Pairs, device_options, user_errors
+from benchmark.commands.wandb import wandb
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -67,15 +67,17 @@ def run(
 ) -> None:
     """Run SUITE, a shipped suite's name or a .yaml file. What is already in the results is not run again."""
     from benchmark.catalog import suite_path
-    from benchmark.suite import load_suite
+    from benchmark.questions.suite import load_suite
 
     if executor == "ray" and jobs > 1:
         raise click.UsageError("--jobs is for this machine: a Ray cluster takes as many runs as it has room for")
     asked = load_suite(suite_path(suite))
     roots = {name: Path(str(folder)) for name, folder in data_roots}
 
-    from benchmark import build, job, wandb_sweep
-    from benchmark.distributed import Devices
+    from benchmark.questions import build
+    from benchmark.runs import job
+    from benchmark.runs.distributed import Devices
+    from benchmark.tracking import sweep as wandb_sweep
 
     if only is not None:
         asked = wandb_sweep.only(asked, only, build.questions_of(asked))
@@ -95,13 +97,13 @@ def run(
 def plan(suite: str, results: Path, jobs: int, as_json: bool) -> None:
     """Say what SUITE still has to do, and estimate time and memory from the records in the results."""
     from benchmark.catalog import suite_path
-    from benchmark.suite import load_suite
+    from benchmark.questions.suite import load_suite
 
     asked = load_suite(suite_path(suite))
 
-    from benchmark import job
-    from benchmark.plan import show
     from benchmark.records import RecordStore
+    from benchmark.runs import job
+    from benchmark.runs.plan import show
 
     ahead = job.plan_of(asked, RecordStore(results))
     click.echo(json.dumps(ahead.to_dict()) if as_json else show(ahead, jobs))
@@ -122,7 +124,7 @@ def leaderboard(
     """Render the records: a table here; a page, Markdown, CSV and plots in the results folder."""
     from rich.console import Console
 
-    from benchmark import leaderboard as board
+    from benchmark.boards import leaderboard as board
     from benchmark.records import RecordStore
 
     store = RecordStore(results)
@@ -148,7 +150,7 @@ def compare(a: str, b: str, results: Path, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from benchmark import compare as comparing
+    from benchmark.boards import compare as comparing
     from benchmark.records import RecordStore
 
     comparison = comparing.compare(RecordStore(results), a, b)
@@ -202,7 +204,7 @@ def _list_all(as_json: bool) -> None:
 def _list_models(as_json: bool) -> None:
     from rich.console import Console
 
-    from benchmark.models.survey import show, survey, surveyable
+    from benchmark.networks.zoo.survey import show, survey, surveyable
 
     surveys = [survey(name) for name in surveyable()]
     if as_json:
@@ -216,7 +218,7 @@ def _list_models(as_json: bool) -> None:
 @user_errors
 def doctor(as_json: bool) -> None:
     """Check this installation: versions that fit each other, folders that can be written, data that are there."""
-    from benchmark.doctor import checkup
+    from benchmark.commands.doctor import checkup
 
     findings = checkup()
     if as_json:

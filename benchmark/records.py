@@ -1,15 +1,14 @@
 """What is kept of a run: one small JSON file, written at once or not at all."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.suite import Question
+from benchmark.files import write_atomically
+from benchmark.questions.suite import Question
 
 SCHEMA = 3
 """Raised when records get something that an older snnbench cannot read.
@@ -21,9 +20,7 @@ SCHEMA = 3
 class RecordError(ValueError):
     """A record file that cannot be read; names the file and the remedy."""
 
-
-class StoreError(OSError):
-    """A results folder that cannot be written to."""
+    exit_status = 1
 
 
 class DenseNetwork(BaseModel):
@@ -155,28 +152,3 @@ def read_record(path: Path) -> RunRecord:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, ValidationError) as error:
         first = str(error).splitlines()[0]
         raise RecordError(f"{path}: not a run record ({first}); delete it and run the suite again") from error
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file (text as UTF-8) by way of a temporary one beside it, flushed to disk before it takes the name.
-
-    Raises:
-        StoreError: the folder is read-only, full, or not a folder.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}; free space or choose another folder with --results"
-        ) from error

@@ -1,15 +1,8 @@
 """Compressors of spiking neural networks, as Lightning callbacks: ``from compressors import SBC``.
 
-Classes are imported on first use, so that listing the registry costs nothing.
+What the stub beside this file lists is imported on first use, so that listing the registry costs nothing.
 """
 
-from typing import Any
+import lazy_loader
 
-from compressors.registry import COMPRESSORS
-
-
-def __getattr__(name: str) -> Any:
-    for entry in COMPRESSORS.values():
-        if entry.target.endswith(f":{name}"):
-            return entry.load()
-    raise AttributeError(f"module 'compressors' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,10 +1,9 @@
 """The ground that every compressor stands on: a Lightning callback with a calibration and a fine-tuning life."""
 
 import inspect
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -15,11 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from compressors.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
-from compressors.layers import Layer, LayerError, find_layers, left_alone, select
-from compressors.quantizers import MAX_BITS, MIN_BITS, Grid
-from compressors.statistics import CalibrationError
-from hardware.memory import WeightCoding
+from compressors.budget import Budget, BudgetError
+from compressors.calibration.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
+from compressors.calibration.hessians import CalibrationError
+from compressors.compression import Compression, LayerCompression, _layer_from
+from compressors.network.layers import Layer, LayerError, find_layers, left_alone, select
 
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Item], str], Iterable[Item]]
@@ -30,155 +29,6 @@ _console = Console(stderr=True)
 def track(items: Iterable[Item], description: str) -> Iterable[Item]:
     """The default progress bar: on a terminal, and it goes away when the work is done."""
     return rich_track(items, description, transient=True, console=_console, disable=not _console.is_terminal)
-
-
-class BudgetError(ValueError):
-    """A budget that no compressor can meet, such as a density outside (0, 1]."""
-
-
-KINDS = ("none", "density", "bits", "density+bits", "synops")
-"""The kinds of budget: what is limited."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a compressed network may cost.
-
-    Args:
-        density: share of the weights of the compressed layers to keep, in (0, 1].
-        bits: width of a weight, 2 to 8; None leaves floats.
-        synops: share of the dense network's synaptic operations in the compressed layers to keep, in (0, 1], at the
-            activity of the dense network on the calibration data; it takes the place of the density.
-
-    Raises:
-        BudgetError: a number out of range, or a density beside ``synops``.
-    """
-
-    density: float = 1.0
-    bits: int | None = None
-    synops: float | None = None
-
-    def __post_init__(self) -> None:
-        _share("density", self.density, "weights")
-        if self.synops is not None:
-            _share("synops", self.synops, "synaptic operations")
-            if self.density != 1:
-                raise BudgetError("density and synops are both limits on what is pruned: give one of them")
-        if self.bits is not None and (not isinstance(self.bits, int) or not MIN_BITS <= self.bits <= MAX_BITS):
-            raise BudgetError(f"bits is {self.bits!r}: give a whole number from {MIN_BITS} to {MAX_BITS}")
-
-    def __str__(self) -> str:
-        named = {"density": self.density if self.density != 1 else None, "bits": self.bits, "synops": self.synops}
-        return ", ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
-
-
-def _share(name: str, value: Any, of: str) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
-        raise BudgetError(f"{name} is {value!r}: give a number above 0 and at most 1 (the share of {of} kept)")
-
-
-@dataclass(frozen=True)
-class LayerCompression:
-    """What was done to one layer. ``loss`` is the method's own estimate of the harm, where it has one.
-
-    A quantised layer has its grid and the weights' codes (uint8, the weight's shape); ``extra`` holds what else a
-    method wants to stand in the record (JSON-able). A narrowed layer has the shape it had ``before``, and the indices
-    of the outputs it kept; its mask is one of the narrow weight.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    mask: Tensor = field(repr=False)  # bool, the weight's shape; True is kept
-    loss: float | None = None
-    grid: Grid | None = field(default=None, repr=False)
-    codes: Tensor | None = field(default=None, repr=False)
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    before: tuple[int, ...] | None = None
-    outputs: Tensor | None = field(default=None, repr=False)  # int64 [out]
-
-    @property
-    def weights(self) -> int:
-        """Number of weights of the dense layer."""
-        return math.prod(self.shape if self.before is None else self.before)
-
-    @property
-    def kept(self) -> int:
-        """Number of weights kept."""
-        return int(self.mask.sum())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able summary, without the mask."""
-        return {
-            "name": self.name,
-            "shape": list(self.shape),
-            "weights": self.weights,
-            "kept": self.kept,
-            "density": self.kept / self.weights,
-            "loss": self.loss,
-            **({} if self.before is None else {"before": list(self.before)}),
-            **({} if self.grid is None else {"bits": self.grid.bits}),
-            **self.extra,
-        }
-
-    def weight(self) -> Tensor:
-        """The quantised weight to the bit, from codes, scales and mask: the weight's shape.
-
-        Raises:
-            ValueError: the layer is not quantised, so its values stand in the network alone.
-        """
-        if self.grid is None or self.codes is None:
-            raise ValueError(f"layer {self.name!r} is not quantised: its weights are those of the network")
-        rows = self.grid.values(self.codes.flatten(1))
-        return rows.view(self.shape) * self.mask
-
-    def coding(self) -> WeightCoding | None:
-        """How hardware stores the weights: None for plain floats."""
-        return None if self.grid is None else self.grid.coding()
-
-
-def _layer_from(state: Mapping[str, Any]) -> LayerCompression:
-    grid = state.get("grid")
-    return LayerCompression(**{**state, "grid": None if grid is None else Grid(**grid)})
-
-
-@dataclass(frozen=True)
-class Compression:
-    """What was done to each layer of a network, in order of execution. ``seconds`` is the wall time it took.
-
-    Where work of an earlier run was taken up again, the time it took then is counted in. ``stages`` are what a method
-    that changes the network while it is trained had at the end of each stage (JSON-able). ``left_alone`` names what
-    else has weights (:func:`~compressors.layers.left_alone`).
-    """
-
-    layers: tuple[LayerCompression, ...]
-    seconds: float = 0.0
-    aftercare: Mapping[str, list[str]] = field(default_factory=dict)  # what was done -> the modules it was done to
-    stages: tuple[Mapping[str, Any], ...] = ()
-    left_alone: tuple[str, ...] = ()
-
-    @property
-    def density(self) -> float:
-        """Share of weights kept over all compressed layers: what was achieved, not what was asked for."""
-        return sum(layer.kept for layer in self.layers) / sum(layer.weights for layer in self.layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able summary, without the masks."""
-        return {
-            "density": self.density,
-            "seconds": self.seconds,
-            "layers": [layer.to_dict() for layer in self.layers],
-            "aftercare": dict(self.aftercare),
-            **({"stages": list(self.stages)} if self.stages else {}),
-            **({"left_alone": list(self.left_alone)} if self.left_alone else {}),
-        }
-
-    def codings(self) -> dict[str, WeightCoding]:
-        """Layer name -> how its weights are stored, of the quantised layers."""
-        return {layer.name: coding for layer in self.layers if (coding := layer.coding()) is not None}
-
-    def masks(self) -> dict[str, Tensor]:
-        """Layer name -> bool mask of its weight's shape."""
-        return {layer.name: layer.mask for layer in self.layers}
 
 
 def _layers_of(module: LightningModule, sample: Tensor) -> list[Layer]:
@@ -241,7 +91,8 @@ class Compressor(Callback):
         include: shell patterns of layer names to compress.
         exclude: shell patterns of layer names to leave alone.
         aftercare: what is put right afterwards, on the calibration data, of ``batchnorm`` (statistics re-estimated)
-            and ``means`` (each layer's mean output brought back to the dense one); see :mod:`compressors.aftercare`.
+            and ``means`` (each layer's mean output brought back to the dense one); see
+            :mod:`compressors.calibration.aftercare`.
         calibration: a loader of ``(x, y)`` batches, for datamodules without one of their own.
 
     Attributes:

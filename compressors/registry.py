@@ -14,12 +14,16 @@ OWN = "snnbench"
 class UnknownName(KeyError):
     """A name that nothing is registered under; the message suggests the nearest ones."""
 
+    exit_status = 2
+
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class PluginError(RuntimeError):
     """Something registered by another package, or named as ``module:attribute``, that cannot be loaded."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True)
@@ -129,17 +133,22 @@ COMPRESSORS = Registry(
     "compressor",
     "snnbench.compressors",
     {
-        "identity": Entry("compressors.identity:Identity", "the dense network, unchanged (control)"),
-        "random": Entry("compressors.random_pruning:RandomPruning", "weights removed at random (control)"),
-        "magnitude": Entry("compressors.magnitude:Magnitude", "the smallest weights removed (control)"),
-        "lamp": Entry("compressors.lamp:LAMP", "layer-adaptive magnitude pruning"),
-        "slamp": Entry("compressors.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
-        "rtn": Entry("compressors.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
-        "qpsnn": Entry("compressors.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"),
-        "spatiotemporal": Entry(
-            "compressors.spatiotemporal:SpatioTemporal", "layers as wide as their principal components, T lowered"
+        "identity": Entry("compressors.methods.identity:Identity", "the dense network, unchanged (control)"),
+        "random": Entry("compressors.methods.random_pruning:RandomPruning", "weights removed at random (control)"),
+        "magnitude": Entry("compressors.methods.magnitude:Magnitude", "the smallest weights removed (control)"),
+        "lamp": Entry("compressors.methods.lamp:LAMP", "layer-adaptive magnitude pruning"),
+        "slamp": Entry("compressors.methods.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
+        "rtn": Entry("compressors.methods.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
+        "qpsnn": Entry(
+            "compressors.methods.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"
         ),
-        "obc": Entry("compressors.obc:OBC", "Optimal Brain Compression: exact second-order pruning on input currents"),
-        "sbc": Entry("compressors.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),
+        "spatiotemporal": Entry(
+            "compressors.methods.spatiotemporal:SpatioTemporal",
+            "layers as wide as their principal components, T lowered",
+        ),
+        "obc": Entry(
+            "compressors.methods.obc:OBC", "Optimal Brain Compression: exact second-order pruning on input currents"
+        ),
+        "sbc": Entry("compressors.methods.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),
     },
 )

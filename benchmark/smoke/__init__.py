@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmark import build
-from benchmark.dense import dense_network, dense_path
-from benchmark.executors.local import Display, LocalExecutor, OpenedData
-from benchmark.records import RecordStore, RunRecord, write_atomically
-from benchmark.run import Setting, silent
-from benchmark.suite import Data, Model, Named, Question, Suite, Training
+from benchmark.files import write_atomically
+from benchmark.questions import build
+from benchmark.questions.suite import Data, Model, Named, Question, Suite, Training
+from benchmark.records import RecordStore, RunRecord
+from benchmark.runs.dense import dense_network, dense_path
+from benchmark.runs.executors.local import Display, LocalExecutor, OpenedData
+from benchmark.runs.run import Setting, silent
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport
 

@@ -8,8 +8,8 @@ import click
 from rich.console import Console
 
 from benchmark import smoke
-from benchmark.progress import SuiteProgress
-from benchmark.records import write_atomically
+from benchmark.files import write_atomically
+from benchmark.runs.progress import SuiteProgress
 
 
 @click.command()

@@ -3,8 +3,8 @@
 import nir
 import pytest
 
-from benchmark.models.nir_import import nir_network
-from tests.benchmark.nir_graphs import CLASSES, SHAPE
+from benchmark.networks.nir.reading import nir_network
+from tests.benchmark.networks.nir.nir_graphs import CLASSES, SHAPE
 
 
 @pytest.fixture

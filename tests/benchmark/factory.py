@@ -6,8 +6,8 @@ from hashlib import sha256
 from math import prod
 from typing import Any, get_origin, get_type_hints
 
+from benchmark.questions.suite import Data, Named, Network, Question, Training
 from benchmark.records import DenseNetwork, RunRecord
-from benchmark.suite import Data, Named, Network, Question, Training
 from hardware.report import CostReport, LayerCost, NeuronCost
 
 CONTROLS = {"identity", "random", "magnitude"}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmark import records
-from benchmark.records import RecordError, RecordStore, StoreError, read_record, write_atomically
+from benchmark.files import StoreError, write_atomically
+from benchmark.records import RecordError, RecordStore, read_record
 from hardware import CostReport
 from tests.benchmark.factory import make_record
 

@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark.cli import main
-from benchmark.errors import USAGE, exit_status
 from compressors.registry import Entry, PluginError, Registry, UnknownName
 
 GROUP = "snnbench.compressors"
@@ -32,7 +31,7 @@ def installed(tmp_path, monkeypatch):
 
 
 def registry() -> Registry:
-    return Registry("compressor", GROUP, {"identity": Entry("compressors.identity:Identity", "the control")})
+    return Registry("compressor", GROUP, {"identity": Entry("compressors.methods.identity:Identity", "the control")})
 
 
 def test_a_plug_in_is_found_by_its_name(installed):
@@ -62,7 +61,7 @@ def test_a_broken_plug_in_is_named_with_its_error_and_breaks_nothing_else(instal
     assert message in names.problems()["broken"]
     with pytest.raises(PluginError, match="mend or uninstall the package 'broken_plugin'") as caught:
         names["broken"].load()
-    assert exit_status(caught.value) == USAGE
+    assert caught.value.exit_status == 2
 
 
 def test_a_name_that_is_taken_stays_with_its_owner(installed):

@@ -10,11 +10,12 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmark.classifier import SNNClassifier
-from compressors.base import BudgetError, Compressor
-from compressors.layers import LayerError
+from benchmark.networks.classifier import SNNClassifier
+from compressors.base import Compressor
+from compressors.budget import BudgetError
+from compressors.calibration.hessians import CalibrationError
+from compressors.network.layers import LayerError
 from compressors.registry import COMPRESSORS
-from compressors.statistics import CalibrationError
 
 T, CLASSES = 4, 3
 METHODS = sorted(COMPRESSORS)

@@ -11,15 +11,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmark import checkpoints
 from benchmark.catalog import MODELS
-from benchmark.classifier import SNNClassifier
-from benchmark.models.card import SHAPES
-from benchmark.models.nir_export import write_nir
-from benchmark.models.survey import survey
-from benchmark.models.transformers import pool_spikes
+from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.nir.writing import write_nir
+from benchmark.networks.weights import checkpoints
+from benchmark.networks.zoo.card import SHAPES
+from benchmark.networks.zoo.survey import survey
+from benchmark.networks.zoo.transformers import pool_spikes
 from compressors.base import Compressor
-from compressors.layers import find_layers, is_neuron
+from compressors.network.layers import find_layers, is_neuron
 from compressors.registry import COMPRESSORS
 from tests.contract.test_compressors import QUIET
 
@@ -242,7 +242,7 @@ def _spikingjelly(name: str) -> tuple[nn.Module, nn.Module]:
     """A network of the zoo at full width, and SpikingJelly's own, with the zoo's weights."""
     from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
 
-    from benchmark.models.neurons import integrate_and_fire
+    from benchmark.networks.zoo.neurons import integrate_and_fire
 
     theirs = {
         "sew_resnet18": lambda: sew_resnet.sew_resnet18(cnf="ADD", spiking_neuron=integrate_and_fire),

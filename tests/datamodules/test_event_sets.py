@@ -10,13 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from datamodules import CIFAR10DVS, NMNIST, DataCorrupt, DataMissing, DVSGesture
-from tests.datamodules.formats import (
-    polarity_packet,
-    random_events,
-    write_aedat2,
-    write_aedat3,
-    write_nmnist,
-)
+from tests.datamodules.formats import polarity_packet, random_events, write_aedat2, write_aedat3, write_nmnist
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.perf.reading import measure, waiting_share
 from datamodules import CIFAR100, NMNIST, DigitsDVS
-from datamodules.perf import measure, waiting_share
 from datamodules.show import show
 from datamodules.verify import verify
 from tests.datamodules.formats import random_events, write_nmnist

@@ -105,8 +105,8 @@ def records(folder: Path) -> dict[str, dict]:
 
 def tiny_questions(path: Path) -> list:
     """The runs of a suite file."""
-    from benchmark import build
-    from benchmark.suite import load_suite
+    from benchmark.questions import build
+    from benchmark.questions.suite import load_suite
 
     suite = load_suite(path)
     return build.questions_of(suite)

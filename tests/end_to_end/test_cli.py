@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from click.testing import CliRunner
 
-from benchmark import doctor
 from benchmark.cli import main
-from benchmark.doctor import build_match, checkup, folder
+from benchmark.commands import doctor
+from benchmark.commands.doctor import build_match, checkup, folder
 from tests.end_to_end.conftest import REPOSITORY
 
 HEAVY = {

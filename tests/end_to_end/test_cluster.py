@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from benchmark.executors.local import LocalExecutor, OpenedData
 from benchmark.records import RecordStore
-from benchmark.run import Setting, silent
+from benchmark.runs.executors.local import LocalExecutor, OpenedData
+from benchmark.runs.run import Setting, silent
 from tests.end_to_end.conftest import REPOSITORY, NoDisplay, records, tiny_questions
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'snnbench[ray]'")
@@ -44,7 +44,7 @@ def mortal(tiny, tmp_path, cache, monkeypatch):
 
 @pytest.mark.slow
 def test_a_lost_worker_is_retried_and_no_record_lost_or_doubled(mortal, tmp_path, cache, monkeypatch):
-    from benchmark.executors.cluster import RayExecutor
+    from benchmark.runs.executors.cluster import RayExecutor
 
     monkeypatch.setenv("DYING_FILE", str(tmp_path / "died"))
     setting, store = Setting(cache, track=silent), RecordStore(tmp_path / "results")

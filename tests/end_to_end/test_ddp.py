@@ -15,9 +15,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmark.children import WorkerError
-from benchmark.distributed import DeviceError, DeviceGroup, Devices
-from compressors.base import BudgetError
+from benchmark.runs.children import WorkerError
+from benchmark.runs.distributed import DeviceError, DeviceGroup, Devices
+from compressors.budget import BudgetError
 from tests.end_to_end.conftest import REPOSITORY, hear_interrupts, records
 from tests.end_to_end.test_jobs import gone
 
@@ -147,7 +147,7 @@ def breaking_once(how: str, happened: Path) -> int:
 )
 def test_a_group_that_breaks_is_started_anew_once(group, tmp_path, caplog, how, why):
     assert group.call(breaking_once, how, tmp_path / "happened") == 2
-    (warned,) = [record.getMessage() for record in caplog.records if record.name == "benchmark.distributed"]
+    (warned,) = [record.getMessage() for record in caplog.records if record.name == "benchmark.runs.distributed"]
     assert re.search(f"{why}.*; a new group of processes tries once more", warned, re.DOTALL)
 
 

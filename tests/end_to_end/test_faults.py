@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import checkpoints
-from benchmark.executors.local import LocalExecutor, OpenedData, Outcome
-from benchmark.records import RecordError, RecordStore, StoreError, read_record
-from benchmark.run import Setting, silent
+from benchmark.files import StoreError
+from benchmark.networks.weights import checkpoints
+from benchmark.records import RecordError, RecordStore, read_record
+from benchmark.runs.executors.local import LocalExecutor, OpenedData, Outcome
+from benchmark.runs.run import Setting, silent
 from datamodules.errors import DataCorrupt
 from tests.end_to_end.conftest import RUNS, NoDisplay, records, tiny_questions
 

@@ -44,7 +44,7 @@ def test_costs_and_accuracy_of_the_dense_network_are_those_of_a_plain_count(snnb
 
     import torch
 
-    from benchmark.checkpoints import load
+    from benchmark.networks.weights.checkpoints import load
     from datamodules.digits_dvs import DigitsDVS
 
     path = next((cache / "checkpoints").glob(f"{kept['dense']['id']}.safetensors"))

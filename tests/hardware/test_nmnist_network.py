@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmark.classifier import SNNClassifier
-from benchmark.models.nir_import import nir_network
+from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.nir.reading import nir_network
 from hardware import profile
 from tests.conftest import REAL_DATA
 from tests.hardware import brute_force

@@ -11,15 +11,7 @@ from torch.nn import functional as F
 
 from hardware import profile, synops
 from hardware.geometry import adaptive_windows, sliding_windows
-from hardware.synops import (
-    Examined,
-    ValueRange,
-    count_by_value,
-    count_meetings,
-    count_pairs,
-    count_products,
-    examine,
-)
+from hardware.synops import Examined, ValueRange, count_by_value, count_meetings, count_pairs, count_products, examine
 from tests.hardware import brute_force
 from tests.hardware.networks import Alone, cost_of, loader, sparsify, spikes
 

@@ -1,0 +1,350 @@
+"""Records -> tables: runs that may be compared with each other, averaged over seeds, with their Pareto fronts."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean, stdev
+
+from benchmark.questions.suite import Allowance, Named, Question, digest
+from benchmark.records import RunRecord
+from hardware.energy import DEFAULT_PROFILE, energy, load_profile
+from hardware.report import CostReport
+
+DENSE = "identity"  # the compressor that leaves the network as it is
+COSTS = ("synops", "stored_bits")  # each has a Pareto front of its own
+MEASURES = {
+    "accuracy": "share of test samples classified correctly",
+    "difference": "accuracy minus that of the same dense checkpoint",
+    "density": "share of weights kept over the compressed layers, as achieved",
+    "bits": "mean width of a nonzero weight, in bits",
+    "synops": "synaptic operations per sample: accumulates and multiply-accumulates",
+    "synops_ac": "accumulates per sample",
+    "synops_mac": "multiply-accumulates per sample",
+    "weight_bits": "nonzero weights times their width, in bits",
+    "stored_bits": "weights, index and scales in each layer's best format, in bits",
+    "total_bits": "stored weights and neuron state, in bits",
+    "energy_j": "energy per sample under the board's profile, in joules: an estimate",
+    "compression_seconds": "wall time of calibration and compression, in seconds",
+    "peak_memory_bytes": "largest memory of the process during the run, in bytes; absent where the system cannot tell",
+}
+"""What a row measures: name -> meaning and unit. Operations and memory are those of :class:`hardware.CostReport`."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, sample standard deviation (None for a single value) and number of values."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The spread of at least one value."""
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True, order=True)
+class Setup:
+    """What all runs of a table share, but for the division: runs of different setups are never compared."""
+
+    data: str
+    split: str
+    timesteps: int
+    model: str
+    fingerprint: str
+    training: str  # hash of how the dense networks were trained
+
+    @property
+    def data_name(self) -> str:
+        """The data set's plain name."""
+        return self.data.partition("[")[0]
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "Setup":
+        """The setup of a run."""
+        question = record.question
+        options = {key: value for key, value in question.data.options.items() if key != "split"}
+        return cls(
+            data=Named(name=question.data.name, **options).label,
+            split=str(record.data.get("split", "official")),
+            timesteps=question.data.timesteps,
+            model=question.model.label,
+            fingerprint=str(record.data["fingerprint"]),
+            training=digest(question.training.model_dump()),
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A compressor at a budget, over seeds.
+
+    Args:
+        method: label of the compressor.
+        budget: what was asked for.
+        calibration_samples: samples the compressor may look at; 0 for the dense network.
+        control: a yardstick rather than a method of its own.
+        runs: seed -> record id.
+        measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
+            its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
+        fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
+    """
+
+    method: str
+    budget: Allowance
+    calibration_samples: int
+    control: bool
+    runs: Mapping[int, str]
+    measured: Mapping[str, Spread]
+    fronts: frozenset[str] = frozenset()
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the dense network itself."""
+        return self.method == DENSE
+
+    @property
+    def label(self) -> str:
+        """The method's name for people."""
+        return "dense" if self.dense else self.method
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that may be compared: one setup, one division, one condition; the dense network first, then by budget.
+
+    ``condition`` says how the compressed networks were fine-tuned and cared for; it is empty where they were not.
+    """
+
+    setup: Setup
+    division: str
+    condition: str
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        setup = self.setup
+        condition = f" ({self.condition})" if self.condition else ""
+        return f"{setup.data} ({setup.split} split, T={setup.timesteps}) · {setup.model} · {self.division}{condition}"
+
+    @property
+    def slug(self) -> str:
+        """A file name without suffix, different for each table."""
+        network = self.setup.model.partition("[")[0].partition(" ")[0]
+        return f"{self.division}-{self.setup.data_name}-{network}-{self.key}"
+
+    @property
+    def key(self) -> str:
+        """A hash of setup, division and condition, for people to tell tables of one title apart."""
+        return digest([*vars(self.setup).values(), self.division, *filter(None, [self.condition])])[:6]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A record that stands in no table, and why."""
+
+    run: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tables, the records that stand in none, all records by id, and the energy profile that priced them."""
+
+    tables: tuple[Table, ...]
+    apart: tuple[Apart, ...]
+    runs: Mapping[str, RunRecord]
+    energy_profile: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A finished record with its numbers."""
+
+    record: RunRecord
+    values: Mapping[str, float]
+
+    @property
+    def method(self) -> str:
+        return self.record.question.compressor.label
+
+    @property
+    def dense(self) -> bool:
+        return self.method == DENSE
+
+    @property
+    def checkpoint(self) -> str:
+        assert self.record.dense is not None  # _measure refuses a record without it
+        return self.record.dense.sha256
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        return self.record.division, self.record.question.condition
+
+    @property
+    def row(self) -> tuple[str, Allowance, int]:
+        asked = self.record.question
+        return self.method, _allowance(asked), 0 if self.dense else asked.calibration_samples
+
+
+def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFILE) -> Board:
+    """Sort records into tables.
+
+    Runs are compared only if they share data (split, time steps, content), network, training of the dense network and,
+    seed by seed, the dense checkpoint itself. What fails that stands apart, with the reason, as do failed runs and
+    runs of a compressor's older version. The dense network stands in the tables of both divisions.
+
+    Raises:
+        ValueError: there is no such energy profile.
+    """
+    load_profile(energy_profile)
+    runs = {record.id: record for record in records}
+    groups: dict[Setup, list[_Entry]] = defaultdict(list)
+    apart: list[Apart] = []
+    for _, record in sorted(runs.items()):
+        if record.status == "failed":
+            apart.append(_apart(record, f"failed: {record.error}"))
+            continue
+        try:
+            groups[Setup.of(record)].append(_Entry(record, _measure(record, energy_profile)))
+        except (KeyError, TypeError, ValueError) as error:
+            apart.append(_apart(record, f"unreadable result ({type(error).__name__}: {error})"))
+    tables: list[Table] = []
+    for setup in sorted(groups):
+        entries = _of_one_checkpoint(_of_newest_version(groups[setup], apart), apart)
+        tables += _tables(setup, entries)
+    return Board(tuple(tables), tuple(apart), runs, energy_profile)
+
+
+def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:
+    """Which points no other dominates: costs at most as much and gains at least as much, one of the two strictly."""
+    best = float("-inf")
+    front = [False] * len(costs)
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], -gains[i]))
+    for _, same_cost in groupby(order, key=lambda i: costs[i]):
+        points = list(same_cost)
+        top = gains[points[0]]
+        for i in points:
+            front[i] = gains[i] == top > best
+        best = max(best, top)
+    return front
+
+
+def _allowance(question: Question) -> Allowance:
+    return Allowance(**question.model_dump(include=set(Allowance.model_fields)))
+
+
+def _apart(record: RunRecord, reason: str) -> Apart:
+    return Apart(record.id, record.question.label, reason)
+
+
+def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
+    """The numbers of a finished record, as far as it has them; ``difference`` not among them.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, or of another schema.
+    """
+    if record.dense is None:
+        raise ValueError("it does not say which dense network it started from")
+    cost = CostReport.from_dict(record.cost)
+    return {
+        "accuracy": record.metrics["accuracy"],
+        "density": record.compression["density"],
+        "bits": cost.weight_bits / max(1, sum(layer.nonzero for layer in cost.layers)),
+        "synops": cost.synops / cost.samples,
+        "synops_ac": cost.ac / cost.samples,
+        "synops_mac": cost.mac / cost.samples,
+        "weight_bits": cost.weight_bits,
+        "stored_bits": cost.stored_bits,
+        "total_bits": cost.total_bits,
+        "energy_j": energy(cost, energy_profile).joules,
+        "compression_seconds": record.compression["seconds"],
+        **({} if record.peak_memory_bytes is None else {"peak_memory_bytes": record.peak_memory_bytes}),
+    }
+
+
+def _of_newest_version(entries: list[_Entry], apart: list[Apart]) -> list[_Entry]:
+    """Leave out what an older version of the same compressor gave."""
+    newest: dict[str, int] = defaultdict(int)
+    for entry in entries:
+        newest[entry.method] = max(newest[entry.method], entry.record.version)
+    kept = []
+    for entry in entries:
+        latest, version = newest[entry.method], entry.record.version
+        if version == latest:
+            kept.append(entry)
+        else:
+            apart.append(_apart(entry.record, f"made by version {version} of {entry.method}; the table has {latest}"))
+    return kept
+
+
+def _of_one_checkpoint(entries: list[_Entry], apart: list[Apart]) -> list[_Entry]:
+    """Keep, for each seed, the runs of one dense checkpoint: one with a dense record, then the one of most runs."""
+    with_record = {entry.checkpoint for entry in entries if entry.dense}
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for entry in entries:
+        counts[entry.record.question.seed][entry.checkpoint] += 1
+    chosen = {seed: max(found, key=lambda sha: (sha in with_record, found[sha], sha)) for seed, found in counts.items()}
+    kept = []
+    for entry in entries:
+        seed = entry.record.question.seed
+        if entry.checkpoint == chosen[seed]:
+            kept.append(entry)
+        else:
+            apart.append(
+                _apart(
+                    entry.record,
+                    f"started from dense checkpoint {entry.checkpoint[:8]}, the table's other runs of seed {seed} from "
+                    f"{chosen[seed][:8]}: delete this record and run its suite again",
+                )
+            )
+    return kept
+
+
+def _tables(setup: Setup, entries: list[_Entry]) -> list[Table]:
+    """A table for each division and condition that has more than the dense network, or one of that alone."""
+    baselines = {entry.checkpoint: entry.values["accuracy"] for entry in entries if entry.dense}
+    kinds = sorted({entry.kind for entry in entries if not entry.dense} or {entry.kind for entry in entries})
+    return [
+        Table(setup, *kind, _rows([entry for entry in entries if entry.dense or entry.kind == kind], baselines))
+        for kind in kinds
+    ]
+
+
+def _rows(entries: list[_Entry], baselines: Mapping[str, float]) -> tuple[Row, ...]:
+    grouped: dict[tuple[str, Allowance, int], dict[int, _Entry]] = defaultdict(dict)
+    for entry in entries:
+        grouped[entry.row].setdefault(entry.record.question.seed, entry)
+    rows = [_row(by_seed, baselines) for by_seed in grouped.values()]
+    rows.sort(key=lambda row: (not row.dense, row.budget.rank, -row.measured["accuracy"].mean, row.method))
+    return _with_fronts(rows)
+
+
+def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
+    seeds = sorted(by_seed)
+    entries = [by_seed[seed] for seed in seeds]
+    known = [name for name in MEASURES if all(name in entry.values for entry in entries)]
+    measured = {name: Spread.of([entry.values[name] for entry in entries]) for name in known}
+    differences = [e.values["accuracy"] - baselines[e.checkpoint] for e in entries if e.checkpoint in baselines]
+    if differences:
+        measured["difference"] = Spread.of(differences)
+    method, budget, calibration_samples = entries[0].row
+    return Row(
+        method=method,
+        budget=budget,
+        calibration_samples=calibration_samples,
+        control=entries[0].record.control,
+        runs={seed: by_seed[seed].record.id for seed in seeds},
+        measured=measured,
+    )
+
+
+def _with_fronts(rows: list[Row]) -> tuple[Row, ...]:
+    gains = [row.measured["accuracy"].mean for row in rows]
+    on = {cost: pareto([row.measured[cost].mean for row in rows], gains) for cost in COSTS}
+    return tuple(
+        Row(**{**vars(row), "fronts": frozenset(cost for cost in COSTS if on[cost][i])}) for i, row in enumerate(rows)
+    )

@@ -1,0 +1,112 @@
+"""The commands ``snnbench data ...``; each imports what it needs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmark.commands.options import AS_JSON, DATA_ROOT, Pairs, user_errors
+
+if TYPE_CHECKING:
+    from datamodules.base import BenchmarkDataModule
+
+DATA_OPTION = click.option(
+    "-o",
+    "--option",
+    "options",
+    type=Pairs(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option, such as timesteps=20.",
+)
+
+
+def _open(name: str, root: Path | None, options: list[tuple[str, Any]]) -> "BenchmarkDataModule":
+    """The data set by its name; not set up yet, so that a missing one can be fetched."""
+    from benchmark.catalog import DATA
+
+    DATA[name]  # a misspelt name is answered before anything heavy is imported
+
+    from benchmark.questions import build
+    from benchmark.questions.suite import Data
+
+    return build.datamodule(
+        Data.model_validate({"name": name, **dict(options)}), batch_size=64, calibration_samples=1, seed=0, root=root
+    )
+
+
+@click.group()
+def data() -> None:
+    """Data sets: get their files, check them, look at them."""
+
+
+@data.command()
+@click.argument("name", metavar="SET")
+@DATA_ROOT
+@DATA_OPTION
+@user_errors
+def prepare(name: str, data_root: Path | None, options: list[tuple[str, Any]]) -> None:
+    """Get SET's files onto this machine, or say which files to put where."""
+    opened = _open(name, data_root, options)
+
+    from datamodules.prepare import prepare as fetch
+
+    fetch(opened)
+    counts = ", ".join(f"{part} {count}" for part, count in opened.describe()["counts"].items())
+    click.echo(f"{name} is ready in {opened.root}: {counts}")
+
+
+@data.command()
+@click.argument("name", metavar="SET")
+@DATA_ROOT
+@DATA_OPTION
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read [default: one for each core].")
+@click.option("--report", type=click.Path(path_type=Path), help="Also write what was found as JSON.")
+@AS_JSON
+@user_errors
+def verify(
+    name: str,
+    data_root: Path | None,
+    options: list[tuple[str, Any]],
+    workers: int | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Read every file of SET; exit status 1 if one cannot be used or is there twice."""
+    opened = _open(name, data_root, options)
+
+    from dataclasses import asdict
+
+    from datamodules.verify import verify as check
+
+    found = check(opened, workers=workers, report=report)
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"complete": found.complete, "sound": found.sound}))
+    else:
+        click.echo(f"{name} ({found.split}): {found.samples} of {found.published_samples} samples, {found.fingerprint}")
+        for label, counts in found.samples_per_class.items():
+            click.echo(f"  {label}: " + ", ".join(f"{part} {count}" for part, count in counts.items()))
+        for fault in found.unusable:
+            click.echo(f"cannot be used: {fault}")
+        for group in found.duplicates:
+            click.echo(f"the same content: {', '.join(group)}")
+    sys.exit(0 if found.sound else 1)
+
+
+@data.command()
+@click.argument("name", metavar="SET")
+@DATA_ROOT
+@DATA_OPTION
+@click.option("--picture", type=click.Path(path_type=Path), help="The PNG to write [default: <SET>.png].")
+@user_errors
+def show(name: str, data_root: Path | None, options: list[tuple[str, Any]], picture: Path | None) -> None:
+    """Draw a sample of each class of SET."""
+    opened = _open(name, data_root, options)
+
+    from datamodules.show import show as draw
+
+    target = picture or Path(f"{name}.png")
+    draw(opened, target)
+    click.echo(f"written: {target}")

@@ -1,0 +1,166 @@
+"""The commands for a network of one's own: ``compress`` and ``profile``; each imports what it needs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmark.commands.options import AS_JSON, DATA_ROOT, ENERGY, Pairs, device_options, user_errors
+
+if TYPE_CHECKING:
+    from benchmark.single_network.subject import Source
+
+OPTIONS = (
+    click.option("--checkpoint", type=click.Path(path_type=Path), help="A .safetensors, .ckpt, .pt or .nir."),
+    click.option("--nir", type=click.Path(path_type=Path), help="A NIR file, in place of a checkpoint and its model."),
+    click.option(
+        "--nir-option",
+        type=Pairs(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="How the NIR file is read: reset=subtract, reset=value, timestep=0.001.",
+    ),
+    click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
+    click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
+    click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
+    click.option(
+        "--data-option",
+        type=Pairs(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of the data set, such as timesteps=20 or split=pooled.",
+    ),
+    DATA_ROOT,
+    click.option("--calibration-samples", type=click.IntRange(min=1), default=100, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the calibration draw and random choices."),
+)
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which network is meant, and on which data."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def _source(given: dict[str, Any]) -> "Source":
+    from benchmark.single_network.subject import Source
+
+    def named(kind: str) -> dict[str, Any] | None:
+        name, options = given[kind], dict(given[f"{kind}_option"])
+        if name is None and options:
+            raise click.UsageError(f"--{kind}-option needs --{kind}")
+        return None if name is None else {"name": name, **options}
+
+    model, data = named("model"), named("data")
+    if given["nir"] is not None:
+        model = {"name": "nir", "path": str(given["nir"].absolute()), **dict(given["nir_option"])}
+    elif given["nir_option"]:
+        raise click.UsageError("--nir-option needs --nir")
+    plain = {name: given[name] for name in ("data_root", "calibration_samples", "seed")}
+    return Source(checkpoint=_network_file(given), model=model, data=data, **plain)
+
+
+def _network_file(given: dict[str, Any]) -> Path:
+    files = [given[name] for name in ("checkpoint", "nir") if given[name] is not None]
+    if len(files) != 1 or (given["nir"] is not None and given["model"] is not None):
+        raise click.UsageError("give either --checkpoint, with --model where needed, or --nir")
+    return files[0]
+
+
+@click.command()
+@network_options
+@click.option("--method", required=True, help="The compressor (see `snnbench list`).")
+@click.option("--density", type=float, default=1.0, show_default=True, help="Share of weights to keep, in (0, 1].")
+@click.option("--bits", type=int, help="Width of a weight, 2 to 8 [default: floats].")
+@click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
+@click.option(
+    "--aftercare",
+    type=click.Choice(["batchnorm", "means"]),
+    multiple=True,
+    help="Re-estimate BatchNorm statistics, correct the means of each layer's output; on the calibration data.",
+)
+@click.option(
+    "--max-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GIB",
+    help="Of the Hessians held at once, for methods that need them [default: 8].",
+)
+@click.option(
+    "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The compressed network, .safetensors or .nir [default: beside the dense one, named by method and budget].",
+)
+@device_options
+@AS_JSON
+@user_errors
+def compress(
+    method: str,
+    density: float,
+    bits: int | None,
+    synops: float | None,
+    aftercare: tuple[str, ...],
+    max_memory: float | None,
+    options: list[tuple[str, Any]],
+    output: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Compress a network of your own, and say what it cost before and after."""
+    from compressors.registry import COMPRESSORS
+
+    COMPRESSORS[method]  # a misspelt name is answered before anything heavy is imported
+
+    from rich.console import Console
+
+    from benchmark.runs.distributed import Devices
+    from benchmark.single_network.compress import compress_checkpoint, show
+    from compressors.budget import Budget
+
+    devices = Devices(given["accelerator"], given["count"], given["strategy"])
+    budget, dense = Budget(density, bits, synops), _network_file(given)
+    limits = {"": None if density == 1 else density, "b": bits, "synops": synops}
+    words = [f"{value:g}{unit}" for unit, value in limits.items() if value is not None]
+    suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
+    target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
+    limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}
+    named = {"name": method, **dict(options), **limit}
+    summary = compress_checkpoint(_source(given), named, budget, target, aftercare, devices)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        Console().print(show(summary))
+
+
+@click.command()
+@network_options
+@ENERGY
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Also write the table as CSV.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw bars per layer, as .png, .svg or .pdf.")
+@AS_JSON
+@user_errors
+def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **given: Any) -> None:
+    """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
+    from rich.console import Console
+
+    from benchmark.files import write_atomically
+    from benchmark.single_network.profile import profile_checkpoint, summary_lines
+    from hardware.table import draw, table_rows, to_csv, to_table
+
+    measured = profile_checkpoint(_source(given), energy)
+    if csv_file is not None:
+        write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
+    if picture is not None:
+        draw(measured.report, measured.energy, picture)
+    if as_json:
+        click.echo(json.dumps(measured.to_dict()))
+        return
+    console = Console()
+    console.print(to_table(measured.report, measured.energy, console.width))
+    for line in summary_lines(measured):
+        click.echo(line)

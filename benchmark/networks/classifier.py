@@ -1,0 +1,111 @@
+"""The LightningModule around any spiking network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from benchmark.networks.inference.forward import compiled, each_image_once
+
+
+def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of firing rates ``[B, K]`` to the target, summed over classes, mean over the batch.
+
+    The target is a class ``[B]`` (its rate 1, the others 0) or, after mixup, a share of each class ``[B, K]``.
+    """
+    wanted = target if target.ndim == 2 else F.one_hot(target, rates.shape[1])
+    return F.mse_loss(rates, wanted.to(rates)) * rates.shape[1]
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "rate_mse": rate_mse,
+    "cross_entropy": F.cross_entropy,
+}
+
+
+def coarser(x: Tensor, timesteps: int) -> Tensor:
+    """Event frames ``[B, T, ...]`` added up to ``timesteps`` of them, as even as may be; fewer are left as they are."""
+    frames = x.shape[1]
+    if frames <= timesteps:
+        return x
+    bins = torch.arange(frames, device=x.device) * timesteps // frames
+    return x.new_zeros(len(x), timesteps, *x.shape[2:]).index_add_(1, bins, x)
+
+
+class SNNClassifier(LightningModule):
+    """Classifies ``x [B, T, C, H, W]`` (events) or ``[B, C, H, W]`` (images, shown ``timesteps`` times: direct coding).
+
+    What precedes the first neurons of a network sees an image once, and is counted once.
+
+    The network's time-major order ``[T, B, ...]`` exists only in here. A class's score is its output's mean over time.
+
+    Args:
+        network: maps ``[T, B, C, H, W]`` to ``[T, B, classes]``; SpikingJelly modules in multi-step mode.
+        classes: number of classes.
+        timesteps: T; event samples of more frames have neighbouring ones added up.
+        loss: ``rate_mse`` or ``cross_entropy`` on the scores.
+        learning_rate: of Adam, annealed along a cosine to zero over the epochs of the fit.
+        weight_decay: of Adam.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: int,
+        timesteps: int,
+        loss: str = "rate_mse",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.timesteps = timesteps
+        self.loss = LOSSES[loss]
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        for part in ("train", "val", "test"):
+            setattr(self, f"{part}_accuracy", MulticlassAccuracy(num_classes=classes, average="micro"))
+            setattr(self, f"{part}_loss", MeanMetric())  # Lightning's own mean over processes rounds sample numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
+        functional.reset_net(self.network)
+        events = x.ndim == 5
+        steps = coarser(x, self.timesteps).transpose(0, 1) if events else x.expand(self.timesteps, *x.shape)
+        with each_image_once(self.network), compiled(self.network):
+            return self.network(steps).mean(0)
+
+    def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        x, y = batch
+        scores = self(x)
+        loss = self.loss(scores, y)
+        mean_loss, accuracy = getattr(self, f"{part}_loss"), getattr(self, f"{part}_accuracy")
+        mean_loss.update(loss.detach(), len(y))
+        accuracy.update(scores, y.argmax(1) if y.ndim == 2 else y)
+        metrics = {f"{part}/loss": mean_loss, f"{part}/accuracy": accuracy}
+        self.log_dict(metrics, on_epoch=True, on_step=False, batch_size=len(y))
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a training batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Accuracy and loss of a validation batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Accuracy and loss of a test batch."""
+        self._step(batch, "test")
+
+    def configure_optimizers(self) -> Any:
+        """Adam with cosine annealing over the fit's epochs."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        epochs = max(1, self.trainer.max_epochs or 1)
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)]

@@ -1,0 +1,7 @@
+"""What is wrong with a network that comes from a file."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that does not fit the network."""
+
+    exit_status = 2

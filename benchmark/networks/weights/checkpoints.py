@@ -1,0 +1,114 @@
+"""Networks as files: safetensors with a description, and other people's checkpoints. Loading one executes nothing."""
+
+import json
+import pickle
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from benchmark.files import replacing, sha256
+from benchmark.networks.errors import CheckpointError
+from benchmark.networks.weights.published import PUBLISHED, locate
+from benchmark.networks.weights.releases import translated
+from compressors.channels.surgery import adopt_widths
+from compressors.network.leaks import adopt_leaks
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by name, what is known about them, and the SHA-256 of the file they came from.
+
+    ``state`` is None where the network named by the description brings its weights with it, as a NIR file's does.
+    """
+
+    state: Mapping[str, Tensor] | None
+    description: Mapping[str, Any]
+    sha256: str
+
+
+def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Checkpoint:
+    """Write a network's state as safetensors, the description as JSON in its header: at once or not at all.
+
+    Raises:
+        StoreError: the folder is read-only or full.
+    """
+    # Copies, since a layer that stands under two names would share its memory, which the format refuses.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
+    return Checkpoint(state, description, sha256(path))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint: ``.safetensors``, ``.nir``, or a state dict or Lightning checkpoint of ``torch.save``.
+
+    A Lightning checkpoint's ``network.`` prefix is taken off; training scripts' ``{"model": ...}`` is understood.
+    Pickled code is never run (``weights_only``; command-line arguments, which scripts keep, are let through).
+
+    Args:
+        path: the file, or a name among :data:`benchmark.networks.weights.published.PUBLISHED`.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint.
+    """
+    if str(path) in PUBLISHED and not path.is_file():
+        return replace(load(locate(str(path))), description=PUBLISHED[str(path)].description)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path} (names of published ones: {', '.join(PUBLISHED)})")
+    if path.suffix == ".nir":
+        return Checkpoint(None, {"model": {"name": "nir", "path": str(path.absolute())}}, sha256(path))
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path)
+        with torch.serialization.safe_globals([Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state dict (names -> tensors)")
+    return Checkpoint({name.removeprefix("network."): value for name, value in state.items()}, {}, sha256(path))
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        description = json.loads((file.metadata() or {}).get("snnbench", "{}"))
+    return Checkpoint(state, description, sha256(path))
+
+
+def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
+    """Load weights into a network, which takes the widths and the trained leaks of one that was compressed.
+
+    Raises:
+        CheckpointError: names or shapes differ; names the first few of them.
+    """
+    if checkpoint.state is None:
+        return
+    if "compressed" in checkpoint.description:
+        adopt_leaks(network, checkpoint.state)
+        adopt_widths(network, checkpoint.state)
+    expected = network.state_dict()
+    state = translated(checkpoint.state, expected)
+    problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
+    problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
+    problems += [
+        f"{name} is {list(state[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise CheckpointError(
+            f"{source} does not fit the network: {'; '.join(sorted(problems)[:4])}{more}; "
+            "give the model, its options and the data set it was trained with"
+        )
+    network.load_state_dict(state)

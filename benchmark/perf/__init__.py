@@ -1,0 +1,1 @@
+"""The performance table of all packages: `python -m benchmark.perf`."""

@@ -1,0 +1,76 @@
+"""Time and memory of pruning networks of ImageNet's size on one machine."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from benchmark.perf.inference import normalise
+from benchmark.questions import build
+from benchmark.questions.suite import Data, Network, Training
+from benchmark.runs.dense import quiet, trainer_settings
+from compressors.methods.sbc import SBC
+from compressors.network.layers import Layer
+from compressors.second_order.problem import Problem
+from compressors.weights.pruner import Share, Treated
+
+CASES = (("spike_driven_transformer", 16), ("sew_resnet18", 16), ("sew_resnet152", 8))
+DENSITY, STEPS, BATCH = 0.35, 4, 4
+
+
+def cases() -> Iterator[Callable[[], dict[str, Any]]]:
+    """SBC with the fast solver on whole networks, calibrated with photographs of 224 x 224 pixels at T = 4.
+
+    Weights are random, and every BatchNorm has the statistics of photographs, so that neurons of all layers fire.
+    Accuracy would mean nothing, and is not measured.
+
+    Rows have ``photographs``, ``layers`` and ``weights`` that are compressed, ``seconds`` of the whole compression,
+    ``solving_s`` of it for pruning all layers, and ``longest_s`` for one layer.
+
+    Raises:
+        DataMissing: ImageNet is not there.
+    """
+    return (partial(_prune, *case) for case in CASES)
+
+
+def _prune(name: str, photographs: int) -> dict[str, Any]:
+    asked = Data(name="imagenet", timesteps=STEPS)
+    data = build.datamodule(asked, batch_size=BATCH, calibration_samples=photographs, seed=0)
+    data.prepare_data()
+    data.setup()
+    network = build.network(Network(name=name), data.input_shape, data.num_classes)
+    images, _ = data.on_after_batch_transfer(next(iter(data.calibration_dataloader())), 0)
+    normalise(network, images)
+    compressor = TimedSBC(DENSITY, solver="fast")
+    with quiet():
+        trainer = Trainer(max_epochs=0, callbacks=[compressor], enable_checkpointing=False, **trainer_settings())
+        trainer.fit(build.classifier(network, data, Training()), datamodule=data)
+    done = compressor.compression
+    assert done is not None, "the fit has compressed"
+    return {
+        "network": name,
+        "photographs": photographs,
+        "layers": len(done.layers),
+        "weights": sum(layer.weights for layer in done.layers),
+        "density": done.density,
+        "seconds": done.seconds,
+        "solving_s": sum(compressor.seconds),
+        "longest_s": max(compressor.seconds),
+    }
+
+
+class TimedSBC(SBC):
+    """SBC with the seconds that each layer took."""
+
+    def __init__(self, density: float, **options: Any) -> None:
+        super().__init__(density, **options)
+        self.seconds: list[float] = []
+
+    def treat(self, network: Any, layer: Layer, share: Share, statistics: Problem) -> Treated:
+        """Prune a layer by the clock."""
+        started = time.perf_counter()
+        treated = super().treat(network, layer, share, statistics)
+        self.seconds.append(time.perf_counter() - started)
+        return treated

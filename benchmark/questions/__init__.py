@@ -1,0 +1,1 @@
+"""What is asked: suites, and the objects that names in them stand for."""

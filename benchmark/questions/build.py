@@ -1,0 +1,165 @@
+"""From names and options in a question to objects, with errors in the user's words."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from benchmark.catalog import DATA, MODELS
+from benchmark.networks.classifier import LOSSES, SNNClassifier
+from benchmark.networks.inference.multistep import multistep
+from benchmark.networks.weights import checkpoints
+from benchmark.questions.suite import Allowance, Data, Model, Named, Network, Question, Suite, Training, digest
+from compressors.base import Compressor
+from compressors.registry import COMPRESSORS, suggestion
+from datamodules.base import BenchmarkDataModule
+
+GIVEN_TO_DATA = {"batch_size", "calibration_samples", "calibration_seed", "num_workers", "root", "seed"}
+GIVEN_TO_COMPRESSORS = {"density", "bits", "synops", "aftercare", "calibration", "cache"}
+GIVEN_TO_MODELS = {"input_shape", "classes"}
+
+
+class OptionError(ValueError):
+    """An option that its data set, model or compressor does not have, or a value it refuses."""
+
+    exit_status = 2
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """Arguments of a function, or of a class's constructor and those of its bases."""
+    functions = [target] if inspect.isfunction(target) else [vars(c).get("__init__") for c in target.__mro__[:-1]]
+    found = [p for f in functions if f for p in inspect.signature(f).parameters.values()]
+    return {p.name: p for p in found if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def check_options(kind: str, named: Named, target: Any, given: set[str]) -> None:
+    """Refuse options that ``target`` does not take.
+
+    Raises:
+        OptionError: names the option and the nearest known one.
+    """
+    known = _parameters(target).keys() - given
+    for option in named.options:
+        if option not in known:
+            hint = suggestion(option, known) if known else "it has no options"
+            raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
+
+
+def _make(kind: str, named: Named, target: Any, given: set[str], **arguments: Any) -> Any:
+    check_options(kind, named, target, given)
+    try:
+        return target(**arguments, **named.options)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"the {kind} {named.label}: {error}") from error
+
+
+def datamodule(
+    data: Data, *, batch_size: int, calibration_samples: int, seed: int, root: Path | None = None
+) -> BenchmarkDataModule:
+    """The data set of a question. ``seed`` also seeds the draw of the calibration samples."""
+    arguments: dict[str, Any] = {
+        "root": root,
+        "timesteps": data.timesteps,
+        "batch_size": batch_size,
+        "calibration_samples": calibration_samples,
+        "calibration_seed": seed,
+        "seed": seed,
+    }
+    return _make("data set", data, DATA[data.name].load(), GIVEN_TO_DATA, **arguments)
+
+
+def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A network of the zoo or of a user's own, newly initialised, with the time steps kept between all layers.
+
+    That of a NIR file has its weights.
+    """
+    builder, arguments = MODELS[model.name].load(), {"input_shape": input_shape, "classes": classes}
+    if model.name == "nir" and isinstance(model, Network) and model.weights is not None:
+        arguments["path"] = str(model.weights)
+    return multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
+
+
+def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) -> SNNClassifier:
+    """The LightningModule around a network for a data set."""
+    if training.loss not in LOSSES:
+        raise OptionError(f"unknown loss {training.loss!r}: {suggestion(training.loss, LOSSES)}")
+    return SNNClassifier(
+        net,
+        classes=data.num_classes,
+        timesteps=data.timesteps,
+        loss=training.loss,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+    )
+
+
+def compressor(
+    named: Named, asked: Allowance, seed: int, cache: Path | None = None, aftercare: Sequence[str] = ()
+) -> Compressor:
+    """A compressor with its budget. ``seed`` and ``cache`` go to those that take them."""
+    target = COMPRESSORS[named.name].load()
+    offered: Mapping[str, Any] = {"seed": seed, "cache": cache}
+    taken = {name: value for name, value in offered.items() if name in target.options() and name not in named.options}
+    limits = asked.model_dump(include=set(Allowance.model_fields))
+    taken |= {name: value for name, value in limits.items() if value != Allowance.model_fields[name].default}
+    taken |= {"aftercare": tuple(aftercare)} if aftercare else {}
+    return _make("compressor", named, target, GIVEN_TO_COMPRESSORS, **taken)
+
+
+def check_suite(suite: Suite) -> None:
+    """Build everything a suite names, but for data and networks: mistakes are found before any work.
+
+    Raises:
+        UnknownName: a name that nothing is registered under.
+        OptionError: an option that does not exist, or a value that is refused.
+        CheckpointError: a checkpoint that cannot be read.
+    """
+    for data in suite.data:
+        check_options("data set", data, DATA[data.name].load(), GIVEN_TO_DATA)
+    for model in suite.models:
+        _check_model(model, [named.name for named in suite.compressors])
+    kinds, budgets = kinds_of(suite), suite.budgets()
+    for named in suite.compressors:
+        met = [allowance for kind in kinds[named.name] for allowance in budgets[kind]]
+        if not met:
+            wanted = " or ".join(FIELDS[kind] for kind in kinds[named.name])
+            raise OptionError(f"the compressor {named.name!r} meets none of the suite's budgets: give {wanted}")
+        for allowance in met:
+            compressor(named, allowance, suite.seeds[0], aftercare=suite.aftercare)
+
+
+def _check_model(model: Model, compressors: Sequence[str]) -> None:
+    check_options("model", model, MODELS[model.name].load(), GIVEN_TO_MODELS)
+    if model.weights is not None:
+        checkpoints.load(model.weights)
+    for name in model.compressors or ():
+        if name not in compressors:
+            raise OptionError(
+                f"the model {model.name!r} asks for the compressor {name!r}, which the suite does not have: "
+                f"{suggestion(name, compressors)}"
+            )
+
+
+FIELDS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
+"""Kind of budget -> the key of a suite that lists budgets of this kind."""
+
+
+def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:
+    """Compressor name -> the kinds of budget it meets, of the suite's compressors."""
+    return {named.name: COMPRESSORS[named.name].load().budgets for named in suite.compressors}
+
+
+def questions_of(suite: Suite) -> list[Question]:
+    """All runs of a suite."""
+    return list(suite.questions(kinds_of(suite)))
+
+
+def describe_question(question: Question, data: BenchmarkDataModule) -> tuple[str, str]:
+    """A question's run id and its dense network's id on the data, and with the checkpoint's weights, at hand."""
+    fingerprint = data.fingerprint()
+    if question.model.weights is not None:
+        fingerprint = digest([fingerprint, checkpoints.load(question.model.weights).sha256])
+    version = COMPRESSORS[question.compressor.name].load().version
+    return question.id(fingerprint, version), question.dense_id(fingerprint)

@@ -1,0 +1,335 @@
+"""Suite files: which questions are asked. A suite expands into runs, each with an id that is a hash of its question."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
+
+from compressors.registry import suggestion
+
+NOUNS = {"densities": "density", "synops": "SynOps share"}
+
+
+class SuiteError(ValueError):
+    """A suite file that cannot be used; the message names file, line and remedy."""
+
+    exit_status = 2
+
+
+class Strict(BaseModel):
+    """A frozen schema in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Named(BaseModel):
+    """Something from a registry with options of its own: ``conv`` or ``{name: conv, width: 16}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside ``name``."""
+        return dict(self.model_extra or {})
+
+    @property
+    def label(self) -> str:
+        """``name`` or ``name[option,...]``, for people; words stand alone, numbers with their option's name."""
+        shown = [value if isinstance(value, str) else f"{key}={value}" for key, value in sorted(self.options.items())]
+        return f"{self.name}[{','.join(shown)}]" if shown else self.name
+
+
+class Network(Named):
+    """A network, to be trained, or with the weights of a ``checkpoint``.
+
+    That is a file (see :func:`benchmark.networks.weights.checkpoints.load`), in whose path variables of the
+    environment are replaced, or the name of a published one. A NIR file brings its network with it, under
+    the name ``nir``.
+    """
+
+    checkpoint: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: Any) -> dict[str, Any]:
+        """Leaves out a checkpoint where there is none, so that networks that are trained read as they always did."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("checkpoint", None)}
+
+    @property
+    def weights(self) -> Path | None:
+        """The checkpoint's place on this machine."""
+        return None if self.checkpoint is None else Path(os.path.expandvars(self.checkpoint)).expanduser()
+
+    @property
+    def label(self) -> str:
+        """As of any name with options, and the checkpoint by its file's name."""
+        return super().label if self.weights is None else f"{super().label} of {self.weights.stem}"
+
+
+class Model(Network):
+    """A network of a suite; ``compressors`` limits which of the suite's compressors it meets, by name."""
+
+    compressors: tuple[str, ...] | None = None
+
+
+class Data(Named):
+    """A data set and how it is shown: ``timesteps`` frames a sample."""
+
+    timesteps: int = Field(default=10, ge=1)
+
+
+class Training(Strict):
+    """How a dense network is trained.
+
+    Training stops when the validation accuracy has not improved for ``patience`` epochs; the best weights are kept.
+    """
+
+    epochs: int = Field(default=30, ge=1)
+    patience: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    loss: str = "rate_mse"
+
+
+class FineTuning(Strict):
+    """How a compressed network is trained further: the same for all methods of a table."""
+
+    epochs: int = Field(default=5, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+
+
+class Allowance(Strict):
+    """What a compressed network may cost: a density, bits a weight, both, or a share of SynOps."""
+
+    density: float = Field(default=1.0, gt=0, le=1)
+    bits: int | None = Field(default=None, ge=2, le=8)
+    synops: float | None = Field(default=None, gt=0, le=1)
+
+    @property
+    def allowance(self) -> str:
+        """For people: ``0.1``, ``4 bit``, ``0.25, 4 bit`` or ``0.3 of SynOps``; nothing where nothing is limited."""
+        limits = {
+            "{:g}": None if self.density == 1 else self.density,
+            "{} bit": self.bits,
+            "{:g} of SynOps": self.synops,
+        }
+        return ", ".join(form.format(value) for form, value in limits.items() if value is not None)
+
+    @property
+    def kind(self) -> str:
+        """What is limited, one of :data:`compressors.base.KINDS`."""
+        limited = {"density": self.density != 1, "bits": self.bits is not None, "synops": self.synops is not None}
+        return "+".join(name for name, limits in limited.items() if limits) or "none"
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts budgets by kind, then from generous to tight."""
+        return (self.synops is not None, self.bits is not None, -self.density, -(self.bits or 0), -(self.synops or 0.0))
+
+
+Aftercare = Literal["batchnorm", "means"]
+CARE = {"batchnorm": "BatchNorm re-estimated", "means": "means corrected"}
+
+
+class Question(Allowance):
+    """One run: everything that decides its answer, but for the data's content and the methods' versions."""
+
+    data: Data
+    model: Network
+    training: Training
+    compressor: Named
+    calibration_samples: int
+    seed: int
+    aftercare: tuple[Aftercare, ...] = ()
+    finetuning: FineTuning | None = None
+
+    def id(self, fingerprint: str, version: int) -> str:
+        """The run id: a hash of the question, the data's fingerprint and the compressor's version (12 hex digits).
+
+        What was added to questions later counts only where it is used, so that older records keep their ids.
+        """
+        unused = {key for key in ("bits", "synops", "aftercare", "finetuning") if not getattr(self, key)}
+        return digest({**self.model_dump(exclude=unused), "fingerprint": fingerprint, "version": version})
+
+    def dense_id(self, fingerprint: str) -> str:
+        """The id of the dense network that the question starts from."""
+        asked = self.model_dump(include={"data", "model", "training", "seed"})
+        return digest({**asked, "fingerprint": fingerprint})
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        limits = {"density": None if self.density == 1 else self.density, "bits": self.bits, "synops": self.synops}
+        budget = [f"{name} {value:g}" for name, value in limits.items() if value is not None]
+        return " ".join([self.data.name, self.model.label, self.compressor.label, *budget, f"seed {self.seed}"])
+
+    def budgets(self) -> dict[str, tuple[Any, ...]]:
+        """The lists of budgets of a suite that asks for this one alone."""
+        joint = self.density != 1 and self.bits is not None
+        return {
+            "densities": () if joint or self.bits or self.synops else (self.density,),
+            "bits": (self.bits,) if self.bits and not joint else (),
+            "joint": (Allowance(density=self.density, bits=self.bits),) if joint else (),
+            "synops": (self.synops,) if self.synops else (),
+        }
+
+    @property
+    def condition(self) -> str:
+        """What else was done to the compressed network, for people; runs of different conditions are never compared."""
+        tuned = [f"{self.finetuning.epochs} epochs at {self.finetuning.learning_rate:g}"] if self.finetuning else []
+        return ", ".join(tuned + [CARE[name] for name in self.aftercare])
+
+
+class Suite(Strict):
+    """The schema of a suite file: every data set x model x compressor x budget x seed is a run.
+
+    A compressor meets those of the budgets that are of its kinds: ``densities`` (pruning), ``bits`` (quantising),
+    ``joint`` (both), ``synops`` (pruning). Compressors without a budget (the dense control) run once a seed.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    description: str = ""
+    data: tuple[Data, ...] = Field(min_length=1)
+    models: tuple[Model, ...] = Field(min_length=1)
+    compressors: tuple[Named, ...] = Field(min_length=1)
+    densities: tuple[float, ...] = ()
+    bits: tuple[int, ...] = ()
+    joint: tuple[Allowance, ...] = ()
+    synops: tuple[float, ...] = ()
+    aftercare: tuple[Aftercare, ...] = ()
+    finetuning: FineTuning | None = None
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    calibration_samples: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
+    training: Training = Training()
+
+    @field_validator("calibration_samples", mode="before")
+    @classmethod
+    def _one_size_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _budgets(self) -> "Suite":
+        for name in ("densities", "synops"):
+            for share in getattr(self, name):
+                if not 0 < share <= 1:
+                    raise ValueError(f"{NOUNS[name]} {share:g} is outside (0, 1]: give the share to keep")
+        for bits in self.bits:
+            if not 2 <= bits <= 8:
+                raise ValueError(f"{bits} bits: give a width from 2 to 8")
+        if not any((self.densities, self.bits, self.joint, self.synops)):
+            raise ValueError("give budgets: at least one of densities, bits, joint or synops")
+        return self
+
+    def budgets(self) -> dict[str, tuple[Allowance, ...]]:
+        """Kind of budget (see :data:`compressors.base.KINDS`) -> the suite's budgets of that kind."""
+        return {
+            "none": (Allowance(),),
+            "density": tuple(Allowance(density=density) for density in self.densities),
+            "bits": tuple(Allowance(bits=bits) for bits in self.bits),
+            "density+bits": self.joint,
+            "synops": tuple(Allowance(synops=synops) for synops in self.synops),
+        }
+
+    def questions(self, kinds: Mapping[str, Sequence[str]]) -> Iterator[Question]:
+        """All runs, those that share a dense network and an elimination next to each other.
+
+        Args:
+            kinds: compressor name -> the kinds of budget it meets.
+        """
+        for data in self.data:
+            for model in self.models:
+                for seed in self.seeds:
+                    for compressor in self._of(model):
+                        for samples, allowance in self._asked(kinds[compressor.name]):
+                            yield self._question(data, model, seed, compressor, samples, allowance)
+
+    def _asked(self, kinds: Sequence[str]) -> Iterator[tuple[int, Allowance]]:
+        """Calibration sizes and budgets of a compressor that meets these kinds; the dense network needs one size."""
+        budgets = self.budgets()
+        for samples in self.calibration_samples:
+            for kind in kinds:
+                if kind != "none" or samples == self.calibration_samples[0]:
+                    yield from ((samples, allowance) for allowance in budgets[kind])
+
+    def _question(
+        self, data: Data, model: Model, seed: int, compressor: Named, samples: int, allowance: Allowance
+    ) -> Question:
+        dense = allowance == Allowance()  # the network as it is: nothing is done to it afterwards either
+        return Question(
+            data=data,
+            model=Network(**model.model_dump(exclude={"compressors"})),
+            training=self.training,
+            compressor=compressor,
+            calibration_samples=samples,
+            seed=seed,
+            aftercare=() if dense else self.aftercare,
+            finetuning=None if dense else self.finetuning,
+            **allowance.model_dump(),
+        )
+
+    def _of(self, model: Model) -> list[Named]:
+        if model.compressors is None:
+            return list(self.compressors)
+        return [compressor for compressor in self.compressors if compressor.name in model.compressors]
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits that stand for a JSON-able value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite file.
+
+    Raises:
+        SuiteError: not YAML, or not a suite; names the line, and the nearest key for an unknown one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SuiteError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise SuiteError(f"{path}: a suite is a mapping with the keys {', '.join(Suite.model_fields)}")
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{path}:{line_of(root, e['loc'])}: {_explain(e)}" for e in error.errors()]
+        raise SuiteError("\n".join(lines)) from None
+
+
+def line_of(node: yaml.Node | None, place: Iterable[int | str]) -> int:
+    """The line (from 1) in the file of the key or item at ``place``, or of the nearest thing that encloses it."""
+    line = 1 if node is None else node.start_mark.line + 1
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == step), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _explain(error: Any) -> str:
+    """A pydantic error in the words of a suite."""
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
+    known = Training.model_fields if error["loc"][0] == "training" else Suite.model_fields
+    return f"unknown key {error['loc'][-1]!r}: {suggestion(str(error['loc'][-1]), known)}"

@@ -1,0 +1,1 @@
+"""From questions to records: planned, run, shown while they run."""

@@ -1,0 +1,58 @@
+"""Processes that this one starts, and what becomes of them."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnProcess
+from threading import Thread
+
+GRACE_S = 10.0  # how long a process may take to leave nothing half-written behind when it is told to stop
+
+
+class WorkerError(RuntimeError):
+    """A worker process that cannot work at all."""
+
+    exit_status = 1
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C from their first moment: it reaches all, and the parent decides."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stop(processes: Sequence[SpawnProcess]) -> None:
+    """End processes: asked to, they clean up after themselves; past their time of grace they are killed."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(GRACE_S)
+        process.kill()
+        process.join()
+
+
+def how_it_ended(exitcode: int, remedy: str) -> str:
+    """The end of a process in words, with what to do about it if memory was short."""
+    if exitcode == -signal.SIGKILL:
+        return f"was killed (SIGKILL): most often the system was out of memory; {remedy}, then run again"
+    if exitcode < 0:
+        return f"was ended by the signal {signal.Signals(-exitcode).name}; run again in one process to see more"
+    return f"ended with status {exitcode}; run again in one process to see more"
+
+
+def end_with_parent() -> None:
+    """From now on this process ends at once when its parent is gone, whatever it is at."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None, "only a child has a parent to watch"
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()

@@ -1,0 +1,164 @@
+"""The dense network of a question: trained once, kept by the hash of what it was trained on and how."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from filelock import FileLock
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from spikingjelly.activation_based import functional
+
+from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.weights import checkpoints
+from benchmark.questions import build
+from benchmark.questions.suite import Question
+from benchmark.records import DenseNetwork
+from benchmark.runs import memory
+from benchmark.runs.distributed import DeviceGroup, Devices
+from datamodules.base import BenchmarkDataModule
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense network, ready to be compressed, and where it came from."""
+
+    module: SNNClassifier
+    origin: DenseNetwork
+
+
+def dense_network(
+    question: Question,
+    data: BenchmarkDataModule,
+    dense_id: str,
+    cache: Path,
+    callbacks: Sequence[Callback] = (),
+    group: DeviceGroup | None = None,
+) -> Dense:
+    """Load the question's dense network, or train and keep it. Two processes do not train the same one twice.
+
+    One that comes with its weights is kept in the same place, for all that looks for dense networks there.
+
+    Args:
+        question: what network, on what data, trained how.
+        data: the data set, as the question names it.
+        dense_id: see :meth:`benchmark.questions.suite.Question.dense_id`.
+        cache: folder of the kept networks.
+        callbacks: for the training, such as a progress bar; left out where a group of processes does it.
+        group: what it is trained on; by default one device.
+
+    Raises:
+        CheckpointError: the kept file is damaged, or a checkpoint does not fit its network; names it.
+        StoreError: the cache cannot be written to.
+    """
+    path = dense_path(cache, dense_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists() and question.model.weights is not None:
+            _adopt(question, data, path, question.model.weights)
+        elif not path.exists():
+            _train(question, data, path, callbacks, group or DeviceGroup())
+    module = _untrained(question, data)
+    try:
+        kept = checkpoints.load(path)
+        checkpoints.restore(module.network, kept, path)
+    except checkpoints.CheckpointError as error:
+        raise checkpoints.CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
+    module.timesteps = kept.description.get("timesteps", module.timesteps)  # it may have been compressed in time
+    known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
+    return Dense(module, DenseNetwork(id=dense_id, sha256=kept.sha256, **known))
+
+
+def dense_path(cache: Path, dense_id: str) -> Path:
+    """Where a dense network is kept."""
+    return cache / "checkpoints" / f"{dense_id}.safetensors"
+
+
+def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
+    net = build.network(question.model, data.input_shape, data.num_classes)
+    return build.classifier(net, data, question.training)
+
+
+def _adopt(question: Question, data: BenchmarkDataModule, path: Path, source: Path) -> None:
+    """Keep a network that comes with its weights, under its own description."""
+    module, given = _untrained(question, data), checkpoints.load(source)
+    checkpoints.restore(module.network, given, source)
+    told = {"model": question.model.model_dump(), "data": data.describe()}
+    checkpoints.save(path, module.network, {**given.description, **told})
+
+
+def _train(
+    question: Question, data: BenchmarkDataModule, path: Path, callbacks: Sequence[Callback], group: DeviceGroup
+) -> None:
+    """Train, and keep the best weights with a description of how."""
+    started = time.perf_counter()
+    shown = () if group.devices.grouped else callbacks
+    with TemporaryDirectory() as folder:
+        module, trained = group.call(_fit, question, data, folder, shown, group.devices)
+    description = {
+        "model": question.model.model_dump(),
+        "data": data.describe(),
+        "training": question.training.model_dump(),
+        "seed": question.seed,
+        **trained,
+        "seconds": time.perf_counter() - started,
+    }
+    checkpoints.save(path, module.network, description)
+
+
+def _fit(
+    question: Question, data: BenchmarkDataModule, folder: str, callbacks: Sequence[Callback], devices: Devices
+) -> tuple[SNNClassifier, dict[str, Any]]:
+    """Train with early stop on the validation accuracy: the best epoch's weights, its accuracy, epochs trained."""
+    memory.keep_freed()
+    with quiet():
+        seed_everything(question.seed, workers=True, verbose=False)
+        module = _untrained(question, data)
+        best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
+        stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
+        trainer = Trainer(
+            max_epochs=question.training.epochs, callbacks=[*callbacks, stop, best], **trainer_settings(devices)
+        )
+        trainer.fit(module, datamodule=data)
+        module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+    functional.reset_net(module)
+    return module, {"validation_accuracy": float(best.best_model_score or 0.0), "epochs": trainer.current_epoch}
+
+
+def trainer_settings(devices: Devices | None = None) -> dict[str, Any]:
+    """What every Trainer of a run has in common: its devices, no files, no logs, no bars of its own."""
+    return {
+        **(devices or Devices()).trainer_settings(),
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's notices about the machine and its advice on workers out of the progress display."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*`max_epochs=0`.*")
+            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+            # about samplers that repeat samples, and metrics that differ between processes: the project has neither
+            warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,173 @@
+"""Runs on a Ray cluster. Workers give their records back as they come; only this process writes to the store."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmark.files import write_atomically
+from benchmark.questions import build
+from benchmark.questions.suite import Question
+from benchmark.records import RecordStore, RunRecord
+from benchmark.runs.dense import dense_network, dense_path
+from benchmark.runs.executors.grouping import shared_work
+from benchmark.runs.executors.local import Display, OpenedData, Outcome
+from benchmark.runs.run import Setting, run, silent, unanswered
+from datamodules.storage import cache_folder
+
+RETRIES = 3  # of a worker that is lost; an error of a compressor is a record and not tried again
+
+
+class ClusterError(RuntimeError):
+    """Ray is not installed, or its cluster cannot be reached."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Answers questions on a Ray cluster, as many at a time as it has room for.
+
+    Every dense network is trained once, on one worker, and sent to the others, whose caches need not be shared: all
+    runs of a table start from the same bits. Data sets are expected on every machine, in the folders that the setting
+    or ``$SNNBENCH_DATA`` names. A task whose worker is lost is repeated on another, ``RETRIES`` times.
+
+    Args:
+        store: where the records go, on this machine.
+        setting: caches and data.
+        data: the data sets, opened here for their fingerprints.
+        display: is told of every run.
+        threads: of each run, and the CPUs that it books; a GPU is booked as well where the cluster has any.
+        address: of the cluster; None for ``$RAY_ADDRESS``, else one on this machine for as long as this lasts.
+        after: is given each new record once it is safely stored.
+    """
+
+    store: RecordStore
+    setting: Setting
+    data: OpenedData
+    display: Display
+    threads: int
+    address: str | None = None
+    after: Callable[[RunRecord], None] = lambda record: None
+
+    def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
+        """Answer every question that has no finished record yet.
+
+        Raises:
+            ClusterError: no Ray, or no cluster at the address.
+            StoreError: a record cannot be written.
+            RecordError: a question's record is there and cannot be read.
+            DataMissing: a data set is not there; nothing was run.
+        """
+        self.store.writable()
+        self.data.check(questions)
+        outcome = Outcome()
+        todo = [question for question in questions if not self._found(question, outcome)]
+        if todo:
+            ray = connect(self.address)
+            try:
+                self._stream(ray, suite, shared_work(todo), outcome)
+            finally:
+                ray.shutdown()  # with its driver gone, the cluster ends the tasks that are left
+        return outcome
+
+    def _found(self, question: Question, outcome: Outcome) -> bool:
+        run_id, _ = build.describe_question(question, self.data.of(question))
+        record = self.store.find(question, run_id)
+        if record is None:
+            return False
+        outcome.count(record, "found")
+        self.display.finished(question, record, "found")
+        return True
+
+    def _stream(self, ray: Any, suite: str, groups: Sequence[list[Question]], outcome: Outcome) -> None:
+        """Send all work off and take the records in as they come."""
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        booked = {"num_cpus": self.threads, "num_gpus": gpus, "max_retries": RETRIES}
+        train = ray.remote(**booked)(_train)
+        answer = ray.remote(**booked, num_returns="streaming")(_answer)
+        networks: dict[str, Any] = {}
+        streams = {}
+        for group in groups:
+            _, dense_id = build.describe_question(group[0], self.data.of(group[0]))
+            if dense_id not in networks:
+                networks[dense_id] = train.remote(group[0], self.threads, self.setting.data_roots)
+            stream = answer.remote(group, suite, networks[dense_id], self.threads, self.setting.data_roots)
+            streams[stream] = list(group)
+        while streams:
+            (stream,), _ = ray.wait(list(streams), num_returns=1)
+            if not self._take(ray, stream, streams[stream], suite, outcome):
+                del streams[stream]
+
+    def _take(self, ray: Any, stream: Any, expected: list[Question], suite: str, outcome: Outcome) -> bool:
+        """Keep the next record of a stream, or failed ones for all that a lost stream owes; False at its end."""
+        try:
+            record = ray.get(next(stream))
+        except StopIteration:
+            return False
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            for question in expected:
+                lost = unanswered(question, suite, self.data.of(question))
+                self._keep(lost.model_copy(update={"error": f"{type(error).__name__}: {reason}"}), outcome)
+            return False
+        expected.remove(record.question)
+        self._keep(record, outcome)
+        return True
+
+    def _keep(self, record: RunRecord, outcome: Outcome) -> None:
+        self.store.save(record)
+        outcome.count(record, record.status)
+        self.after(record)
+        self.display.finished(record.question, record, record.status)
+
+
+def connect(address: str | None) -> Any:
+    """Ray, connected to a cluster.
+
+    Raises:
+        ClusterError: Ray is not installed, or nothing answers at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError("Ray is not installed: pip install 'snnbench[ray]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
+    return ray
+
+
+def _train(question: Question, threads: int, data_roots: dict[str, Path]) -> bytes:
+    """On a worker: the file of a question's dense network, trained there unless its cache has it."""
+    setting = _setting(threads, data_roots)
+    data = OpenedData(setting).of(question)
+    _, dense_id = build.describe_question(question, data)
+    with threadpool_limits(threads):
+        dense_network(question, data, dense_id, setting.cache, [])
+    return dense_path(setting.cache, dense_id).read_bytes()
+
+
+def _answer(
+    questions: list[Question], suite: str, network: bytes, threads: int, data_roots: dict[str, Path]
+) -> Iterator[RunRecord]:
+    """On a worker: the records of some questions with one dense network, each as soon as it is there."""
+    setting = _setting(threads, data_roots)
+    opened = OpenedData(setting)
+    with threadpool_limits(threads):
+        for question in questions:
+            data = opened.of(question)
+            _, dense_id = build.describe_question(question, data)
+            path = dense_path(setting.cache, dense_id)
+            if not path.is_file() or path.read_bytes() != network:
+                write_atomically(path, network)
+            yield run(question, suite, data, setting)
+
+
+def _setting(threads: int, data_roots: dict[str, Path]) -> Setting:
+    torch.set_num_threads(threads)
+    return Setting(cache_folder(), data_roots, track=silent)

@@ -1,0 +1,143 @@
+"""Runs in this process, one after the other, sharing the work with other processes on the same results folder."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from filelock import FileLock, Timeout
+
+from benchmark.questions import build
+from benchmark.questions.suite import Question
+from benchmark.records import RecordStore, RunRecord
+from benchmark.runs.run import Setting, open_data, run
+from datamodules.base import BenchmarkDataModule
+
+Ending = Literal["done", "failed", "found"]
+
+
+class Display(Protocol):
+    """What shows the progress of a suite."""
+
+    def started(self, question: Question) -> None:
+        """A run begins."""
+
+    def finished(self, question: Question, record: RunRecord, ending: Ending) -> None:
+        """A run has its record: made now, made now with an error, or found."""
+
+
+class Executor(Protocol):
+    """What answers the questions of a suite, wherever it does so."""
+
+    def __call__(self, suite: str, questions: Sequence[Question]) -> "Outcome":
+        """Answer every question that has no finished record yet, for the suite of that name."""
+
+
+@dataclass
+class Outcome:
+    """Run ids by how they ended."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+
+    def count(self, record: RunRecord, ending: Ending) -> None:
+        """Take note of a run."""
+        getattr(self, ending).append(record.id)
+
+
+class OpenedData:
+    """The data modules of questions: one for each data set, batch size and seed, opened when first asked for.
+
+    Args:
+        setting: where the data are.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._opened: dict[str, BenchmarkDataModule] = {}
+
+    def of(self, question: Question) -> BenchmarkDataModule:
+        """The data module of a question.
+
+        Raises:
+            DataMissing: its files are not there.
+        """
+        asked = question.model_dump_json(include={"data", "seed", "training", "calibration_samples"})
+        if asked not in self._opened:
+            self._opened[asked] = open_data(question, self._setting)
+        return self._opened[asked]
+
+    def check(self, questions: Iterable[Question]) -> None:
+        """Open everything, so that a missing set is known before the first run.
+
+        Raises:
+            DataMissing: the files of a data set are not there.
+        """
+        for question in questions:
+            self.of(question)
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Answers questions in this process.
+
+    Runs that another process is at are left to it and looked at again at the end: two processes on one suite share
+    its work, and one that takes over from a killed one repeats nothing that was finished.
+
+    Args:
+        store: where the records go.
+        setting: caches, data and progress.
+        data: the opened data sets.
+        display: is told of every run.
+        after: is given each new record once it is safely stored.
+    """
+
+    store: RecordStore
+    setting: Setting
+    data: OpenedData
+    display: Display
+    after: Callable[[RunRecord], None] = lambda record: None
+
+    def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
+        """Answer every question that has no finished record yet.
+
+        Raises:
+            StoreError: a record cannot be written.
+            RecordError: a question's record is there and cannot be read.
+            DataMissing: a data set is not there; nothing was run.
+        """
+        self.store.writable()
+        self.data.check(questions)
+        outcome = Outcome()
+        busy = []
+        for question in questions:
+            ending = self._answer(question, suite, timeout=0)
+            if ending is None:
+                busy.append(question)
+            else:
+                outcome.count(*ending)
+        for question in busy:
+            ending = self._answer(question, suite, timeout=-1)
+            assert ending is not None, "without a time-out the lock was had"
+            outcome.count(*ending)
+        return outcome
+
+    def _answer(self, question: Question, suite: str, timeout: float) -> tuple[RunRecord, Ending] | None:
+        """The question's record and how it was come by; None while another process is at it."""
+        data = self.data.of(question)
+        run_id, _ = build.describe_question(question, data)
+        try:
+            with FileLock(self.store.lock_path(run_id), timeout=timeout):
+                record = self.store.find(question, run_id)
+                ending: Ending = "found"
+                if record is None:
+                    self.display.started(question)
+                    record = run(question, suite, data, self.setting)
+                    self.store.save(record)
+                    ending = record.status
+        except Timeout:
+            return None
+        if ending != "found":
+            self.after(record)
+        self.display.finished(question, record, ending)
+        return record, ending

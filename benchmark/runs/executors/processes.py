@@ -1,0 +1,209 @@
+"""Runs in several processes of this machine. A process that dies costs the run it was at, and nothing else."""
+
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmark.questions.suite import Question
+from benchmark.records import RecordStore, RunRecord
+from benchmark.runs.children import WorkerError, deaf_to_interrupts, how_it_ended, stop
+from benchmark.runs.executors.grouping import shared_work
+from benchmark.runs.executors.local import Display, Ending, LocalExecutor, OpenedData, Outcome
+from benchmark.runs.run import Setting, silent, unanswered
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one worker process may use: so many threads, and one GPU (as CUDA_VISIBLE_DEVICES names it) or none."""
+
+    threads: int
+    gpu: str | None = None
+
+
+def places(jobs: int, threads: int, gpus: Sequence[str]) -> list[Place]:
+    """Share ``threads`` out to ``jobs`` workers, at least one each, and deal the GPUs out one by one."""
+    share = max(1, threads // jobs)
+    return [Place(share, gpus[number % len(gpus)] if gpus else None) for number in range(jobs)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class ProcessExecutor:
+    """Answers questions in worker processes, each of which is a :class:`LocalExecutor` on the same results folder.
+
+    The records and their locks are all the state there is. A worker that is killed (by the system, for want of
+    memory) leaves a failed record of the run it was at; another takes its place.
+
+    Args:
+        store: where the records go.
+        setting: caches and data. Progress within a run is not shown.
+        data: the opened data sets.
+        display: is told of every run.
+        places: what each of the workers may use.
+        after: is given each new record once it is safely stored.
+    """
+
+    store: RecordStore
+    setting: Setting
+    data: OpenedData
+    display: Display
+    places: Sequence[Place]
+    after: Callable[[RunRecord], None] = lambda record: None
+
+    def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
+        """Answer every question that has no finished record yet.
+
+        Raises:
+            StoreError: a record cannot be written.
+            RecordError: a question's record is there and cannot be read.
+            DataMissing: a data set is not there; nothing was run.
+            WorkerError: a worker ended before it began a run.
+        """
+        self.store.writable()
+        self.data.check(questions)
+        outcome = Outcome()
+        waiting = deque(shared_work(questions))
+        workers = [self._start(suite, place) for place in self.places[: len(waiting)]]
+        try:
+            while busy := _given_work(workers, waiting):
+                ready = wait([worker.connection for worker in busy])
+                for worker in busy:
+                    if worker.connection in ready and not self._hear(worker, outcome):
+                        workers[workers.index(worker)] = self._start(suite, worker.place)
+                        waiting.appendleft(self._bury(worker, suite, outcome))
+        finally:
+            for worker in workers:
+                worker.stop()
+        return outcome
+
+    def _start(self, suite: str, place: Place) -> "_Worker":
+        """A new worker; its interpreter is a fresh one, because a forked CUDA or thread pool does not work."""
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        results, cache, roots = self.store.results, self.setting.cache, self.setting.data_roots
+        process = context.Process(target=_work, args=(theirs, place, suite, results, cache, roots))
+        with deaf_to_interrupts():
+            process.start()
+        theirs.close()  # so that the worker's end is the only one, and its death is heard
+        return _Worker(place, process, ours)
+
+    def _hear(self, worker: "_Worker", outcome: Outcome) -> bool:
+        """Take in one message of a worker; False if it is dead."""
+        try:
+            message = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return False
+        match message:
+            case Exception() as error:
+                raise error
+            case Question() as question:
+                worker.current = question
+                self.display.started(question)
+            case question, record, ending:
+                worker.current = None
+                worker.todo.remove(question)
+                self._finish(question, record, ending, outcome)
+        return True
+
+    def _finish(self, question: Question, record: RunRecord, ending: Ending, outcome: Outcome) -> None:
+        outcome.count(record, ending)
+        if ending != "found":
+            self.after(record)
+        self.display.finished(question, record, ending)
+
+    def _bury(self, worker: "_Worker", suite: str, outcome: Outcome) -> list[Question]:
+        """Keep a record of the run that a dead worker was at, and give back what else it was to do."""
+        worker.stop()
+        how = how_it_ended(worker.process.exitcode or 0, "use fewer --jobs")
+        if worker.current is None:
+            raise WorkerError(f"a worker process {how} before it began a run; without --jobs the reason will show")
+        record = unanswered(worker.current, suite, self.data.of(worker.current))
+        record = record.model_copy(update={"error": f"WorkerError: the worker process {how}"})
+        self.store.save(record)
+        self._finish(worker.current, record, "failed", outcome)
+        return [question for question in worker.todo if question != worker.current]
+
+
+class _Worker:
+    """The parent's side of a worker: its process, and what it has been given to do and has not yet done."""
+
+    def __init__(self, place: Place, process: SpawnProcess, connection: Connection) -> None:
+        self.place, self.process, self.connection = place, process, connection
+        self.todo: list[Question] = []
+        self.current: Question | None = None
+
+    def give(self, questions: list[Question]) -> None:
+        """Hand over some questions."""
+        self.todo = list(questions)
+        with suppress(BrokenPipeError):  # it is dead, and will be heard to be
+            self.connection.send(questions)
+
+    def stop(self) -> None:
+        """End the process."""
+        stop([self.process])
+        self.connection.close()
+
+
+def _given_work(workers: Sequence[_Worker], waiting: deque[list[Question]]) -> list[_Worker]:
+    """Give the idle workers what is waiting, and return those that have something to do."""
+    for worker in workers:
+        while not worker.todo and waiting:
+            worker.give(waiting.popleft())
+    return [worker for worker in workers if worker.todo]
+
+
+class _Reporter:
+    """The display of a worker: it tells the parent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def started(self, question: Question) -> None:
+        """A run begins."""
+        self.connection.send(question)
+
+    def finished(self, question: Question, record: RunRecord, ending: Ending) -> None:
+        """A run has its record."""
+        self.connection.send((question, record, ending))
+
+
+def _work(
+    connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
+) -> None:
+    """A worker's life: answer lists of questions until told to stop, or until nobody is there to be told."""
+    faulthandler.enable()  # a crash in compiled code would say nothing
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
+    if place.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
+    torch.set_num_threads(place.threads)
+    setting = Setting(cache, data_roots, track=silent)
+    executor = LocalExecutor(RecordStore(results), setting, OpenedData(setting), _Reporter(connection))
+    with threadpool_limits(place.threads), suppress(EOFError, BrokenPipeError):
+        while True:
+            questions = connection.recv()
+            try:
+                executor(suite, questions)
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # the parent's to deal with, as if it had happened there
+                error.add_note(traceback.format_exc())
+                connection.send(error)

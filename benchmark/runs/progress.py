@@ -1,0 +1,81 @@
+"""What a suite shows while it runs: a line for every run that ended, and bars for the whole and the current step."""
+
+from collections.abc import Iterable
+from operator import length_hint
+from typing import TypeVar
+
+from lightning.pytorch import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmark.questions.suite import Question
+from benchmark.records import RunRecord
+from benchmark.runs.bars import TrainingBar
+from benchmark.runs.executors.local import Ending
+from hardware import CostReport
+
+Item = TypeVar("Item")
+MARKS = {"done": "[green]done  [/]", "failed": "[red]failed[/]", "found": "[dim]found [/]"}
+
+
+class SuiteProgress:
+    """Shows a suite's runs on a console; use it as a context manager.
+
+    Args:
+        name: of the suite.
+        runs: how many there are.
+        console: where to show them.
+    """
+
+    def __init__(self, name: str, runs: int, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.whole = self.progress.add_task(name, total=runs)
+        self.runs, self.ended = runs, 0
+
+    def __enter__(self) -> "SuiteProgress":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def started(self, question: Question) -> None:
+        """Show which run is on."""
+        self.progress.update(self.whole, description=question.label)
+
+    def finished(self, question: Question, record: RunRecord, ending: Ending) -> None:
+        """Print the run's line."""
+        self.ended += 1
+        self.progress.advance(self.whole)
+        width = len(str(self.runs))
+        answer = _answer(record) if record.status == "done" else f"[red]{_escaped(record.error or '')}[/]"
+        line = f"{MARKS[ending]} {self.ended:>{width}}/{self.runs}  {_escaped(question.label):<58} {answer}"
+        self.progress.console.print(line, highlight=False, soft_wrap=True)
+
+    def track(self, items: Iterable[Item], description: str) -> Iterable[Item]:
+        """A bar for a step of the current run."""
+        task = self.progress.add_task(description, total=length_hint(items) or None)
+        try:
+            for item in items:
+                yield item
+                self.progress.advance(task)
+        finally:
+            self.progress.remove_task(task)
+
+    def training(self) -> list[Callback]:
+        """Callbacks that show the training of a dense network."""
+        return [TrainingBar(self.progress)]
+
+
+def _answer(record: RunRecord) -> str:
+    synops = CostReport.from_dict(record.cost).synops_per_sample
+    return (
+        f"accuracy [bold]{record.metrics['accuracy']:6.1%}[/]  density {record.compression['density']:6.1%}  "
+        f"{synops / 1e3:9,.1f} k SynOps  {sum(record.seconds.get(part, 0) for part in ('fit', 'test')):5.1f} s"
+    )
+
+
+def _escaped(text: str) -> str:
+    """Text in which rich sees no markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,252 @@
+"""One run: from the dense network to the record."""
+
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache as memoised
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from spikingjelly.activation_based import functional
+
+from benchmark.catalog import DATA, MODELS
+from benchmark.networks.classifier import SNNClassifier
+from benchmark.questions import build
+from benchmark.questions.suite import FineTuning, Question
+from benchmark.records import RunRecord
+from benchmark.runs import memory
+from benchmark.runs.bars import EvaluationBar
+from benchmark.runs.dense import dense_network, quiet, trainer_settings
+from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
+from compressors.base import Compressor, Item, Track
+from compressors.base import track as default_track
+from compressors.compression import Compression
+from compressors.registry import COMPRESSORS, OWN
+from datamodules.base import BenchmarkDataModule
+from hardware import CostReport, HardwareCost
+
+PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
+
+
+def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
+    """No progress bar, for runs that several processes do at once: their bars would write over each other."""
+    return items
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run needs beside its question: where things are, whom to tell about progress, and devices to work on."""
+
+    cache: Path
+    data_roots: dict[str, Path] = field(default_factory=dict)
+    track: Track[Any] = default_track
+    training_callbacks: Callable[[], list[Callback]] = list
+    group: DeviceGroup = field(default_factory=DeviceGroup)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What compressing and testing a network gave. ``metrics`` are ``accuracy`` and ``loss`` on the test part."""
+
+    module: SNNClassifier
+    compression: Compression
+    metrics: dict[str, float]
+    cost: CostReport
+    seconds: dict[str, float]
+
+
+def open_data(question: Question, setting: Setting) -> BenchmarkDataModule:
+    """The data module of a question, set up.
+
+    Raises:
+        DataMissing: its files are not there.
+    """
+    data = build.datamodule(
+        question.data,
+        batch_size=question.training.batch_size,
+        calibration_samples=question.calibration_samples,
+        seed=question.seed,
+        root=setting.data_roots.get(question.data.name),
+    )
+    data.prepare_data()
+    return data
+
+
+def compress_and_measure(
+    module: SNNClassifier,
+    data: BenchmarkDataModule,
+    compressor: Compressor,
+    seed: int,
+    *,
+    finetuning: FineTuning | None = None,
+    callbacks: Sequence[Callback] = (),
+    group: DeviceGroup | None = None,
+) -> Measured:
+    """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter.
+
+    Args:
+        module: the dense network; on one device it is changed in place.
+        data: what it is calibrated, fine-tuned and tested on.
+        compressor: the method.
+        seed: of everything random.
+        finetuning: the fit's epochs and learning rate; without it the fit has no epochs.
+        callbacks: for the training, such as a progress bar; a group of processes shows no progress.
+        group: the devices; by default a single one.
+
+    Raises:
+        DeviceError, WorkerError: see :meth:`benchmark.runs.distributed.DeviceGroup.call`.
+        RuntimeError: the compressor left no account of what it did.
+    """
+    group = group or DeviceGroup()
+    if group.devices.grouped:
+        compressor.track, callbacks = silent, ()
+    return group.call(_fit_and_test, module, data, compressor, seed, finetuning, callbacks, group.devices)
+
+
+def _fit_and_test(
+    module: SNNClassifier,
+    data: BenchmarkDataModule,
+    compressor: Compressor,
+    seed: int,
+    finetuning: FineTuning | None,
+    callbacks: Sequence[Callback],
+    devices: Devices,
+) -> Measured:
+    memory.keep_freed()
+    started = time.perf_counter()
+    seed_everything(seed, workers=True, verbose=False)
+    if finetuning is not None:
+        module.learning_rate = finetuning.learning_rate
+    epochs = 0 if finetuning is None else finetuning.epochs
+    with quiet():
+        fit = Trainer(
+            max_epochs=epochs,
+            callbacks=[*callbacks, compressor, OneNetwork(compressor)],
+            enable_checkpointing=False,
+            **trainer_settings(devices),
+        )
+        fit.fit(module, datamodule=data)
+        fitted = time.perf_counter()
+        compression = compressor.compression
+        counter = HardwareCost({} if compression is None else compression.codings())
+        shown = EvaluationBar(compressor.track)
+        test = Trainer(callbacks=[counter, shown], **trainer_settings(devices))
+        results = test.test(module, datamodule=data, verbose=False)
+    cost = counter.report
+    if compression is None or cost is None:
+        raise RuntimeError(
+            f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
+        )
+    functional.reset_net(module)
+    metrics = {name: float(results[0][f"test/{name}"]) for name in ("accuracy", "loss")}
+    seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
+    return Measured(module, compression, metrics, cost, seconds)
+
+
+def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Setting) -> RunRecord:
+    """Answer a question. A failure is an answer too: its error becomes the record's.
+
+    ``KeyboardInterrupt`` and its like go through.
+    """
+    group = setting.group
+    record = unanswered(question, suite, data, group.devices)
+    _, dense_id = build.describe_question(question, data)
+    peak_is_known = memory.forget_peak() and not group.devices.grouped  # which works in other processes
+    try:
+        dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks(), group)
+        compressor = build.compressor(
+            question.compressor, question, question.seed, setting.cache / "eliminations", question.aftercare
+        )
+        compressor.track = setting.track
+        measured = compress_and_measure(
+            dense.module,
+            data,
+            compressor,
+            question.seed,
+            finetuning=question.finetuning,
+            callbacks=setting.training_callbacks(),
+            group=group,
+        )
+    except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
+        return record.model_copy(
+            update={"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        )
+    return record.model_copy(
+        update={
+            "status": "done",
+            "dense": dense.origin,
+            "metrics": measured.metrics,
+            "compression": measured.compression.to_dict(),
+            "cost": measured.cost.to_dict(),
+            "seconds": measured.seconds,
+            "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
+        }
+    )
+
+
+def unanswered(question: Question, suite: str, data: BenchmarkDataModule, devices: Devices | None = None) -> RunRecord:
+    """The record of a run that has no answer: everything that is known beforehand."""
+    run_id, _ = build.describe_question(question, data)
+    target = COMPRESSORS[question.compressor.name].load()
+    return RunRecord(
+        id=run_id,
+        suite=suite,
+        status="failed",
+        question=question,
+        version=target.version,
+        control=target.control,
+        division="post-training" if question.finetuning is None else "fine-tuned",
+        data=data.describe(),
+        environment=_environment_of(question, devices or Devices()),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _plugins(question: Question) -> dict[str, str]:
+    """Versions of the other packages that what is asked for comes from."""
+    entries = (DATA[question.data.name], MODELS[question.model.name], COMPRESSORS[question.compressor.name])
+    return {entry.origin: version(entry.origin) for entry in entries if entry.origin not in (OWN, None)}
+
+
+def _environment_of(question: Question, devices: Devices) -> dict[str, Any]:
+    common = environment()
+    used = devices.describe() | ({"device": "cpu"} if devices.kind == "cpu" else {})
+    return common | used | {"packages": common["packages"] | _plugins(question)}
+
+
+@memoised
+def environment() -> dict[str, Any]:
+    """Versions, device and source revision: what else an answer may depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git": _revision(),
+    }
+
+
+def _revision() -> str | None:
+    """The checkout's git revision, with ``+changes`` where it has any; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    revision = git("rev-parse", "HEAD")
+    if revision is None:
+        return None
+    return f"{revision}+changes" if git("status", "--porcelain", "--untracked-files=no") else revision

@@ -1,0 +1,1 @@
+"""One network of a user's own: compressed, profiled, described."""

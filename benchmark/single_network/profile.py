@@ -1,0 +1,76 @@
+"""What ``snnbench profile`` does: the cost of one network, layer by layer, as it stands."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from benchmark.runs.dense import quiet, trainer_settings
+from benchmark.single_network.subject import Source, open_subject
+from hardware import CostReport, HardwareCost
+from hardware.chips import ChipFit, chip_fit, chips
+from hardware.energy import EnergyReport, energy
+from hardware.table import table_rows
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Counts, their price under one energy profile, accuracy on the test part, and the chips' limits."""
+
+    report: CostReport
+    energy: EnergyReport
+    accuracy: float
+    chips: tuple[ChipFit, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the counts, the energy, the table's rows, accuracy and chips."""
+        return {
+            "accuracy": self.accuracy,
+            "joules_per_correct": self.energy.joules_per_correct(self.accuracy) if self.accuracy else None,
+            "report": self.report.to_dict(),
+            "energy": self.energy.to_dict(),
+            "rows": table_rows(self.report, self.energy),
+            "chips": [fit.to_dict() for fit in self.chips],
+        }
+
+
+def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
+    """Test a network and count what it costs.
+
+    Raises:
+        CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
+        ValueError: no such energy profile.
+    """
+    subject = open_subject(source)
+    counter = HardwareCost()
+    with quiet():
+        trainer = Trainer(callbacks=[counter], **trainer_settings())
+        metrics = trainer.test(subject.module(), datamodule=subject.data, verbose=False)
+    assert counter.report is not None, "a test that ended leaves a report"
+    fits = tuple(chip_fit(counter.report, name) for name in chips())
+    return Profile(counter.report, energy(counter.report, energy_profile), float(metrics[0]["test/accuracy"]), fits)
+
+
+def summary_lines(profile: Profile) -> list[str]:
+    """What the table of layers does not tell: accuracy, latency, spikes, and what could not be counted."""
+    report = profile.report
+    lines = [
+        f"accuracy {profile.accuracy:.2%} on {report.samples} test samples",
+        f"{report.timesteps} time steps and {report.spikes_per_sample:,.0f} spikes an inference",
+    ]
+    if profile.accuracy:
+        lines.append(f"{profile.energy.joules_per_correct(profile.accuracy):.3g} J per correct classification")
+    lines += [f"never called, so not counted: {name}" for name in report.uncalled]
+    lines += [f"not counted: {call}" for call in report.uncounted]
+    return lines + [chip_line(fit) for fit in profile.chips]
+
+
+def chip_line(fit: ChipFit) -> str:
+    """Whether a network fits a chip, in one line."""
+    broken = [check.name for check in fit.checks if check.ok is False]
+    unknown = [check.name for check in fit.checks if check.ok is None]
+    if broken:
+        return f"{fit.chip}: does not fit ({', '.join(broken)})"
+    cores = "" if fit.cores is None else f", at least {fit.cores} cores"
+    open_points = f"; unknown: {', '.join(unknown)}" if unknown else ""
+    return f"{fit.chip}: fits every known limit{cores}{open_points}"

@@ -1,0 +1,1 @@
+"""Ground of the methods that take out whole channels."""

@@ -1,0 +1,122 @@
+"""Ground of the methods that take whole channels out: which go, and when in the life of a fit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from compressors.base import Compressor, Network
+from compressors.channels.surgery import Cut, cut, set_shapes
+from compressors.channels.tracing import Bundle, Channels, find_channels
+from compressors.compression import LayerCompression
+from compressors.network.layers import LayerError
+
+
+class ChannelPruner(Compressor):
+    """Base of the methods that take out whole channels: the network ends with narrower plain layers, and no masks.
+
+    The network is cut in ``setup("fit")``, before optimizers and processes' replicas take hold of its parameters. The
+    density counts what is left of the weights of the included layers, of which none is emptied; a network has no more
+    weights than asked for, and fewer by less than one channel. Layers that are excluded keep their outputs, and lose
+    the inputs that others no longer give them.
+    """
+
+    structured = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Calibrate and cut, on the device that the fit will use; a resumed checkpoint brings widths of its own."""
+        if stage != "fit" or self.compression is not None:
+            return
+        pl_module.to(trainer.strategy.root_device)
+        self.compress_now(trainer, pl_module)
+
+        def take_widths(module: torch.nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+            set_shapes(module, {name: value.shape for name, value in state.items()})
+
+        self._resuming = pl_module.register_load_state_dict_pre_hook(take_widths)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A checkpoint has been loaded by now, if there is one."""
+        self._stop_resuming()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind in the module."""
+        self._stop_resuming()
+
+    def _stop_resuming(self) -> None:
+        resuming = self.__dict__.pop("_resuming", None)
+        if resuming is not None:
+            resuming.remove()
+
+    def _masked(self, module: LightningModule) -> Iterator[tuple[Tensor, Tensor]]:
+        """There are no masks to enforce: what went is not there."""
+        return iter(())
+
+
+def epochs_of(trainer: Trainer) -> int:
+    """Epochs of a fit; 0 for a post-training method, and where a fit is limited by steps."""
+    return max(trainer.max_epochs or 0, 0)
+
+
+def channels_of(network: Network) -> Channels:
+    """The channels of a network, followed through a sample of the calibration data."""
+    sample = next(network.calibration())[:1]
+    return find_channels(network.module, lambda: network.module(sample))
+
+
+def bundles_of(network: Network, channels: Channels) -> list[Bundle]:
+    """The layers that can be narrowed: bundles all of whose layers are to be compressed.
+
+    Raises:
+        LayerError: none of the layers can lose channels; names the first of them and says why.
+    """
+    names = {layer.name for layer in network.layers}
+    bundles = [bundle for bundle in channels.bundles() if names.issuperset(bundle.layers)]
+    if not bundles:
+        for layer in network.layers:
+            channels.require_cuttable(layer.name)
+        tied = next(bundle for bundle in channels.bundles() if names.intersection(bundle.layers))
+        raise LayerError(f"the channels of {', '.join(tied.layers)} go together: include all of these layers, or none")
+    return bundles
+
+
+def by_rank(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int, float]:
+    """Keys that take the same share of every bundle, its lowest scores first: each group's rank in it, in (0, 1)."""
+    keys: dict[int, float] = {}
+    for bundle in bundles:
+        ranked = sorted(bundle.groups.tolist(), key=lambda group: scores[group])
+        keys |= {group: (rank + 0.5) / len(ranked) for rank, group in enumerate(ranked)}
+    return keys
+
+
+def relative(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int, float]:
+    """Keys that compare channels of all layers: the score in units of its bundle's mean (zeros stay zeros)."""
+    keys: dict[int, float] = {}
+    for bundle in bundles:
+        groups = bundle.groups.tolist()
+        mean = sum(scores[group] for group in groups) / len(groups)
+        keys |= {group: scores[group] / mean if mean > 0 else 0.0 for group in groups}
+    return keys
+
+
+def narrowed(network: Network, wanted: Cut) -> tuple[LayerCompression, ...]:
+    """Cut a network, its optimizers' memory with it, and say what was done to each of its layers."""
+    dense = {layer.name: tuple(layer.module.weight.shape) for layer in network.layers}
+    outputs = {name: wanted.kept(entry.outputs).nonzero().flatten() for name, entry in wanted.channels.layers.items()}
+    cut(network.module, wanted, network.module.trainer.optimizers)
+    return tuple(
+        replace(entry, before=dense[entry.name], outputs=outputs[entry.name].to(entry.mask.device))
+        for entry in untouched(network)
+    )
+
+
+def untouched(network: Network) -> tuple[LayerCompression, ...]:
+    """The account of layers all of whose weights are kept."""
+    weights = {layer.name: layer.module.weight for layer in network.layers}
+    return tuple(
+        LayerCompression(name, tuple(weight.shape), torch.ones_like(weight, dtype=torch.bool))
+        for name, weight in weights.items()
+    )

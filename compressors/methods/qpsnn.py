@@ -1,0 +1,262 @@
+"""QP-SNN: weights on a rescaled grid, channels pruned by the rank of their spike maps."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch.optim import Optimizer
+
+from compressors.base import Network
+from compressors.budget import BudgetError
+from compressors.channels.criteria import (
+    SINGULAR_VALUE,
+    Measure,
+    channel_means,
+    group_scores,
+    mean_potential,
+    spike_map_rank,
+)
+from compressors.channels.pruner import (
+    ChannelPruner,
+    bundles_of,
+    by_rank,
+    channels_of,
+    epochs_of,
+    narrowed,
+    relative,
+    untouched,
+)
+from compressors.channels.surgery import Cut, cut_to, removal_order
+from compressors.channels.tracing import Bundle, Channels
+from compressors.compression import LayerCompression
+from compressors.network.layers import Layer, LayerError
+from compressors.quantization.rescaw import GAMMAS, GRADIENTS, ReScaW, RoundedWeights
+from compressors.registry import suggestion
+
+QUANTIZE, PRUNE = "quantize", "prune"
+ORDERS = {"quantize-prune": (QUANTIZE, PRUNE), "prune-quantize": (PRUNE, QUANTIZE)}
+CRITERIA: dict[str, Measure] = {
+    "svs": partial(spike_map_rank, tolerance=SINGULAR_VALUE),
+    "svs-library": partial(spike_map_rank, tolerance=None),
+    "sca": mean_potential,
+}
+SHARES = {"uniform": by_rank, "global": relative}
+FLOAT_BITS = 32
+
+
+class QPSNN(ChannelPruner):
+    """Rounds weights to a grid rescaled to them (ReScaW), and takes out channels whose spike maps have low rank (SVS).
+
+    Wei and others, "QP-SNN: Quantized and Pruned Spiking Neural Networks" (ICLR 2025, arXiv 2502.05905), from the text
+    of its anonymous submission. Taken from it: the quantiser, the criterion, the order (quantised training, one-shot
+    pruning, quantised fine-tuning), the first and last layer in full precision. Reconstructed: how a density is shared
+    between layers (the paper sets a ratio for each by hand: ``ratios``); hidden linear layers, which the paper leaves
+    alone (exclude them to do the same); channels that meet in a sum, judged by their mean score; BatchNorm and bias
+    are kept with their channels, where the published code begins them anew; what the reversed order does first, and
+    for how long. The quantised training is that of the fine-tuning: it starts from the same dense network as all
+    other methods do.
+
+    Training sees rounded weights. Their gradient reaches the weights behind them, which the optimizer updates.
+
+    Args:
+        density: share of the weights of the included layers left after the cut.
+        bits: width of a weight, 2 to 8; None does not quantise.
+        gamma: rescaling by ``mean`` or ``max`` magnitude, a ``percentile``, or ``none`` (the plain quantiser).
+        per: one gamma for each output ``channel`` (published code) or for the whole ``tensor`` (as the paper reads).
+        gradient: straight through where ``|W| <= gamma`` (``masked``, the paper), or ``1/gamma`` everywhere
+            (``scaled``, published code).
+        quantize_ends: quantise the first and the last layer of the network too.
+        criterion: ``svs`` (rank of time-averaged spike maps: singular values above 1e-6), ``svs-library`` (above the
+            library's relative default, as in the published code) or ``sca`` (mean membrane potential, the baseline).
+        share: a density takes the same share of every layer (``uniform``), or the channels with the least score in
+            units of their layer's mean, wherever they are (``global``).
+        ratios: instead of a density: pattern of layer names -> share of the channels to take out.
+        order: ``quantize-prune`` (the paper's), or ``prune-quantize``. When fine-tuned, the second step is taken after
+            ``first_share`` of the epochs; without fine-tuning both are taken at once.
+        first_share: 2/3 as in the paper (300 epochs, then 150).
+        **base: see :class:`~compressors.base.Compressor`.
+    """
+
+    budgets = ("density", "density+bits", "bits")
+
+    def __init__(
+        self,
+        density: float = 1.0,
+        *,
+        gamma: str = "mean",
+        per: str = "channel",
+        gradient: str = "masked",
+        quantize_ends: bool = False,
+        criterion: str = "svs",
+        share: str = "uniform",
+        ratios: Mapping[str, float] | None = None,
+        order: str = "quantize-prune",
+        first_share: float = 2 / 3,
+        **base: Any,
+    ) -> None:
+        super().__init__(density, **base)
+        given = {"gamma": (gamma, GAMMAS), "per": (per, ("channel", "tensor")), "gradient": (gradient, GRADIENTS)}
+        given |= {"criterion": (criterion, CRITERIA), "share": (share, SHARES), "order": (order, ORDERS)}
+        for name, (value, known) in given.items():
+            if value not in known:
+                raise BudgetError(f"{name} is {value!r}: {suggestion(str(value), known)}")
+        if not 0 <= first_share <= 1:
+            raise BudgetError(
+                f"first_share is {first_share!r}: give the share of epochs before the second step, 0 to 1"
+            )
+        self.criterion, self.share, self.quantize_ends = criterion, share, quantize_ends
+        self.ratios, self.first_share = _checked(ratios or {}, density), first_share
+        bits = self.budget.bits
+        # Without a width no layer is rounded, and the quantiser is never asked.
+        self.rounded = RoundedWeights(ReScaW(bits or FLOAT_BITS, gamma, per, gradient))
+        wanted = {QUANTIZE: bits is not None, PRUNE: density < 1 or bool(self.ratios)}
+        self._steps = [step for step in ORDERS[order] if wanted[step]]
+        self._second_epoch = 0  # 0: both steps at once
+
+    @property
+    def stage(self) -> str:
+        """What the network is now, for people."""
+        return "rounded" if self._steps == [PRUNE] else "narrow" if self._steps == [QUANTIZE] else str(self.budget)
+
+    # The steps -------------------------------------------------------------------------------------------------------
+
+    def compress(self, network: Network) -> tuple[LayerCompression, ...]:
+        """Take the next step, or all where there is no training between them; leaves rounded weights in place."""
+        due = self._steps[:1] if self._second_epoch else self._steps
+        self._steps = self._steps[len(due) :]
+        channels = channels_of(network)
+        entries = untouched(network) if self.compression is None else self.compression.layers
+        for step in due:
+            if step == QUANTIZE:
+                self.rounded.names = self._to_quantize(channels, network)
+            else:
+                entries = self._prune(network, channels)
+            self.rounded.put(network.module)
+        sizes = {layer.name: self._paper_bits(layer) for layer in network.layers}
+        return tuple(self._coded(replace(entry, extra={"paper_bits": sizes[entry.name]})) for entry in entries)
+
+    def _to_quantize(self, channels: Channels, network: Network) -> tuple[str, ...]:
+        every = list(channels.layers)
+        ends = () if self.quantize_ends else (every[0], every[-1])
+        return tuple(layer.name for layer in network.layers if layer.name not in ends)
+
+    def _prune(self, network: Network, channels: Channels) -> tuple[LayerCompression, ...]:
+        """Judge channels with rounded weights in place, where there are any, and cut the weights behind them."""
+        bundles = bundles_of(network, channels)
+        cuttable = {name for bundle in bundles for name in bundle.layers}
+        judged = [layer for layer in network.layers if layer.name in cuttable]
+        means = channel_means(network.module, judged, CRITERIA[self.criterion], network.calibration)
+        wanted = self._choose(network, channels, bundles, group_scores(channels, bundles, means))
+        self.rounded.take(network.module)
+        return narrowed(network, wanted)
+
+    def _choose(
+        self, network: Network, channels: Channels, bundles: Sequence[Bundle], scores: Mapping[int, float]
+    ) -> Cut:
+        if self.ratios:
+            return Cut(channels, frozenset(_by_ratio(self.ratios, bundles, scores)))
+        order = removal_order(bundles, SHARES[self.share](bundles, scores))
+        return cut_to(channels, order, [layer.name for layer in network.layers], self.budget.density)
+
+    def _coded(self, entry: LayerCompression) -> LayerCompression:
+        """The account of a layer with its grid and codes, where it is quantised."""
+        behind = self.rounded.behind.get(entry.name)
+        if behind is None:
+            return entry
+        grid = self.rounded.quantizer.grid(behind)
+        return replace(entry, grid=grid, codes=grid.codes(behind.flatten(1)).view_as(behind))
+
+    def _paper_bits(self, layer: Layer) -> int:
+        """A layer's size as the paper counts it: no scales, index or neuron state; bias and BatchNorm as floats."""
+        bits = self.budget.bits if layer.name in self.rounded.names else None
+        floats = [layer.module.bias]
+        floats += [] if layer.norm is None else [layer.norm.weight, layer.norm.bias]
+        others = sum(tensor.numel() for tensor in floats if tensor is not None)
+        return (bits or FLOAT_BITS) * layer.module.weight.numel() + FLOAT_BITS * others
+
+    # Lightning's hooks, in their order -------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find out when the second step is due, and take the first."""
+        if stage == "fit" and len(self._steps) == 2:
+            epochs = epochs_of(trainer)
+            self._second_epoch = max(0, min(round(self.first_share * epochs), epochs - 1))
+        if self._second_epoch and self._steps[1] == PRUNE and trainer.world_size > 1:
+            raise LayerError(
+                "QP-SNN prunes in the middle of training, when replicas of the network cannot be narrowed: use one "
+                "device, or order='prune-quantize'"
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the second step when it is due."""
+        if self._steps and trainer.current_epoch >= self._second_epoch:
+            self._second_epoch = 0
+            self.compress_now(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Rounded weights are what the network computes with."""
+        self.rounded.put(pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Hand the gradient on to the weights behind, and let the optimizer have those."""
+        self.rounded.take(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Rounded weights are what is validated, and what a checkpoint holds."""
+        self.rounded.put(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave rounded weights, and take down their codes."""
+        self.rounded.put(pl_module)
+        assert self.compression is not None
+        self.compression = replace(self.compression, layers=tuple(map(self._coded, self.compression.layers)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The account, the weights behind the rounded ones, and what is still to be done."""
+        own = {"behind": dict(self.rounded.behind), "rounded": list(self.rounded.names), "steps": list(self._steps)}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was saved."""
+        super().load_state_dict(state_dict)
+        self.rounded.names, self.rounded.behind = tuple(state_dict["rounded"]), dict(state_dict["behind"])
+        self._steps = list(state_dict["steps"])
+
+
+def _checked(ratios: Mapping[str, float], density: float) -> dict[str, float]:
+    if ratios and density < 1:
+        raise BudgetError("density and ratios both say how much is pruned: give one of them")
+    for pattern, ratio in ratios.items():
+        if not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise BudgetError(
+                f"the ratio of {pattern!r} is {ratio!r}: give the share of channels to take out, from 0 to below 1"
+            )
+    return dict(ratios)
+
+
+def _by_ratio(ratios: Mapping[str, float], bundles: Iterable[Bundle], scores: Mapping[int, float]) -> list[int]:
+    """The groups that go: the lowest of each bundle, as many as the first pattern of one of its layers says,
+    widths rounded down (as the published sizes tell).
+
+    Raises:
+        LayerError: a pattern that matches no layer that can lose channels.
+    """
+    bundles = list(bundles)
+    cuttable = [name for bundle in bundles for name in bundle.layers]
+    for pattern in ratios:
+        if not any(fnmatchcase(name, pattern) for name in cuttable):
+            raise LayerError(
+                f"the pattern {pattern!r} of ratios matches no layer that can lose channels: {', '.join(cuttable)}"
+            )
+    gone: list[int] = []
+    for bundle in bundles:
+        own = [ratio for pattern, ratio in ratios.items() if any(fnmatchcase(name, pattern) for name in bundle.layers)]
+        ranked = sorted(bundle.groups.tolist(), key=lambda group: scores[group])
+        kept = max(1, math.floor((1 - own[0]) * len(ranked) + 1e-9)) if own else len(ranked)
+        gone += ranked[: len(ranked) - kept]
+    return gone

@@ -1,0 +1,1 @@
+"""What a network is: its layers, its neurons, its leaks."""

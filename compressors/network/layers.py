@@ -1,0 +1,263 @@
+"""Which layers of a network can be compressed, in order of execution, and what follows each of them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import functional, layer
+from spikingjelly.activation_based.base import MemoryModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
+TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, layer.Dropout, layer.Dropout2d)
+
+
+class LayerError(ValueError):
+    """A network, layer or pattern that a compressor cannot work with."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that can be compressed, with the BatchNorm and the neuron that take its output (None where none does)."""
+
+    name: str
+    module: nn.Linear | nn.Conv1d | nn.Conv2d
+    norm: _BatchNorm | None
+    neuron: nn.Module | None
+    timesteps: int  # of the network; an input that repeats one image may come as a single step all the same
+    pooled_neuron: nn.Module | None = None  # the one that takes the output after a pool, where none takes it itself
+
+    @property
+    def groups(self) -> int:
+        """Groups of a convolution; 1 for a linear layer."""
+        return getattr(self.module, "groups", 1)
+
+    @property
+    def channel_neuron(self) -> nn.Module | None:
+        """The neuron whose channels are this layer's, be there a pool before it or not."""
+        return self.neuron or self.pooled_neuron
+
+    @property
+    def rows(self) -> Tensor:
+        """The weight as a matrix, one row an output unit: ``[out, in/groups * taps]`` (a view)."""
+        return self.module.weight.detach().flatten(1)
+
+    def row_gain(self) -> Tensor:
+        """The factor BatchNorm puts on each output unit, ``gamma / sqrt(var + eps)``: ``[out]`` (ones without it)."""
+        norm = self.norm
+        if norm is None or norm.running_var is None:
+            return torch.ones(len(self.rows), device=self.rows.device)
+        gain = torch.rsqrt(norm.running_var + norm.eps)
+        return gain if norm.weight is None else gain * norm.weight.detach()
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """Whether ``module`` is a spiking neuron: a SpikingJelly module with a membrane potential ``v`` and a threshold."""
+    return isinstance(module, MemoryModule) and hasattr(module, "v_threshold")
+
+
+@contextmanager
+def hooks(modules: Sequence[nn.Module], hook: Callable[..., Any], before: bool = False) -> Iterator[None]:
+    """Register ``hook`` on every module (before or after its forward pass), and take it off again whatever happens.
+
+    It is the first of those before the pass, and the last of those after it.
+    """
+    handles = [
+        m.register_forward_pre_hook(hook, prepend=True) if before else m.register_forward_hook(hook) for m in modules
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; the mode of every module and a silent membrane afterwards."""
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        functional.reset_net(network)
+
+
+def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
+    """The compressible layers that a forward pass runs through, in order of execution.
+
+    What follows a layer is found by following its output tensor from operation to operation, not by names or
+    positions: through an optional BatchNorm, dropout, changes of shape and additions (of a shortcut, say) to the first
+    neuron that takes it. What is added to a layer's output does not change how the membrane responds to that layer. A
+    layer whose output is pooled, multiplied or otherwise computed with before a neuron has no neuron here. A layer
+    that is used several times stands in the list once, with what follows its first use. A neuron behind a pool is
+    known as :attr:`Layer.pooled_neuron`.
+
+    Args:
+        network: any network of SpikingJelly and torch layers.
+        forward: runs one small batch through it.
+
+    Raises:
+        LayerError: the pass ran through no compressible layer, or through one that sees single time steps.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    watch = _Watch()
+    neurons = [module for module in names if is_neuron(module)]
+    inside = {part for module in neurons for part in module.modules() if part is not module}
+    leaves = [m for m in names if is_neuron(m) or (m not in inside and not any(m.children()))]
+    with evaluating(network), hooks(neurons, watch.enter_neuron, before=True), hooks(leaves, watch.leave), watch:
+        forward()
+    found: dict[Any, int] = {}  # where each layer is first used
+    for index, event in enumerate(watch.events):
+        if isinstance(event.what, COMPRESSIBLE):
+            found.setdefault(event.what, index)
+    if not found:
+        raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
+    for module in found:
+        _require_time(names[module], module)
+    timed = [event for event in watch.events if event.what in found or (event.what in neurons and event.inputs)]
+    timesteps = max(len(event.inputs[0]) for event in timed)
+    layers = []
+    for module, index in found.items():
+        later = watch.events[index + 1 :]
+        norm, neuron = _followers(watch.events[index], later)
+        pooled = _followers(watch.events[index], later, pools=True)[1] if neuron is None else None
+        layers.append(Layer(names[module], module, norm, neuron, timesteps, pooled))
+    return layers
+
+
+def _require_time(name: str, module: nn.Module) -> None:
+    if getattr(module, "step_mode", None) != "m":
+        raise LayerError(
+            f"layer {name!r} sees one time step at a time: build the network from "
+            "spikingjelly.activation_based.layer in step mode 'm', inputs [T, B, ...]"
+        )
+
+
+PASSED_ON = frozenset({"add", "add_", "__radd__", "__iadd__", "clone", "contiguous", "flatten", "reshape"})
+"""Functions whose result stands for their input: additions, and what may copy it. Views are followed by storage."""
+
+POOLING = re.compile(r"(?:adaptive_)?(?:avg|max)_pool(\d)d(?:_with_indices)?")
+"""Functions that pool single channels over positions; the group is the number of axes."""
+
+
+@dataclass(frozen=True)
+class _Event:
+    """A module, or a function by its name, that took tensors and gave one."""
+
+    what: nn.Module | str
+    inputs: tuple[Tensor, ...]  # holding the tensors keeps their storages distinct
+    output: Tensor
+
+
+class _Watch(TorchFunctionMode):
+    """Writes down, in order, the leaf modules that run; outside of neurons, what adds, changes shapes and pools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[_Event] = []
+        self._in_neuron = False
+
+    def enter_neuron(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook before a neuron: what it computes inside is its own affair."""
+        self._in_neuron = True
+
+    def leave(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """A hook after a leaf module."""
+        self._in_neuron = False
+        self.events.append(_Event(module, inputs[:1], output))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        followed = name in PASSED_ON or POOLING.fullmatch(name)
+        if not self._in_neuron and followed and isinstance(output, Tensor):
+            self.events.append(_Event(name, tuple(x for x in args if isinstance(x, Tensor)), output))
+        return output
+
+
+def _storage(tensor: Tensor) -> int:
+    """What a tensor and its views share."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _followers(
+    start: _Event, later: Sequence[_Event], *, pools: bool = False
+) -> tuple[_BatchNorm | None, nn.Module | None]:
+    """The BatchNorm and the neuron that the output of ``start`` reaches, along the branch that fires first.
+
+    With ``pools`` it may be pooled on the way.
+    """
+    branches: dict[int, _BatchNorm | None] = {_storage(start.output): None}  # storage -> the BatchNorm on the way there
+    norm = None
+    for event in later:
+        taken = [storage for storage in map(_storage, event.inputs) if storage in branches]
+        if not taken:
+            continue
+        passed = branches[taken[0]]
+        if isinstance(event.what, _BatchNorm) and passed is None:
+            passed = event.what
+            norm = norm or passed
+        elif isinstance(event.what, nn.Module) and is_neuron(event.what):
+            return passed, event.what
+        elif not _passes_on(event.what, pools):
+            continue
+        branches[_storage(event.output)] = passed
+    return norm, None
+
+
+def _passes_on(what: nn.Module | str, pools: bool) -> bool:
+    """Whether the output of a module or function stands for its input."""
+    return isinstance(what, TRANSPARENT) or (isinstance(what, str) and (pools or what in PASSED_ON))
+
+
+def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The weights (parameters of two dimensions and more) that are in none of these layers: ``name (class)`` each.
+
+    They belong to layers of other kinds, to some that the forward pass does not reach, or to some left out on purpose.
+    """
+    inside = {part for entry in layers for part in entry.module.modules()}
+    return tuple(
+        f"{name} ({type(module).__name__})"
+        for name, module in network.named_modules()
+        if module not in inside and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+    )
+
+
+def select(layers: list[Layer], include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
+    """The layers whose names match a pattern of ``include`` and none of ``exclude`` (shell patterns).
+
+    Raises:
+        LayerError: a pattern matches no layer, or no layer is left.
+    """
+
+    def matches(entry: Layer, patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(entry.name, pattern) for pattern in patterns)
+
+    known = ", ".join(entry.name for entry in layers)
+    for pattern in (*include, *exclude):
+        if not any(matches(entry, [pattern]) for entry in layers):
+            raise LayerError(f"the pattern {pattern!r} matches no layer; the network's layers: {known}")
+    chosen = [entry for entry in layers if matches(entry, include) and not matches(entry, exclude)]
+    if not chosen:
+        raise LayerError(f"no layer is left to compress: `exclude` takes out all of: {known}")
+    return chosen
+
+
+def forget_state(network: nn.Module) -> None:
+    """Reset all neurons, those that SpikingJelly's cache of them does not know included."""
+    functional.invalidate_reset_cache(network)
+    functional.reset_net(network)

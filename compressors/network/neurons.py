@@ -1,0 +1,94 @@
+"""Neurons: how their membranes respond, and what their potentials are."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import functional
+from spikingjelly.activation_based.base import MemoryModule
+from torch import Tensor, nn
+
+from compressors.network.layers import LayerError
+
+OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
+
+
+def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
+    """The membrane potential of a neuron below threshold after one unit impulse at step 0: ``[T]`` float64.
+
+    Measured on the neuron itself, with its threshold out of reach, so that any neuron whose response is a linear
+    filter will do (LIF with and without decayed input, PLIF, IF).
+
+    Raises:
+        LayerError: the response does not scale with the impulse, so no filter describes the neuron.
+    """
+    unit, double = (_subthreshold(neuron, scale, timesteps) for scale in (1.0, 2.0))
+    rest = _subthreshold(neuron, 0.0, timesteps)
+    response = unit - rest
+    if not torch.allclose(double - rest, 2 * response, rtol=1e-4, atol=1e-6):
+        raise LayerError(
+            f"the neuron {type(neuron).__name__} is not a linear filter below its threshold: "
+            "use the compressor 'obc', which looks at input currents"
+        )
+    return response
+
+
+def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
+    """Membrane potential over time, ``[T]``, of a neuron that cannot fire, given ``impulse`` in the first step."""
+    saved = {name: getattr(neuron, name) for name in ("v_threshold", "store_v_seq", "step_mode")}
+    reference = next(neuron.parameters(), torch.zeros(()))
+    current = torch.zeros(timesteps, 1, device=reference.device)
+    current[0] = impulse
+    functional.reset_net(neuron)
+    try:
+        neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = OUT_OF_REACH, True, "m"  # type: ignore[assignment]
+        with torch.no_grad():
+            neuron(current)
+        return neuron.v_seq.flatten().double()  # type: ignore[operator]
+    finally:
+        for name, value in saved.items():
+            setattr(neuron, name, value)
+        functional.reset_net(neuron)
+
+
+def charged(neuron: MemoryModule, x: Tensor) -> Tensor:
+    """Membrane potentials before the neuron fires and is reset: ``[T, B, ...]``.
+
+    They are what the neuron itself makes of each step's input and of the potential that the last one left, with its
+    threshold out of reach.
+
+    Args:
+        neuron: in multi-step mode, fresh from a pass over ``x`` in which it stored its potentials.
+        x: its input, ``[T, B, ...]``.
+
+    Raises:
+        LayerError: the neuron has other states than its potential.
+    """
+    v = neuron.v_seq
+    if set(neuron._memories) - {"v", "v_seq"}:
+        raise LayerError(f"the neuron {type(neuron).__name__} has states beside its potential: take another criterion")
+    rest = torch.as_tensor(neuron.get_reset_value("v"), dtype=v.dtype, device=v.device)
+    before = torch.cat([rest.expand_as(v[:1]), v[:-1]])
+    saved = {name: getattr(neuron, name) for name in ("v", "v_threshold", "step_mode", "store_v_seq")}
+    try:
+        neuron.store_v_seq, neuron.step_mode, neuron.v_threshold = False, "s", OUT_OF_REACH
+        neuron.v = before.flatten(0, 1)
+        neuron.single_step_forward(x.flatten(0, 1))  # not by call: whoever watches the neuron is not to see this
+        return neuron.v.view_as(v)
+    finally:
+        for name, value in saved.items():
+            setattr(neuron, name, value)
+
+
+@contextmanager
+def storing_potentials(neurons: Iterable[Any]) -> Iterator[None]:
+    """Neurons store their potentials over time inside."""
+    stored = {neuron: neuron.store_v_seq for neuron in neurons}
+    for neuron in stored:
+        neuron.store_v_seq = True
+    try:
+        yield
+    finally:
+        for neuron, before in stored.items():
+            neuron.store_v_seq = before

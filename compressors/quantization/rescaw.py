@@ -1,0 +1,146 @@
+"""ReScaW, the weight quantiser of QP-SNN: weights are rescaled so that they use all codes.
+
+Wei and others, "QP-SNN: Quantized and Pruned Spiking Neural Networks" (ICLR 2025, arXiv 2502.05905).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressors.quantization.grids import Grid
+from hardware.memory import WeightCoding
+
+GRADIENTS = ("masked", "scaled")
+
+
+class MidRise(Grid):
+    """A symmetric grid without zero: levels ``scale * (code - (2^b - 1) / 2)``, the outermost ones ``-gamma, gamma``.
+
+    ``zero`` is a half: no code stands for zero, and a grid has as many levels above it as below.
+    """
+
+    @classmethod
+    def of(cls, gamma: Tensor, bits: int) -> "MidRise":
+        """The grid from ``-gamma`` to ``gamma``, ``[rows, 1]`` or ``[1, 1]``; gamma > 0."""
+        top = 2**bits - 1
+        return cls(bits, 2 * gamma / top, torch.full_like(gamma, top / 2))
+
+    def _codes(self, weight: Tensor) -> Tensor:
+        return (weight / self.scale + self.zero).clamp_(0, 2**self.bits - 1).round_()
+
+    def coding(self) -> WeightCoding:
+        """How hardware stores weights on this grid: codes and scales; a pruned weight would need a mask."""
+        return WeightCoding(
+            self.bits, scales=self.scale.numel(), scale_bits=8 * self.scale.element_size(), has_zero=False
+        )
+
+
+def mean_magnitude(rows: Tensor, share: float) -> Tensor:
+    """``|W|_1 / |W|`` of each row: QP-SNN's choice of gamma."""
+    return rows.abs().mean(1, keepdim=True)
+
+
+def largest_magnitude(rows: Tensor, share: float) -> Tensor:
+    """``max |W|`` of each row."""
+    return rows.abs().amax(1, keepdim=True)
+
+
+def percentile(rows: Tensor, share: float) -> Tensor:
+    """The larger magnitude of the two percentiles ``share`` and ``1 - share`` of each row."""
+    ends = torch.quantile(rows.double(), torch.tensor([share, 1 - share], dtype=torch.float64, device=rows.device), 1)
+    return ends.abs().amax(0)[:, None].to(rows)
+
+
+def unscaled(rows: Tensor, share: float) -> Tensor:
+    """1: the plain quantiser that ReScaW is compared with, whose codes reach from -1 to 1."""
+    return torch.ones_like(rows[:, :1])
+
+
+GAMMAS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "mean": mean_magnitude,
+    "max": largest_magnitude,
+    "percentile": percentile,
+    "none": unscaled,
+}
+
+
+@dataclass(frozen=True)
+class ReScaW:
+    """``W -> gamma (2/s round(s/2 (clamp(W/gamma, -1, 1) + 1)) - 1)`` with ``s = 2^bits - 1``.
+
+    Gamma takes no gradient. Rescaled by the mean magnitude, a Gaussian layer has 42 % of its weights at the two
+    outermost levels, and none at zero: a network that was trained without it is clipped more than rounded, and has to
+    be trained again, while ``max`` and ``percentile`` hardly clip.
+
+    Args:
+        bits: 2 to 8.
+        gamma: ``mean`` (the paper's default), ``max``, ``percentile``, or ``none`` (1: no rescaling).
+        per: one gamma for each output ``channel``, as in the published code, or for the whole ``tensor``, as the
+            paper's formula reads.
+        gradient: ``masked``, the paper's straight-through gradient: 1 where ``|W| <= gamma``, else 0; or ``scaled``,
+            that of the published code: ``1 / gamma`` everywhere.
+        share: of the percentile.
+    """
+
+    bits: int
+    gamma: str = "mean"
+    per: str = "channel"
+    gradient: str = "masked"
+    share: float = 0.99
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """Gamma of a weight ``[out, ...]``: ``[out, 1]`` or ``[1, 1]``; above 0, as good as 0 for a row of zeros."""
+        rows = weight.detach().flatten(1)
+        gamma = GAMMAS[self.gamma](rows if self.per == "channel" else rows.reshape(1, -1), self.share)
+        return gamma.clamp_min(torch.finfo(gamma.dtype).tiny * 2**self.bits)
+
+    def grid(self, weight: Tensor) -> MidRise:
+        """The grid of a weight ``[out, ...]``."""
+        return MidRise.of(self.scale(weight), self.bits)
+
+    def slope(self, weight: Tensor) -> Tensor:
+        """The factor from the gradient of the quantised weight to that of the weight; of its shape."""
+        gamma = self.scale(weight).reshape(-1, *[1] * (weight.ndim - 1))
+        if self.gradient == "scaled":
+            return (1 / gamma).expand_as(weight)
+        return (weight.detach().abs() <= gamma).to(weight)
+
+
+class RoundedWeights:
+    """Layers of a module that compute with rounded weights, while the weights behind them are trained.
+
+    The weights behind stand here while the rounded ones are in the module, and nowhere else.
+
+    Args:
+        quantizer: how weights are rounded.
+        names: of the layers.
+
+    Attributes:
+        behind: weights by layer name; empty while they are in the module.
+    """
+
+    def __init__(self, quantizer: ReScaW, names: Iterable[str] = ()) -> None:
+        self.quantizer, self.names = quantizer, tuple(names)
+        self.behind: dict[str, Tensor] = {}
+
+    def put(self, module: nn.Module) -> None:
+        """Put rounded weights in place, unless they are."""
+        if self.behind:
+            return
+        with torch.no_grad():
+            for name in self.names:
+                weight = module.get_parameter(f"{name}.weight")
+                self.behind[name] = weight.detach().clone()
+                weight.copy_(self.quantizer.grid(weight).nearest(weight.flatten(1)).view_as(weight))
+
+    def take(self, module: nn.Module) -> None:
+        """Put the weights behind back, with the gradient that reaches them."""
+        with torch.no_grad():
+            for name, behind in self.behind.items():
+                weight = module.get_parameter(f"{name}.weight")
+                weight.copy_(behind)
+                if weight.grad is not None:
+                    weight.grad.mul_(self.quantizer.slope(behind).to(weight))
+        self.behind = {}

@@ -1,0 +1,1 @@
+"""Least squares on a layer's Hessian: pure functions of tensors."""

@@ -1,0 +1,1 @@
+"""Ground of the methods that remove and round single weights."""

@@ -1,0 +1,9 @@
+from .base import BenchmarkDataModule as BenchmarkDataModule
+from .cifar10_dvs import CIFAR10DVS as CIFAR10DVS
+from .cifar100 import CIFAR100 as CIFAR100
+from .digits_dvs import DigitsDVS as DigitsDVS
+from .dvs_gesture import DVSGesture as DVSGesture
+from .errors import DataCorrupt as DataCorrupt
+from .errors import DataMissing as DataMissing
+from .imagenet import ImageNet as ImageNet
+from .nmnist import NMNIST as NMNIST

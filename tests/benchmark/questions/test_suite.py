@@ -1,0 +1,128 @@
+"""Suite files: expansion, stable ids, and errors that name line and remedy."""
+
+import pytest
+
+from benchmark.catalog import SUITES, suite_path
+from benchmark.questions.build import questions_of
+from benchmark.questions.suite import Question, Suite, SuiteError, digest, line_of, load_suite
+from compressors.registry import UnknownName
+from tests.conftest import REAL_DATA
+
+GOOD = """\
+name: tiny
+data: [{name: digits_dvs, timesteps: 3}]
+models: [mlp, {name: conv, width: 4, compressors: [magnitude]}]
+compressors: [identity, magnitude]
+densities: [0.5, 0.1]
+seeds: [0, 1]
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_expansion_is_the_product_less_what_models_leave_out(tmp_path):
+    questions = questions_of(load_suite(write(tmp_path, GOOD)))
+    assert len(questions) == 2 * (1 + 2) + 2 * 2
+    labels = [question.label for question in questions]
+    assert len(set(labels)) == len(labels)
+    assert "digits_dvs conv[width=4] magnitude density 0.1 seed 1" in labels
+    assert not any("conv" in label and "identity" in label for label in labels)
+
+
+def test_ids_depend_on_the_question_and_on_nothing_else(tmp_path):
+    first, second = (questions_of(load_suite(write(tmp_path, GOOD))) for _ in range(2))
+    assert [q.id("f", 1) for q in first] == [q.id("f", 1) for q in second]
+    ids = {q.id(fingerprint, version) for q in first for fingerprint in "fg" for version in (1, 2)}
+    assert len(ids) == 4 * len(first)
+    assert len({q.dense_id("f") for q in first}) == 4  # two models, two seeds
+
+
+def test_ids_stay_what_they_are_across_versions_of_the_code():
+    question = Question.model_validate(
+        {
+            "data": {"name": "digits_dvs", "timesteps": 3},
+            "model": {"name": "mlp"},
+            "training": {},
+            "compressor": {"name": "magnitude", "allocation": "lamp"},
+            "density": 0.1,
+            "calibration_samples": 10,
+            "seed": 0,
+        }
+    )
+    assert question.id("fingerprint", 1) == "162a05a25c02"
+    assert question.dense_id("fingerprint") == "a899082442af"
+
+
+def test_digest_ignores_the_order_of_keys_and_the_kind_of_sequence():
+    assert digest({"a": 1, "b": (1, 2)}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("seeds:", "sedes:"), 6, "unknown key 'sedes': did you mean 'seeds'?"),
+        (("densities: [0.5, 0.1]", "densities: [0.5, 1.1]"), 1, "density 1.1 is outside (0, 1]"),
+        (("timesteps: 3", "timesteps: 0"), 2, "timesteps"),
+        (("densities: [0.5, 0.1]\n", ""), 1, "densities"),
+        (("seeds: [0, 1]", "seeds: [0, x]"), 6, "seeds.1"),
+        (("seeds: [0, 1]", "training: {epoch: 3}"), 6, "unknown key 'epoch': did you mean 'epochs'?"),
+        (("name: tiny", "name: a/b"), 1, "name"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_mistakes_name_file_line_and_remedy(tmp_path, change, line, message):
+    path = write(tmp_path, GOOD.replace(*change))
+    with pytest.raises(SuiteError) as error:
+        load_suite(path)
+    assert f"{path}:{line}: " in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed\n", "!!python/object/apply:os.getcwd []\n"])
+def test_what_is_no_suite_is_refused(tmp_path, text):
+    with pytest.raises(SuiteError, match=r"suite\.yaml"):
+        load_suite(write(tmp_path, text))
+
+
+def test_line_of_what_is_not_there_is_that_of_what_encloses_it():
+    assert line_of(None, ["a"]) == 1
+
+
+def test_names_and_paths_of_suites(tmp_path):
+    assert suite_path("smoke").name == "smoke.yaml"
+    path = write(tmp_path, GOOD)
+    assert suite_path(str(path)) == path
+    with pytest.raises(UnknownName, match="'smok'.*did you mean 'smoke'"):
+        suite_path("smok")
+    with pytest.raises(UnknownName, match="no suite file"):
+        suite_path("absent.yaml")
+
+
+def test_several_calibration_sizes_are_as_many_runs_but_for_the_dense_network(tmp_path):
+    text = GOOD.replace("densities:", "calibration_samples: [10, 50]\ndensities:")
+    questions = questions_of(load_suite(write(tmp_path, text)))
+    sizes = {name: [q.calibration_samples for q in questions if q.compressor.name == name and q.seed == 0] for name in
+             {q.compressor.name for q in questions}}  # fmt: skip
+    assert sizes.pop("identity") == [10]
+    assert all(sorted(found) == [10] * (len(found) // 2) + [50] * (len(found) // 2) for found in sizes.values())
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_suites_are_sound(path, monkeypatch):
+    from benchmark.questions.build import check_suite
+
+    monkeypatch.setenv("SNNBENCH_DATA", str(REAL_DATA))
+    suite = load_suite(path)
+    for model in suite.models:
+        if model.weights is not None and not model.weights.is_file():
+            pytest.skip(f"the checkpoint of {model.label} is not at {model.weights}")
+    assert isinstance(suite, Suite)
+    assert suite.name == path.stem
+    assert suite.description
+    check_suite(suite)
+    assert questions_of(suite)

@@ -1,0 +1,374 @@
+"""OBC and SBC as wholes: budgets shared by loss, patterns, the paper's procedure, compressed inputs."""
+
+import itertools
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spikingjelly.activation_based import functional
+
+from compressors import OBC, SBC
+from compressors.budget import BudgetError
+from compressors.calibration.activity import activities
+from compressors.calibration.hessians import CalibrationError, drift, vectors
+from compressors.methods.obc import CORRECTION
+from compressors.network.layers import find_layers
+from compressors.quantization.grids import paper_grid
+from compressors.second_order import obs, solvers
+from compressors.second_order.problem import Pattern, Problem
+from compressors.second_order.solution_cache import Solutions
+from compressors.second_order.solvers import Exact, FixedOrder, Paper, Refined, solver_for
+from compressors.weights.allocation import Curve, split
+from tests.compressors.second_order.oracles import fix_one_by_one, random_problem
+from tests.contract.test_compressors import RandomEvents, classifier, fit
+
+METHODS = [OBC, SBC]
+
+
+def problem(rows=6, columns=40, seed=0) -> Problem:
+    weight, hessian = random_problem(rows, columns, seed=seed)
+    gain = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    return Problem(weight, hessian, gain)
+
+
+# Budgets -------------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), share=st.floats(0.0, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_split_of_convex_curves_is_the_best_of_all_choices(seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    curves = {}
+    for name in "abc":
+        losses = torch.rand(5, generator=generator, dtype=torch.float64).sort().values.cumsum(0)
+        curves[name] = Curve(torch.arange(5, 0, -1).double(), losses)
+    budget = 3 + round(12 * share)
+    chosen = split(curves, budget)
+    best = min(
+        sum(float(curve.losses[i]) for curve, i in zip(curves.values(), choice, strict=True))
+        for choice in itertools.product(range(5), repeat=3)
+        if sum(float(c.costs[i]) for c, i in zip(curves.values(), choice, strict=True)) <= budget
+    )
+    assert sum(float(curves[n].costs[i]) for n, i in chosen.items()) <= budget
+    assert sum(float(curves[n].losses[i]) for n, i in chosen.items()) == pytest.approx(best, abs=1e-9)
+
+
+@given(seed=st.integers(0, 10**6), share=st.floats(0.05, 1.2))
+@settings(max_examples=60, deadline=None)
+def test_split_of_any_curves_keeps_to_the_budget_and_leaves_no_better_single_step(seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    curves = {n: Curve(*torch.rand(2, 6, generator=generator, dtype=torch.float64)) for n in "abcd"}
+    least, most = (sum(float(getattr(c.costs, f)()) for c in curves.values()) for f in ("min", "max"))
+    budget = least + share * (most - least)
+    chosen = split(curves, budget)
+    spent = sum(float(curves[n].costs[i]) for n, i in chosen.items())
+    assert spent <= budget * (1 + 1e-9)
+    for name, curve in curves.items():
+        within = curve.costs <= curve.costs[chosen[name]] + budget - spent - 1e-9
+        assert not (curve.losses[within] < curve.losses[chosen[name]] - 1e-12).any()
+
+
+def test_a_budget_below_the_least_is_refused():
+    with pytest.raises(ValueError, match="the least that can be had costs 2, the budget is 1"):
+        split({n: Curve(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0])) for n in "ab"}, 1.0)
+
+
+def summed_loss(compressor, module) -> float:
+    """The loss that the elimination foresees, behind BatchNorm, from the masks: what the loss allocation minimises."""
+    fit(compressor, module)
+    return sum(entry.loss for entry in compressor.compression.layers)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_allocation_loses_less_than_any_other_at_the_same_number_of_weights(method):
+    options = {"density": 0.3, "batchnorm_factor": False}
+    found = {a: method(allocation=a, **options) for a in ("loss", "lamp", "uniform", "erk", "global")}
+    losses = {name: summed_loss(compressor, classifier()) for name, compressor in found.items()}
+    kept = {name: sum(e.kept for e in c.compression.layers) for name, c in found.items()}
+    assert kept["loss"] == kept["lamp"] == kept["global"]
+    assert min(losses, key=losses.__getitem__) == "loss"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_a_synops_budget_is_kept_at_the_dense_activity_and_used_up(share):
+    dense, module = classifier(), classifier()
+    data = RandomEvents()
+    layers = find_layers(dense, lambda: dense(data.x[:1]))
+    seen = activities(dense, layers, lambda: iter(data.x.split(4)))
+    cost = {layer.name: seen[layer.name].synops(len(layer.rows)) for layer in layers}
+    compressor = SBC(synops=share)
+    fit(compressor, module)
+    spent = sum(float((cost[e.name] * e.mask.flatten(1)).sum()) for e in compressor.compression.layers)
+    whole = sum(float(c.sum()) for c in cost.values())
+    assert 0.98 * share * whole < spent <= share * whole * (1 + 1e-9)
+
+
+def test_a_synops_budget_that_one_weight_a_layer_exceeds_is_refused():
+    with pytest.raises(BudgetError, match="synops 1e-09 cannot be met"):
+        fit(SBC(synops=1e-9))
+
+
+def test_bits_by_loss_keep_to_the_mean_and_lose_less_than_the_same_width_everywhere():
+    mixed, same = SBC(bits=3, allocation="loss"), SBC(bits=3)
+    losses = [summed_loss(compressor, classifier()) for compressor in (mixed, same)]
+    entries = mixed.compression.layers
+    assert sum(e.grid.bits * e.weights for e in entries) <= 3 * sum(e.weights for e in entries)
+    assert len({e.grid.bits for e in entries}) > 1
+    assert losses[0] < losses[1]
+
+
+# Patterns ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["exact", "fast"])
+@pytest.mark.parametrize(("pattern", "kept", "of"), [("2:4", 2, 4), ("4:8", 4, 8)])
+def test_n_of_m_holds_in_every_group_of_every_layer(pattern, kept, of, solver):
+    compressor = OBC(pattern=pattern, solver=solver)
+    fit(compressor)
+    for entry in compressor.compression.layers:
+        for group in entry.mask.flatten(1).split(of, dim=1):
+            assert (group.sum(1) == min(kept, group.shape[1])).all()
+
+
+def test_blocks_of_four_leave_as_wholes_at_the_density_asked_for():
+    compressor = SBC(0.5, pattern="block4")
+    fit(compressor)
+    for entry in compressor.compression.layers:
+        for group in entry.mask.flatten(1).split(4, dim=1):
+            assert (group.all(1) | ~group.any(1)).all()
+    assert compressor.compression.density == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("options", [{"pattern": "2:4"}, {"density": 0.3}, {"density": 0.5, "pattern": "block4"}])
+def test_jointly_pruned_and_quantised_weights_are_both(options):
+    compressor = SBC(bits=3, **options)
+    module = fit(compressor)
+    for entry in compressor.compression.layers:
+        weight = module.get_submodule(entry.name).weight.detach()
+        assert not weight[~entry.mask].any()
+        assert torch.equal(entry.grid.values(entry.grid.codes(weight.flatten(1))), weight.flatten(1))
+        assert not entry.mask.all()
+
+
+# Solvers -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_pruning_takes_the_smallest_recorded_losses_and_solves_from_the_original_weights(monkeypatch):
+    monkeypatch.setattr(solvers, "PAPER_BATCHES", 10)  # so that 40 columns leave four at a time
+    given_problem, keep = problem(), 70
+    weight, mask = Paper(Solutions(None)).prune(given_problem, keep, Pattern())
+    plain = fix_one_by_one(given_problem.weight, given_problem.hessian, lambda row, w: torch.zeros_like(w), 40, batch=4)
+    losses = torch.empty(6, 40, dtype=torch.float64).scatter_(1, plain.order, plain.losses)
+    losses = losses * given_problem.gain.square()[:, None]
+    expected = losses > losses.flatten().sort().values[240 - keep - 1]
+    assert torch.equal(mask, expected)
+    torch.testing.assert_close(weight, obs.least_squares(given_problem.weight, given_problem.hessian, expected))
+
+
+def test_the_papers_quantisation_is_sequential_in_the_order_of_the_inverse_diagonal():
+    given_problem = problem(4, 24)
+    grid = paper_grid(given_problem.weight, 3)
+    everything = torch.ones_like(given_problem.weight, dtype=torch.bool)
+    result = Paper(Solutions(None)).quantize(given_problem, everything, given_problem.weight, grid)
+    weight, inverse = given_problem.weight.clone(), torch.linalg.inv(given_problem.hessian[0])
+    for column in inverse.diagonal().argsort().tolist():
+        target = grid.nearest(weight)[:, column]
+        step = inverse[column] / inverse[column, column]
+        free = step.clone()
+        weight = weight - (weight[:, column] - target)[:, None] * free
+        weight[:, column] = target
+        inverse = inverse - torch.outer(inverse[:, column], step)
+        inverse[column, :] = inverse[:, column] = 0.0
+        inverse[column, column] = 1.0
+    torch.testing.assert_close(result, weight)
+
+
+@pytest.mark.parametrize("keep", [120, 50])
+def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep):
+    losses = dict.fromkeys(("exact", "paper", "refined", "fast"), 0.0)
+    for seed in range(6):
+        given_problem = replace(problem(seed=seed), gain=torch.ones(6, dtype=torch.float64))
+        for name in losses:
+            weight, mask = solver_for(name, given_problem, "a", Solutions(None)).prune(given_problem, keep, Pattern())
+            assert int(mask.sum()) == keep
+            losses[name] += given_problem.loss(weight)
+    assert losses["exact"] < losses["paper"] < losses["fast"]
+    assert losses["exact"] < losses["refined"] < losses["fast"]
+
+
+def test_fast_pruning_ends_with_the_best_weights_on_its_mask_where_that_is_affordable(monkeypatch):
+    given_problem = problem()
+    solved, mask = FixedOrder(Solutions(None)).prune(given_problem, 50, Pattern())
+    gradient = (solved - given_problem.weight) @ given_problem.hessian[0]
+    torch.testing.assert_close(gradient * mask, torch.zeros_like(gradient))
+    monkeypatch.setattr(solvers, "SOLVING_OPERATIONS", 0)
+    swept, again = FixedOrder(Solutions(None)).prune(given_problem, 50, Pattern())
+    assert torch.equal(mask, again)
+    assert given_problem.loss(solved) < given_problem.loss(swept)
+
+
+@pytest.mark.parametrize("operations", [0, 10, 10**11])
+def test_refining_keeps_as_many_as_asked_for_whatever_it_may_cost(monkeypatch, operations):
+    given_problem = problem()
+    monkeypatch.setattr(solvers, "REFINING_OPERATIONS", operations)
+    for keep in (1, 7, 50, 239, 240):
+        weight, mask = Refined(Solutions(None)).prune(given_problem, keep, Pattern())
+        assert int(mask.sum()) == keep
+        assert not weight[~mask].any()
+    fast, refined = (kind(Solutions(None)).prune(given_problem, 50, Pattern()) for kind in (FixedOrder, Refined))
+    assert torch.equal(fast[1], refined[1]) == (operations < 10**11)
+
+
+def test_auto_is_exact_as_long_as_it_can_afford_it_and_says_so(caplog, monkeypatch):
+    small = problem(6, 40)
+    with caplog.at_level(logging.INFO, "compressors.second_order.solvers"):
+        assert isinstance(solver_for("auto", small, "conv1", Solutions(None)), Exact)
+        monkeypatch.setattr(solvers, "EXACT_OPERATIONS", small.operations / 2)
+        assert isinstance(solver_for("auto", small, "conv2", Solutions(None)), Refined)
+    assert "layer conv1 (6 x 40): exact solver" in caplog.text
+    assert "layer conv2 (6 x 40): refined solver, since exact elimination takes 2.6e+05 operations" in caplog.text
+
+
+@pytest.mark.parametrize("solver", ["auto", "refined", "fast"])
+def test_the_solver_stands_in_the_record(solver):
+    compressor = OBC(0.3, solver=solver)
+    fit(compressor)
+    expected = {"auto": "exact"}.get(solver, solver)
+    assert {layer["solver"] for layer in compressor.compression.to_dict()["layers"]} == {expected}
+
+
+def test_one_elimination_serves_every_density_and_is_found_again(tmp_path):
+    first, again = OBC(0.5, cache=tmp_path), OBC(0.2, cache=tmp_path)
+    plain = OBC(0.2)
+    fit(first)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3
+    modules = [fit(again), fit(plain)]
+    assert sorted(tmp_path.iterdir()) == files
+    assert again.reused_seconds() > 0
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
+
+
+@pytest.mark.parametrize("budget", [{"bits": 3}, {"density": 0.5}, {"density": 0.5, "bits": 3}])
+@pytest.mark.parametrize("solver", ["exact", "refined", "fast"])
+def test_finished_layers_are_found_again_whatever_the_solver(tmp_path, solver, budget):
+    class Interrupted(SBC):
+        def treat(self, network, layer, *args):
+            if layer.name == network.layers[2].name:
+                raise ConnectionError
+            return super().treat(network, layer, *args)
+
+    with pytest.raises(ConnectionError):
+        fit(Interrupted(**budget, solver=solver, cache=tmp_path))
+    finished = set(tmp_path.iterdir())
+    again, plain = SBC(**budget, solver=solver, cache=tmp_path), SBC(**budget, solver=solver)
+    modules = [fit(again), fit(plain)]
+    assert len(finished) * 3 == len(set(tmp_path.iterdir())) * 2
+    assert again.reused_seconds() > plain.reused_seconds() == 0
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
+
+
+def test_a_damaged_solution_is_refused_by_its_name(tmp_path):
+    fit(OBC(0.5, cache=tmp_path))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(CalibrationError, match="is not a readable elimination .*: delete it and run again"):
+        fit(OBC(0.5, cache=tmp_path))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_single_precision_finds_the_weights_of_double_precision(method):
+    single, double = (fit(method(0.3, precision=p)) for p in ("float32", "float64"))
+    for a, b in zip(single.parameters(), double.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("allocation", ["lamp", "loss"])
+def test_little_memory_gives_the_same_network(method, allocation):
+    """Layers measured one at a time see what the dense network's layers emit, although some are compressed already."""
+    one, several = (fit(method(0.3, allocation=allocation, max_memory=limit)) for limit in (2**33, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), several.parameters(), strict=True))
+
+
+# Compressed inputs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_drift_is_the_explicit_sums_over_both_networks_inputs(filtered):
+    dense, changed, data = classifier(), classifier(), RandomEvents()
+    with torch.no_grad():
+        changed.network[0].weight[::2] = 0
+    layers = find_layers(changed, lambda: changed(data.x[:1]))
+    layer = layers[1]
+    response = SBC().response(layer) if filtered else None
+    saved = {f"{entry.name}.weight": dense.get_submodule(entry.name).weight for entry in layers}
+    seen, change = drift(changed, layer, response, lambda: iter(data.x.split(5)), saved)
+    z, z_now = inputs_of(dense, layer, response, data.x), inputs_of(changed, layer, response, data.x)
+    torch.testing.assert_close(seen, 2 * z_now.mT @ z_now / len(data.x))
+    torch.testing.assert_close(change, 2 * (z - z_now).mT @ z_now / len(data.x))
+    assert change.abs().max() > 0
+
+
+def inputs_of(module, layer, response, x):
+    caught = []
+    handle = module.get_submodule(layer.name).register_forward_pre_hook(lambda m, i: caught.append(i[0]))
+    with torch.no_grad():
+        functional.reset_net(module)
+        module.eval()(x)
+    handle.remove()
+    return torch.cat([*vectors(layer, caught[0].double(), response)], dim=1)
+
+
+def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squares_target():
+    data, dense, module = RandomEvents(), classifier(), classifier()
+    plain, propagated = SBC(0.3), SBC(0.3, propagate=True)
+    first = fit(plain).network[0].weight
+    fit(propagated, module)
+    torch.testing.assert_close(module.network[0].weight, first)
+
+    layers = find_layers(module, lambda: module(data.x[:1]))
+    layer, mask = layers[1], propagated.compression.layers[1].mask.flatten(1)
+    response = propagated.response(layer)
+    z, z_now = (inputs_of(m, layer, response, data.x)[0] for m in (dense, module))
+    h = obs.damped((2 * z_now.T @ z_now / len(data.x))[None], 0.01)
+    w = dense.network[5].weight.detach().double()
+    damping = h[0] - 2 * z_now.T @ z_now / len(data.x)
+    best = torch.linalg.solve(h[0], 2 * z_now.T @ (z @ w.T) / len(data.x) + damping @ w.T).T
+    target = w + CORRECTION * (best - w)
+    expected = obs.least_squares(target, h, mask)
+    torch.testing.assert_close(module.network[5].weight.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+# What cannot be ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pattern": "4:2"}, "unknown pattern '4:2': give 'unstructured', 'block4' or N:M"),
+        ({"pattern": "2:4", "density": 0.3}, "2:4 keeps 0.5 of the weights: leave out density 0.3"),
+        ({"variant": "papers"}, "variant is 'papers'"),
+        ({"solver": "quick"}, "solver is 'quick'"),
+        ({"variant": "paper", "solver": "fast"}, "leave out solver 'fast'"),
+        ({"allocation": "relative_loss", "solver": "fast"}, "'relative_loss' needs the losses of exact"),
+        ({"allocation": "lamp", "synops": 0.5}, "'lamp' knows no SynOps: take loss or relative_loss"),
+        ({"precision": "float16"}, "precision is 'float16'"),
+        ({"damping": -1.0}, "damping is -1.0"),
+        ({"pattern": "2:4", "schedule": 0.8}, "2:4 fixes the density"),
+        ({"bits": 9}, "bits is 9: give a whole number from 2 to 8"),
+        ({"density": 0.5, "synops": 0.5}, "give one of them"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        OBC(**options)
+
+
+@pytest.mark.parametrize("options", [{"solver": "fast"}, {"variant": "paper"}])
+def test_a_pattern_that_a_solver_lacks_is_refused_with_the_remedy(options):
+    with pytest.raises(ValueError, match="take solver='exact'|take variant='exact'"):
+        fit(SBC(0.5, pattern="block4", **options))

@@ -1,0 +1,80 @@
+"""How budgets are shared: oracles of the LAMP paper, exact totals, and properties."""
+
+import heapq
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compressors.weights.allocation import ALLOCATIONS, by_magnitude, erk, lamp, lamp_scores, uniform
+
+NET = {
+    "a": torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)),
+    "b": torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(1)) * 0.2,
+    "c": torch.randn(10, 64, generator=torch.Generator().manual_seed(2)) * 3,
+}
+TOTAL = sum(w.numel() for w in NET.values())
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS.values(), ids=ALLOCATIONS)
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.1, 0.01, 1e-6])
+def test_every_layer_keeps_something_and_no_more_than_it_has(allocate, density):
+    kept = allocate(NET, density)
+    assert list(kept) == list(NET)
+    assert all(1 <= kept[name] <= w.numel() for name, w in NET.items())
+    assert sum(kept.values()) == pytest.approx(max(3, density * TOTAL), abs=2)
+
+
+@pytest.mark.parametrize("allocate", [by_magnitude, lamp])
+@pytest.mark.parametrize("density", [0.73, 0.2, 0.04])
+def test_score_based_totals_are_exact(allocate, density):
+    assert sum(allocate(NET, density).values()) == round(density * TOTAL)
+
+
+def test_lamp_scores_of_the_paper():
+    torch.testing.assert_close(lamp_scores(torch.tensor([3.0, -1, 2])), torch.tensor([1 / 14, 4 / 13, 1]).double())
+    torch.testing.assert_close(lamp_scores(torch.tensor([0.3, 0.1, 0.2])), torch.tensor([1 / 14, 4 / 13, 1]).double())
+    torch.testing.assert_close(lamp_scores(torch.ones(5)), torch.tensor([1 / 5, 1 / 4, 1 / 3, 1 / 2, 1]).double())
+
+
+def test_lamp_scores_of_zeros_are_zero():
+    torch.testing.assert_close(lamp_scores(torch.tensor([0.0, 0, 2])), torch.tensor([0, 0, 1]).double())
+    assert not lamp_scores(torch.zeros(4)).any()
+
+
+def test_lamp_keeps_one_of_each_where_global_magnitude_would_keep_two_of_the_first():
+    net = {"large": torch.tensor([1.0, 2, 3]), "small": torch.tensor([0.1, 0.2, 0.3])}
+    assert lamp(net, 2 / 6) == {"large": 1, "small": 1}
+    assert by_magnitude(net, 3 / 6) == {"large": 2, "small": 1}
+
+
+@given(density=st.floats(0.02, 1), seed=st.integers(0, 100))
+@settings(max_examples=25, deadline=None)
+def test_lamp_is_the_greedy_removal_of_the_least_relative_error(density, seed):
+    generator = torch.Generator().manual_seed(seed)
+    net = {str(n): torch.rand(n, generator=generator).double() for n in (5, 20, 9)}
+    keep = max(3, round(density * 34))
+    left = {name: w.sort().values.tolist() for name, w in net.items()}
+    queue = [(w[0] ** 2 / sum(v * v for v in w), name) for name, w in left.items()]
+    heapq.heapify(queue)
+    for _ in range(34 - keep):
+        _, name = heapq.heappop(queue)
+        left[name].pop(0)
+        if left[name]:
+            heapq.heappush(queue, (left[name][0] ** 2 / sum(v * v for v in left[name]), name))
+    assert lamp(net, density) == {name: len(w) for name, w in left.items()}
+
+
+def test_uniform_and_erk_shares():
+    assert uniform(NET, 0.1) == {name: round(0.1 * w.numel()) for name, w in NET.items()}
+    kept = erk(NET, 0.2)
+    share = {name: kept[name] / sum(w.shape) for name, w in NET.items()}
+    assert share["b"] == pytest.approx(share["c"], rel=0.02)
+
+
+def test_erk_keeps_small_layers_dense_and_spends_what_is_left():
+    net = {"tiny": torch.ones(2, 2), "large": torch.ones(100, 100)}
+    kept = erk(net, 0.5)
+    assert kept["tiny"] == 4
+    assert sum(kept.values()) == pytest.approx(0.5 * 10004, abs=1)

@@ -1,16 +1,16 @@
-"""What a compressed network may cost."""
+"""What a compressed network may cost: one value, for suites, the command line and the compressors alike."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
+from compressors.options import OptionError
 from compressors.quantization.grids import MAX_BITS, MIN_BITS
 
 
-class BudgetError(ValueError):
-    """A budget that no compressor can meet, such as a density outside (0, 1]."""
-
-    exit_status = 2
+class BudgetError(OptionError):
+    """A budget that no compressor can meet, such as a density outside (0, 1], or one that this compressor cannot."""
 
 
 KINDS = ("none", "density", "bits", "density+bits", "synops")
@@ -19,7 +19,7 @@ KINDS = ("none", "density", "bits", "density+bits", "synops")
 
 @dataclass(frozen=True)
 class Budget:
-    """What a compressed network may cost.
+    """What a compressed network may cost; a budget that limits nothing is the dense network's.
 
     Args:
         density: share of the weights of the compressed layers to keep, in (0, 1].
@@ -36,19 +36,41 @@ class Budget:
     synops: float | None = None
 
     def __post_init__(self) -> None:
-        _share("density", self.density, "weights")
+        _check_fraction("density", self.density, "weights")
         if self.synops is not None:
-            _share("synops", self.synops, "synaptic operations")
+            _check_fraction("synops", self.synops, "synaptic operations")
             if self.density != 1:
                 raise BudgetError("density and synops are both limits on what is pruned: give one of them")
         if self.bits is not None and (not isinstance(self.bits, int) or not MIN_BITS <= self.bits <= MAX_BITS):
             raise BudgetError(f"bits is {self.bits!r}: give a whole number from {MIN_BITS} to {MAX_BITS}")
 
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """What is limited, by name: ``{"density": 0.1, "bits": 4}``."""
+        return {limit.name: value for limit in fields(self) if (value := getattr(self, limit.name)) != limit.default}
+
+    @property
+    def kind(self) -> str:
+        """What is limited, one of :data:`KINDS`."""
+        return "+".join(self.limits) or "none"
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts budgets by kind, then from generous to tight."""
+        return (self.synops is not None, self.bits is not None, -self.density, -(self.bits or 0), -(self.synops or 0.0))
+
+    @property
+    def short(self) -> str:
+        """For tables: ``0.1``, ``4 bit``, ``0.25, 4 bit`` or ``0.3 of SynOps``; nothing where nothing is limited."""
+        return ", ".join(_SHORT[name].format(value) for name, value in self.limits.items())
+
     def __str__(self) -> str:
-        named = {"density": self.density if self.density != 1 else None, "bits": self.bits, "synops": self.synops}
-        return ", ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
+        return ", ".join(f"{name} {value:g}" for name, value in self.limits.items())
 
 
-def _share(name: str, value: Any, of: str) -> None:
+_SHORT = {"density": "{:g}", "bits": "{} bit", "synops": "{:g} of SynOps"}
+
+
+def _check_fraction(name: str, value: Any, of: str) -> None:
     if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
         raise BudgetError(f"{name} is {value!r}: give a number above 0 and at most 1 (the share of {of} kept)")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -42,17 +42,19 @@ class LayerCompression:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary, without the mask."""
-        return {
+        summary: dict[str, Any] = {
             "name": self.name,
             "shape": list(self.shape),
             "weights": self.weights,
             "kept": self.kept,
             "density": self.kept / self.weights,
             "loss": self.loss,
-            **({} if self.before is None else {"before": list(self.before)}),
-            **({} if self.grid is None else {"bits": self.grid.bits}),
-            **self.extra,
         }
+        if self.before is not None:
+            summary["before"] = list(self.before)
+        if self.grid is not None:
+            summary["bits"] = self.grid.bits
+        return summary | dict(self.extra)
 
     def weight(self) -> Tensor:
         """The quantised weight to the bit, from codes, scales and mask: the weight's shape.
@@ -69,10 +71,11 @@ class LayerCompression:
         """How hardware stores the weights: None for plain floats."""
         return None if self.grid is None else self.grid.coding()
 
-
-def _layer_from(state: Mapping[str, Any]) -> LayerCompression:
-    grid = state.get("grid")
-    return LayerCompression(**{**state, "grid": None if grid is None else Grid(**grid)})
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "LayerCompression":
+        """The account from ``dataclasses.asdict``, which a checkpoint keeps."""
+        layer = cls(**state)
+        return layer if state["grid"] is None else replace(layer, grid=Grid(**state["grid"]))
 
 
 @dataclass(frozen=True)
@@ -97,14 +100,33 @@ class Compression:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able summary, without the masks."""
-        return {
+        summary: dict[str, Any] = {
             "density": self.density,
             "seconds": self.seconds,
             "layers": [layer.to_dict() for layer in self.layers],
             "aftercare": dict(self.aftercare),
-            **({"stages": list(self.stages)} if self.stages else {}),
-            **({"left_alone": list(self.left_alone)} if self.left_alone else {}),
         }
+        if self.stages:
+            summary["stages"] = list(self.stages)
+        if self.left_alone:
+            summary["left_alone"] = list(self.left_alone)
+        return summary
+
+    def state(self) -> dict[str, Any]:
+        """All of it, masks included, as plain containers and tensors: what a checkpoint keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Compression":
+        """The account from :meth:`state`."""
+        layers = tuple(LayerCompression.from_state(layer) for layer in state["layers"])
+        return cls(
+            layers,
+            seconds=state["seconds"],
+            aftercare=state["aftercare"],
+            stages=tuple(state["stages"]),
+            left_alone=tuple(state["left_alone"]),
+        )
 
     def codings(self) -> dict[str, WeightCoding]:
         """Layer name -> how its weights are stored, of the quantised layers."""

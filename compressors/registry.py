@@ -1,6 +1,7 @@
 """Names of things that can be plugged in, resolved lazily: listing them imports nothing heavy."""
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,15 @@ class Entry:
     def _import(self) -> Any:
         module, _, attribute = self.target.partition(":")
         return getattr(import_module(module), attribute)
+
+
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """Arguments by name of a function, or of a class's constructor and those of its bases: what may be an option."""
+    functions = [target] if inspect.isfunction(target) else [vars(c).get("__init__") for c in reversed(target.__mro__)]
+    signatures = [inspect.signature(function) for function in functions if inspect.isfunction(function)]
+    named = {name: parameter for signature in signatures for name, parameter in signature.parameters.items()}
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name: parameter for name, parameter in named.items() if name != "self" and parameter.kind not in variable}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

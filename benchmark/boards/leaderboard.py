@@ -152,7 +152,7 @@ LEGEND = (
 _FRONT_NAMES = {"synops": "ops", "stored_bits": "mem"}
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "budget": lambda row: row.budget.allowance,
+    "budget": lambda row: row.budget.short,
     "method": lambda row: f"{row.label} (c)" if row.control else row.label,
     "accuracy": lambda row: _spread(row.measured["accuracy"], percent),
     "Δ dense": lambda row: "" if row.dense else _spread(row.measured.get("difference"), points),
@@ -234,7 +234,7 @@ def _summary_cells(table: Table) -> list[list[str]]:
 
     def smallest(summary: MethodSummary, cost: str) -> str:
         row = summary.smallest.get(cost)
-        return "none" if row is None else f"{forms[cost](row.measured[cost].mean)} (at {row.budget.allowance})"
+        return "none" if row is None else f"{forms[cost](row.measured[cost].mean)} (at {row.budget.short})"
 
     return [
         [
@@ -290,7 +290,7 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
         "division": table.division,
         "condition": table.condition,
         "method": row.label,
-        "budget": row.budget.allowance,
+        "budget": row.budget.short,
         "calibration_samples": row.calibration_samples,
         "control": row.control,
         "seeds": " ".join(map(str, row.runs)),
@@ -304,7 +304,7 @@ def _summary_dict(summary: MethodSummary) -> dict[str, Any]:
     return {
         "method": summary.method,
         "control": summary.control,
-        "smallest_budget": {cost: row.budget.allowance for cost, row in summary.smallest.items()},
+        "smallest_budget": {cost: row.budget.short for cost, row in summary.smallest.items()},
         "mean_accuracy": dict(summary.area),
     }
 
@@ -312,7 +312,7 @@ def _summary_dict(summary: MethodSummary) -> dict[str, Any]:
 def _row_dict(row: Row) -> dict[str, Any]:
     return {
         "method": row.label,
-        "budget": row.budget.allowance,
+        "budget": row.budget.short,
         "calibration_samples": row.calibration_samples,
         "control": row.control,
         "runs": {str(seed): run for seed, run in row.runs.items()},

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
 
-from benchmark.questions.suite import Allowance, Named, Question, digest
+from benchmark.questions.suite import Named, digest
 from benchmark.records import RunRecord
+from compressors.budget import Budget
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 from hardware.report import CostReport
 
@@ -92,7 +93,7 @@ class Row:
     """
 
     method: str
-    budget: Allowance
+    budget: Budget
     calibration_samples: int
     control: bool
     runs: Mapping[int, str]
@@ -185,9 +186,9 @@ class _Entry:
         return self.record.division, self.record.question.condition
 
     @property
-    def row(self) -> tuple[str, Allowance, int]:
+    def row(self) -> tuple[str, Budget, int]:
         asked = self.record.question
-        return self.method, _allowance(asked), 0 if self.dense else asked.calibration_samples
+        return self.method, asked.budget, 0 if self.dense else asked.calibration_samples
 
 
 def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFILE) -> Board:
@@ -231,10 +232,6 @@ def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:
             front[i] = gains[i] == top > best
         best = max(best, top)
     return front
-
-
-def _allowance(question: Question) -> Allowance:
-    return Allowance(**question.model_dump(include=set(Allowance.model_fields)))
 
 
 def _apart(record: RunRecord, reason: str) -> Apart:
@@ -315,7 +312,7 @@ def _tables(setup: Setup, entries: list[_Entry]) -> list[Table]:
 
 
 def _rows(entries: list[_Entry], baselines: Mapping[str, float]) -> tuple[Row, ...]:
-    grouped: dict[tuple[str, Allowance, int], dict[int, _Entry]] = defaultdict(dict)
+    grouped: dict[tuple[str, Budget, int], dict[int, _Entry]] = defaultdict(dict)
     for entry in entries:
         grouped[entry.row].setdefault(entry.record.question.seed, entry)
     rows = [_row(by_seed, baselines) for by_seed in grouped.values()]

@@ -124,8 +124,8 @@ def compress(
 
     devices = Devices(given["accelerator"], given["count"], given["strategy"])
     budget, dense = Budget(density, bits, synops), _network_file(given)
-    limits = {"": None if density == 1 else density, "b": bits, "synops": synops}
-    words = [f"{value:g}{unit}" for unit, value in limits.items() if value is not None]
+    units = {"density": "", "bits": "b", "synops": "synops"}
+    words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
     suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
     target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
     limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}

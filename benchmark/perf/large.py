@@ -9,12 +9,12 @@ from lightning.pytorch import Trainer
 
 from benchmark.perf.inference import normalise
 from benchmark.questions import build
-from benchmark.questions.suite import Data, Network, Training
+from benchmark.questions.suite import Data, NamedNetwork, Training
 from benchmark.runs.dense import quiet, trainer_settings
 from compressors.methods.sbc import SBC
 from compressors.network.layers import Layer
 from compressors.second_order.problem import Problem
-from compressors.weights.pruner import Share, Treated
+from compressors.weights.pruner import LayerBudget, LayerResult
 
 CASES = (("spike_driven_transformer", 16), ("sew_resnet18", 16), ("sew_resnet152", 8))
 DENSITY, STEPS, BATCH = 0.35, 4, 4
@@ -40,7 +40,7 @@ def _prune(name: str, photographs: int) -> dict[str, Any]:
     data = build.datamodule(asked, batch_size=BATCH, calibration_samples=photographs, seed=0)
     data.prepare_data()
     data.setup()
-    network = build.network(Network(name=name), data.input_shape, data.num_classes)
+    network = build.network(NamedNetwork(name=name), data.input_shape, data.num_classes)
     images, _ = data.on_after_batch_transfer(next(iter(data.calibration_dataloader())), 0)
     normalise(network, images)
     compressor = TimedSBC(DENSITY, solver="fast")
@@ -68,9 +68,9 @@ class TimedSBC(SBC):
         super().__init__(density, **options)
         self.seconds: list[float] = []
 
-    def treat(self, network: Any, layer: Layer, share: Share, statistics: Problem) -> Treated:
+    def compress_layer(self, network: Any, layer: Layer, part: LayerBudget, statistics: Problem) -> LayerResult:
         """Prune a layer by the clock."""
         started = time.perf_counter()
-        treated = super().treat(network, layer, share, statistics)
+        result = super().compress_layer(network, layer, part, statistics)
         self.seconds.append(time.perf_counter() - started)
-        return treated
+        return result

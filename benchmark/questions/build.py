@@ -1,6 +1,5 @@
 """From names and options in a question to objects, with errors in the user's words."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import LOSSES, SNNClassifier
 from benchmark.networks.inference.multistep import multistep
 from benchmark.networks.weights import checkpoints
-from benchmark.questions.suite import Allowance, Data, Model, Named, Network, Question, Suite, Training, digest
+from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training, digest
 from compressors.base import Compressor
-from compressors.registry import COMPRESSORS, suggestion
+from compressors.budget import Budget
+from compressors.registry import COMPRESSORS, parameters_of, suggestion
 from datamodules.base import BenchmarkDataModule
 
 GIVEN_TO_DATA = {"batch_size", "calibration_samples", "calibration_seed", "num_workers", "root", "seed"}
@@ -27,20 +27,13 @@ class OptionError(ValueError):
     exit_status = 2
 
 
-def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Arguments of a function, or of a class's constructor and those of its bases."""
-    functions = [target] if inspect.isfunction(target) else [vars(c).get("__init__") for c in target.__mro__[:-1]]
-    found = [p for f in functions if f for p in inspect.signature(f).parameters.values()]
-    return {p.name: p for p in found if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-
-
 def check_options(kind: str, named: Named, target: Any, given: set[str]) -> None:
     """Refuse options that ``target`` does not take.
 
     Raises:
         OptionError: names the option and the nearest known one.
     """
-    known = _parameters(target).keys() - given
+    known = parameters_of(target).keys() - given
     for option in named.options:
         if option not in known:
             hint = suggestion(option, known) if known else "it has no options"
@@ -76,7 +69,7 @@ def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn
     That of a NIR file has its weights.
     """
     builder, arguments = MODELS[model.name].load(), {"input_shape": input_shape, "classes": classes}
-    if model.name == "nir" and isinstance(model, Network) and model.weights is not None:
+    if model.name == "nir" and isinstance(model, NamedNetwork) and model.weights is not None:
         arguments["path"] = str(model.weights)
     return multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
 
@@ -96,15 +89,15 @@ def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) ->
 
 
 def compressor(
-    named: Named, asked: Allowance, seed: int, cache: Path | None = None, aftercare: Sequence[str] = ()
+    named: Named, budget: Budget, seed: int, cache: Path | None = None, aftercare: Sequence[str] = ()
 ) -> Compressor:
     """A compressor with its budget. ``seed`` and ``cache`` go to those that take them."""
     target = COMPRESSORS[named.name].load()
     offered: Mapping[str, Any] = {"seed": seed, "cache": cache}
     taken = {name: value for name, value in offered.items() if name in target.options() and name not in named.options}
-    limits = asked.model_dump(include=set(Allowance.model_fields))
-    taken |= {name: value for name, value in limits.items() if value != Allowance.model_fields[name].default}
-    taken |= {"aftercare": tuple(aftercare)} if aftercare else {}
+    taken |= budget.limits
+    if aftercare:
+        taken["aftercare"] = tuple(aftercare)
     return _make("compressor", named, target, GIVEN_TO_COMPRESSORS, **taken)
 
 
@@ -122,12 +115,12 @@ def check_suite(suite: Suite) -> None:
         _check_model(model, [named.name for named in suite.compressors])
     kinds, budgets = kinds_of(suite), suite.budgets()
     for named in suite.compressors:
-        met = [allowance for kind in kinds[named.name] for allowance in budgets[kind]]
+        met = [budget for kind in kinds[named.name] for budget in budgets[kind]]
         if not met:
-            wanted = " or ".join(FIELDS[kind] for kind in kinds[named.name])
+            wanted = " or ".join(BUDGET_KEYS[kind] for kind in kinds[named.name])
             raise OptionError(f"the compressor {named.name!r} meets none of the suite's budgets: give {wanted}")
-        for allowance in met:
-            compressor(named, allowance, suite.seeds[0], aftercare=suite.aftercare)
+        for budget in met:
+            compressor(named, budget, suite.seeds[0], aftercare=suite.aftercare)
 
 
 def _check_model(model: Model, compressors: Sequence[str]) -> None:
@@ -140,10 +133,6 @@ def _check_model(model: Model, compressors: Sequence[str]) -> None:
                 f"the model {model.name!r} asks for the compressor {name!r}, which the suite does not have: "
                 f"{suggestion(name, compressors)}"
             )
-
-
-FIELDS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
-"""Kind of budget -> the key of a suite that lists budgets of this kind."""
 
 
 def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:

@@ -4,15 +4,20 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
+from compressors.budget import Budget
 from compressors.registry import suggestion
 
-NOUNS = {"densities": "density", "synops": "SynOps share"}
+BUDGET_KEYS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
+"""Kind of budget -> the key of a suite that lists budgets of this kind."""
+
+LIMITS = {limit.name for limit in fields(Budget)}
 
 
 class SuiteError(ValueError):
@@ -50,7 +55,7 @@ class Named(BaseModel):
         return f"{self.name}[{','.join(shown)}]" if shown else self.name
 
 
-class Network(Named):
+class NamedNetwork(Named):
     """A network, to be trained, or with the weights of a ``checkpoint``.
 
     That is a file (see :func:`benchmark.networks.weights.checkpoints.load`), in whose path variables of the
@@ -76,7 +81,7 @@ class Network(Named):
         return super().label if self.weights is None else f"{super().label} of {self.weights.stem}"
 
 
-class Model(Network):
+class Model(NamedNetwork):
     """A network of a suite; ``compressors`` limits which of the suite's compressors it meets, by name."""
 
     compressors: tuple[str, ...] | None = None
@@ -109,44 +114,19 @@ class FineTuning(Strict):
     learning_rate: float = Field(default=5e-4, gt=0)
 
 
-class Allowance(Strict):
-    """What a compressed network may cost: a density, bits a weight, both, or a share of SynOps."""
-
-    density: float = Field(default=1.0, gt=0, le=1)
-    bits: int | None = Field(default=None, ge=2, le=8)
-    synops: float | None = Field(default=None, gt=0, le=1)
-
-    @property
-    def allowance(self) -> str:
-        """For people: ``0.1``, ``4 bit``, ``0.25, 4 bit`` or ``0.3 of SynOps``; nothing where nothing is limited."""
-        limits = {
-            "{:g}": None if self.density == 1 else self.density,
-            "{} bit": self.bits,
-            "{:g} of SynOps": self.synops,
-        }
-        return ", ".join(form.format(value) for form, value in limits.items() if value is not None)
-
-    @property
-    def kind(self) -> str:
-        """What is limited, one of :data:`compressors.base.KINDS`."""
-        limited = {"density": self.density != 1, "bits": self.bits is not None, "synops": self.synops is not None}
-        return "+".join(name for name, limits in limited.items() if limits) or "none"
-
-    @property
-    def rank(self) -> tuple[float, ...]:
-        """Sorts budgets by kind, then from generous to tight."""
-        return (self.synops is not None, self.bits is not None, -self.density, -(self.bits or 0), -(self.synops or 0.0))
-
-
 Aftercare = Literal["batchnorm", "means"]
 CARE = {"batchnorm": "BatchNorm re-estimated", "means": "means corrected"}
 
 
-class Question(Allowance):
-    """One run: everything that decides its answer, but for the data's content and the methods' versions."""
+class Question(Strict):
+    """One run: everything that decides its answer, but for the data's content and the methods' versions.
 
+    In JSON the budget's numbers stand beside the other keys.
+    """
+
+    budget: Budget = Budget()
     data: Data
-    model: Network
+    model: NamedNetwork
     training: Training
     compressor: Named
     calibration_samples: int
@@ -154,35 +134,45 @@ class Question(Allowance):
     aftercare: tuple[Aftercare, ...] = ()
     finetuning: FineTuning | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_budget(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or not LIMITS & content.keys():
+            return content
+        limits = {name: content[name] for name in LIMITS & content.keys()}
+        return {"budget": limits} | {key: value for key, value in content.items() if key not in LIMITS}
+
+    @model_serializer(mode="wrap")
+    def _flat_budget(self, serialize: Any) -> dict[str, Any]:
+        content = serialize(self)
+        return content.pop("budget", {}) | content
+
     def id(self, fingerprint: str, version: int) -> str:
         """The run id: a hash of the question, the data's fingerprint and the compressor's version (12 hex digits).
 
         What was added to questions later counts only where it is used, so that older records keep their ids.
         """
-        unused = {key for key in ("bits", "synops", "aftercare", "finetuning") if not getattr(self, key)}
-        return digest({**self.model_dump(exclude=unused), "fingerprint": fingerprint, "version": version})
+        content = self.model_dump()
+        unused = {key for key in ("bits", "synops", "aftercare", "finetuning") if not content[key]}
+        used = {key: value for key, value in content.items() if key not in unused}
+        return digest({**used, "fingerprint": fingerprint, "version": version})
 
     def dense_id(self, fingerprint: str) -> str:
         """The id of the dense network that the question starts from."""
-        asked = self.model_dump(include={"data", "model", "training", "seed"})
-        return digest({**asked, "fingerprint": fingerprint})
+        content = self.model_dump(include={"data", "model", "training", "seed"})
+        return digest({**content, "fingerprint": fingerprint})
 
     @property
     def label(self) -> str:
         """One line for people."""
-        limits = {"density": None if self.density == 1 else self.density, "bits": self.bits, "synops": self.synops}
-        budget = [f"{name} {value:g}" for name, value in limits.items() if value is not None]
+        budget = [f"{name} {value:g}" for name, value in self.budget.limits.items()]
         return " ".join([self.data.name, self.model.label, self.compressor.label, *budget, f"seed {self.seed}"])
 
     def budgets(self) -> dict[str, tuple[Any, ...]]:
         """The lists of budgets of a suite that asks for this one alone."""
-        joint = self.density != 1 and self.bits is not None
-        return {
-            "densities": () if joint or self.bits or self.synops else (self.density,),
-            "bits": (self.bits,) if self.bits and not joint else (),
-            "joint": (Allowance(density=self.density, bits=self.bits),) if joint else (),
-            "synops": (self.synops,) if self.synops else (),
-        }
+        kind = "density" if self.budget == Budget() else self.budget.kind
+        listed = self.budget if kind == "density+bits" else getattr(self.budget, kind)
+        return {key: (listed,) if kind == own else () for own, key in BUDGET_KEYS.items()}
 
     @property
     def condition(self) -> str:
@@ -205,7 +195,7 @@ class Suite(Strict):
     compressors: tuple[Named, ...] = Field(min_length=1)
     densities: tuple[float, ...] = ()
     bits: tuple[int, ...] = ()
-    joint: tuple[Allowance, ...] = ()
+    joint: tuple[Budget, ...] = ()
     synops: tuple[float, ...] = ()
     aftercare: tuple[Aftercare, ...] = ()
     finetuning: FineTuning | None = None
@@ -219,26 +209,23 @@ class Suite(Strict):
         return (value,) if isinstance(value, int) else value
 
     @model_validator(mode="after")
-    def _budgets(self) -> "Suite":
-        for name in ("densities", "synops"):
-            for share in getattr(self, name):
-                if not 0 < share <= 1:
-                    raise ValueError(f"{NOUNS[name]} {share:g} is outside (0, 1]: give the share to keep")
-        for bits in self.bits:
-            if not 2 <= bits <= 8:
-                raise ValueError(f"{bits} bits: give a width from 2 to 8")
-        if not any((self.densities, self.bits, self.joint, self.synops)):
-            raise ValueError("give budgets: at least one of densities, bits, joint or synops")
+    def _has_budgets(self) -> "Suite":
+        if not any(self.budgets()[kind] for kind in BUDGET_KEYS):
+            raise ValueError(f"give budgets: at least one of {', '.join(BUDGET_KEYS.values())}")
         return self
 
-    def budgets(self) -> dict[str, tuple[Allowance, ...]]:
-        """Kind of budget (see :data:`compressors.base.KINDS`) -> the suite's budgets of that kind."""
+    def budgets(self) -> dict[str, tuple[Budget, ...]]:
+        """Kind of budget (see :data:`compressors.budget.KINDS`) -> the suite's budgets of that kind.
+
+        Raises:
+            BudgetError: a number out of range.
+        """
         return {
-            "none": (Allowance(),),
-            "density": tuple(Allowance(density=density) for density in self.densities),
-            "bits": tuple(Allowance(bits=bits) for bits in self.bits),
+            "none": (Budget(),),
+            "density": tuple(Budget(density=density) for density in self.densities),
+            "bits": tuple(Budget(bits=bits) for bits in self.bits),
             "density+bits": self.joint,
-            "synops": tuple(Allowance(synops=synops) for synops in self.synops),
+            "synops": tuple(Budget(synops=synops) for synops in self.synops),
         }
 
     def questions(self, kinds: Mapping[str, Sequence[str]]) -> Iterator[Question]:
@@ -251,31 +238,31 @@ class Suite(Strict):
             for model in self.models:
                 for seed in self.seeds:
                     for compressor in self._of(model):
-                        for samples, allowance in self._asked(kinds[compressor.name]):
-                            yield self._question(data, model, seed, compressor, samples, allowance)
+                        for samples, budget in self._met(kinds[compressor.name]):
+                            yield self._question(data, model, seed, compressor, samples, budget)
 
-    def _asked(self, kinds: Sequence[str]) -> Iterator[tuple[int, Allowance]]:
+    def _met(self, kinds: Sequence[str]) -> Iterator[tuple[int, Budget]]:
         """Calibration sizes and budgets of a compressor that meets these kinds; the dense network needs one size."""
         budgets = self.budgets()
         for samples in self.calibration_samples:
             for kind in kinds:
                 if kind != "none" or samples == self.calibration_samples[0]:
-                    yield from ((samples, allowance) for allowance in budgets[kind])
+                    yield from ((samples, budget) for budget in budgets[kind])
 
     def _question(
-        self, data: Data, model: Model, seed: int, compressor: Named, samples: int, allowance: Allowance
+        self, data: Data, model: Model, seed: int, compressor: Named, samples: int, budget: Budget
     ) -> Question:
-        dense = allowance == Allowance()  # the network as it is: nothing is done to it afterwards either
+        dense = budget == Budget()  # the network as it is: nothing is done to it afterwards either
         return Question(
+            budget=budget,
             data=data,
-            model=Network(**model.model_dump(exclude={"compressors"})),
+            model=NamedNetwork(**model.model_dump(exclude={"compressors"})),
             training=self.training,
             compressor=compressor,
             calibration_samples=samples,
             seed=seed,
             aftercare=() if dense else self.aftercare,
             finetuning=None if dense else self.finetuning,
-            **allowance.model_dump(),
         )
 
     def _of(self, model: Model) -> list[Named]:

@@ -6,7 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.progress import Progress, TaskID
 
-from compressors.base import Compressor, Track
+from compressors.base import Compressor
+from compressors.progress import Track
 
 
 class TrainingBar(Callback):
@@ -53,7 +54,7 @@ class EvaluationBar(Callback):
         track: shows what passes through it.
     """
 
-    def __init__(self, track: Track[int]) -> None:
+    def __init__(self, track: Track) -> None:
         self.track = track
         self._batches: Iterator[int] = iter(())
 

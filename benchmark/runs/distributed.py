@@ -299,7 +299,7 @@ class OneNetwork(Callback):
             dist.broadcast(sent, 0)
             tensor.copy_(sent)
         made = trainer.strategy.broadcast(_packed(self.compressor.compression))
-        self.compressor.compression = _unpacked(made, pl_module.device)
+        self.compressor.state.compression = _unpacked(made, pl_module.device)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that all ranks have the same weights.

@@ -25,9 +25,10 @@ from benchmark.runs import memory
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
-from compressors.base import Compressor, Item, Track
-from compressors.base import track as default_track
+from compressors.base import Compressor
 from compressors.compression import Compression
+from compressors.progress import Item, Track
+from compressors.progress import track as default_track
 from compressors.registry import COMPRESSORS, OWN
 from datamodules.base import BenchmarkDataModule
 from hardware import CostReport, HardwareCost
@@ -46,7 +47,7 @@ class Setting:
 
     cache: Path
     data_roots: dict[str, Path] = field(default_factory=dict)
-    track: Track[Any] = default_track
+    track: Track = default_track
     training_callbacks: Callable[[], list[Callback]] = list
     group: DeviceGroup = field(default_factory=DeviceGroup)
 
@@ -106,7 +107,7 @@ def compress_and_measure(
     """
     group = group or DeviceGroup()
     if group.devices.grouped:
-        compressor.track, callbacks = silent, ()
+        compressor.state.track, callbacks = silent, ()
     return group.call(_fit_and_test, module, data, compressor, seed, finetuning, callbacks, group.devices)
 
 
@@ -136,7 +137,7 @@ def _fit_and_test(
         fitted = time.perf_counter()
         compression = compressor.compression
         counter = HardwareCost({} if compression is None else compression.codings())
-        shown = EvaluationBar(compressor.track)
+        shown = EvaluationBar(compressor.state.track)
         test = Trainer(callbacks=[counter, shown], **trainer_settings(devices))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
@@ -162,9 +163,9 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
     try:
         dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks(), group)
         compressor = build.compressor(
-            question.compressor, question, question.seed, setting.cache / "eliminations", question.aftercare
+            question.compressor, question.budget, question.seed, setting.cache / "eliminations", question.aftercare
         )
-        compressor.track = setting.track
+        compressor.state.track = setting.track
         measured = compress_and_measure(
             dense.module,
             data,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
-from benchmark.questions.suite import Allowance, Named
+from benchmark.questions.suite import Named
 from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.run import Measured, compress_and_measure
 from benchmark.single_network.compression_map import write_map
@@ -51,10 +50,8 @@ def compress_checkpoint(
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(subject.module().network, subject.data.input_shape)
     named = Named.model_validate(method)
-    compressor = build.compressor(
-        named, Allowance(**asdict(budget)), source.seed, cache_folder() / "eliminations", aftercare
-    )
-    control = build.compressor(Named(name="identity"), Allowance(), source.seed)
+    compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
+    control = build.compressor(Named(name="identity"), Budget(), source.seed)
     with DeviceGroup(devices) as group:
         dense = compress_and_measure(subject.module(), subject.data, control, source.seed, group=group)
         compressed = compress_and_measure(subject.module(), subject.data, compressor, source.seed, group=group)

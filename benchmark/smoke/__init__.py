@@ -91,7 +91,9 @@ def figures(record: RunRecord) -> Figures:
 def named(record: RunRecord) -> str:
     """What a run's figures are kept under: the compressor, and the width where it has quantised."""
     asked = record.question
-    return asked.compressor.name if asked.bits is None else f"{asked.compressor.name} to {asked.bits} bits"
+    return (
+        asked.compressor.name if asked.budget.bits is None else f"{asked.compressor.name} to {asked.budget.bits} bits"
+    )
 
 
 def as_bounds(records: list[RunRecord]) -> dict[str, Any]:

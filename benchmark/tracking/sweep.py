@@ -49,7 +49,7 @@ def key(question: Question) -> str:
         question.data.name,
         question.model.name,
         question.compressor.name,
-        question.allowance.replace(" ", "_") or "dense",
+        question.budget.short.replace(" ", "_") or "dense",
         str(question.seed),
     )
     return "-".join([*words, digest(question.model_dump())])

@@ -1,18 +1,27 @@
 """Ground of the methods that take whole channels out: which go, and when in the life of a fit."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
-from compressors.base import Compressor, Network
+from compressors.base import Compressor, State
+from compressors.calibration.network import Network
 from compressors.channels.surgery import Cut, cut, set_shapes
 from compressors.channels.tracing import Bundle, Channels, find_channels
 from compressors.compression import LayerCompression
+from compressors.masks import Masks
 from compressors.network.layers import LayerError
+
+
+@dataclass
+class ChannelPrunerState(State):
+    """As of every compressor, and the hook by which a checkpoint that is loaded brings its own widths."""
+
+    widths_hook: RemovableHandle | None = None
 
 
 class ChannelPruner(Compressor):
@@ -25,6 +34,7 @@ class ChannelPruner(Compressor):
     """
 
     structured = True
+    state: ChannelPrunerState = field(default_factory=ChannelPrunerState, init=False, compare=False, repr=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Calibrate and cut, on the device that the fit will use; a resumed checkpoint brings widths of its own."""
@@ -36,24 +46,24 @@ class ChannelPruner(Compressor):
         def take_widths(module: torch.nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
             set_shapes(module, {name: value.shape for name, value in state.items()})
 
-        self._resuming = pl_module.register_load_state_dict_pre_hook(take_widths)
+        self.state.widths_hook = pl_module.register_load_state_dict_pre_hook(take_widths)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A checkpoint has been loaded by now, if there is one."""
-        self._stop_resuming()
+        self._remove_widths_hook()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind in the module."""
-        self._stop_resuming()
+        self._remove_widths_hook()
 
-    def _stop_resuming(self) -> None:
-        resuming = self.__dict__.pop("_resuming", None)
-        if resuming is not None:
-            resuming.remove()
+    def _remove_widths_hook(self) -> None:
+        if self.state.widths_hook is not None:
+            self.state.widths_hook.remove()
+            self.state.widths_hook = None
 
-    def _masked(self, module: LightningModule) -> Iterator[tuple[Tensor, Tensor]]:
-        """There are no masks to enforce: what went is not there."""
-        return iter(())
+    def held_masks(self) -> Masks:
+        """There are no masks to hold: what went is not there."""
+        return {}
 
 
 def epochs_of(trainer: Trainer) -> int:

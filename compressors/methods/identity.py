@@ -1,8 +1,11 @@
 """The dense network: the control that every other entry is compared with."""
 
+from typing import ClassVar
+
 import torch
 
-from compressors.base import Compressor, Network
+from compressors.base import Compressor
+from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 
 
@@ -10,7 +13,7 @@ class Identity(Compressor):
     """Leaves the network as it is, and reports its layers as wholly kept."""
 
     control = True
-    budgets = ("none",)
+    budgets: ClassVar[tuple[str, ...]] = ("none",)
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Nothing is changed."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from compressors.base import Network
-from compressors.budget import BudgetError
+from compressors.calibration.network import Network
 from compressors.methods.magnitude import Magnitude
+from compressors.options import OptionError
 from compressors.weights.allocation import Allocation, lamp
 
 
@@ -20,19 +20,19 @@ class LAMP(Magnitude):
 
     It *is* magnitude pruning with ``allocation: lamp``, but for :meth:`factors`, which SLAMP replaces.
 
-    Args:
-        density: share of weights to keep.
-        **pruning: see :class:`~compressors.weights.pruner.Pruner`; ``allocation`` is ``lamp`` and nothing else.
+    The options are those of :class:`~compressors.weights.pruner.Pruner`; ``allocation`` is ``lamp`` and nothing else.
     """
 
     control = False
 
-    def __init__(self, density: float = 1.0, *, allocation: str = "lamp", **pruning: Any) -> None:
-        super().__init__(density, allocation=allocation, **pruning)
-        if allocation != "lamp":
-            raise BudgetError(
-                f"{type(self).__name__} shares the budget by its own scores: leave out `allocation`, "
-                f"or take 'magnitude' with allocation {allocation!r}"
+    allocation: str = "lamp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.allocation != "lamp":
+            raise OptionError(
+                f"{type(self).__name__} splits the budget by its own scores: leave out `allocation`, "
+                f"or take 'magnitude' with allocation {self.allocation!r}"
             )
 
     def factors(self, network: Network, statistics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,17 +1,17 @@
 """Magnitude pruning: the smallest weights go (control)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from compressors.base import Network
 from compressors.budget import BudgetError
 from compressors.calibration.activity import activities
+from compressors.calibration.network import Network
 from compressors.masks import largest
 from compressors.network.layers import Layer
-from compressors.weights.allocation import Allocation, densest
-from compressors.weights.pruner import Pruner, Share
+from compressors.weights.allocation import ALLOCATIONS, Allocation, densest, weights_of
+from compressors.weights.pruner import LayerBudget, Pruner
 
 
 class Magnitude(Pruner):
@@ -22,7 +22,7 @@ class Magnitude(Pruner):
     """
 
     control = True
-    budgets = ("density", "density+bits", "synops")
+    budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits", "synops")
 
     def calibrate(self, network: Network) -> Mapping[str, Any]:
         """The input activity of every layer, where SynOps are limited; else nothing is looked at."""
@@ -31,13 +31,12 @@ class Magnitude(Pruner):
         return activities(network.module, network.layers, network.calibration)
 
     def rule(self, network: Network, statistics: Mapping[str, Any]) -> Allocation:
-        """How a density is shared between the layers."""
-        allocation: Allocation = self.allocations[self.allocation]
-        return allocation
+        """How a density is split between the layers."""
+        return ALLOCATIONS[self.allocation]
 
-    def share(self, network: Network, statistics: Mapping[str, Any]) -> dict[str, Share]:
-        """Each layer's share of the density, or of the largest density that the SynOps budget affords."""
-        weights = {layer.name: layer.module.weight.detach() for layer in network.layers}
+    def split_budget(self, network: Network, statistics: Mapping[str, Any]) -> dict[str, LayerBudget]:
+        """Each layer's part of the density, or of the largest density that the SynOps budget affords."""
+        weights = weights_of(network.layers)
         rule, density = self.rule(network, statistics), self.budget.density
         if self.budget.synops is not None:
             costs = {name: statistics[name].synops(len(w)) for name, w in weights.items()}
@@ -45,7 +44,7 @@ class Magnitude(Pruner):
                 density = densest(rule, weights, costs, self.budget.synops)
             except ValueError as error:
                 raise BudgetError(f"synops {self.budget.synops:g} cannot be met: {error}") from error
-        return {name: Share(count, self.budget.bits) for name, count in rule(weights, density).items()}
+        return {name: LayerBudget(count, self.budget.bits) for name, count in rule(weights, density).items()}
 
     def prune(self, layer: Layer, keep: int, statistics: Any) -> tuple[Tensor, Tensor, None]:
         """Keep the ``keep`` largest weights of the layer."""

@@ -1,17 +1,17 @@
 """QP-SNN: weights on a rescaled grid, channels pruned by the rank of their spike maps."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from compressors.base import Network
 from compressors.budget import BudgetError
+from compressors.calibration.network import Network
 from compressors.channels.criteria import (
     SINGULAR_VALUE,
     Measure,
@@ -22,6 +22,7 @@ from compressors.channels.criteria import (
 )
 from compressors.channels.pruner import (
     ChannelPruner,
+    ChannelPrunerState,
     bundles_of,
     by_rank,
     channels_of,
@@ -34,8 +35,9 @@ from compressors.channels.surgery import Cut, cut_to, removal_order
 from compressors.channels.tracing import Bundle, Channels
 from compressors.compression import LayerCompression
 from compressors.network.layers import Layer, LayerError
+from compressors.options import OptionError, require_known
+from compressors.quantization.grids import SCOPES
 from compressors.quantization.rescaw import GAMMAS, GRADIENTS, ReScaW, RoundedWeights
-from compressors.registry import suggestion
 
 QUANTIZE, PRUNE = "quantize", "prune"
 ORDERS = {"quantize-prune": (QUANTIZE, PRUNE), "prune-quantize": (PRUNE, QUANTIZE)}
@@ -46,6 +48,27 @@ CRITERIA: dict[str, Measure] = {
 }
 SHARES = {"uniform": by_rank, "global": relative}
 FLOAT_BITS = 32
+_KNOWN: dict[str, Collection[str]] = {
+    "gamma": GAMMAS,
+    "per": SCOPES,
+    "gradient": GRADIENTS,
+    "criterion": CRITERIA,
+    "share": SHARES,
+    "order": ORDERS,
+}
+
+
+@dataclass
+class QPSNNState(ChannelPrunerState):
+    """As of every channel pruner, and where in its order of steps QP-SNN is.
+
+    Args:
+        steps: those that are still to be taken.
+        second_epoch: epoch in which the second step is due; 0 takes both at once.
+    """
+
+    steps: tuple[str, ...] = ()
+    second_epoch: int = 0
 
 
 class QPSNN(ChannelPruner):
@@ -78,56 +101,54 @@ class QPSNN(ChannelPruner):
         order: ``quantize-prune`` (the paper's), or ``prune-quantize``. When fine-tuned, the second step is taken after
             ``first_share`` of the epochs; without fine-tuning both are taken at once.
         first_share: 2/3 as in the paper (300 epochs, then 150).
-        **base: see :class:`~compressors.base.Compressor`.
+
+    The other options are those of :class:`~compressors.base.Compressor`.
     """
 
-    budgets = ("density", "density+bits", "bits")
+    budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits", "bits")
 
-    def __init__(
-        self,
-        density: float = 1.0,
-        *,
-        gamma: str = "mean",
-        per: str = "channel",
-        gradient: str = "masked",
-        quantize_ends: bool = False,
-        criterion: str = "svs",
-        share: str = "uniform",
-        ratios: Mapping[str, float] | None = None,
-        order: str = "quantize-prune",
-        first_share: float = 2 / 3,
-        **base: Any,
-    ) -> None:
-        super().__init__(density, **base)
-        given = {"gamma": (gamma, GAMMAS), "per": (per, ("channel", "tensor")), "gradient": (gradient, GRADIENTS)}
-        given |= {"criterion": (criterion, CRITERIA), "share": (share, SHARES), "order": (order, ORDERS)}
-        for name, (value, known) in given.items():
-            if value not in known:
-                raise BudgetError(f"{name} is {value!r}: {suggestion(str(value), known)}")
-        if not 0 <= first_share <= 1:
-            raise BudgetError(
-                f"first_share is {first_share!r}: give the share of epochs before the second step, 0 to 1"
+    gamma: str = "mean"
+    per: str = "channel"
+    gradient: str = "masked"
+    quantize_ends: bool = False
+    criterion: str = "svs"
+    share: str = "uniform"
+    ratios: Mapping[str, float] = field(default_factory=dict, hash=False)
+    order: str = "quantize-prune"
+    first_share: float = 2 / 3
+    state: QPSNNState = field(default_factory=QPSNNState, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in _KNOWN.items():
+            require_known(name, getattr(self, name), known)
+        if not 0 <= self.first_share <= 1:
+            raise OptionError(
+                f"first_share is {self.first_share!r}: give the share of epochs before the second step, 0 to 1"
             )
-        self.criterion, self.share, self.quantize_ends = criterion, share, quantize_ends
-        self.ratios, self.first_share = _checked(ratios or {}, density), first_share
-        bits = self.budget.bits
+        self._set("ratios", _checked(self.ratios or {}, self.density))
+        wanted = {QUANTIZE: self.bits is not None, PRUNE: self.density < 1 or bool(self.ratios)}
+        self.state.steps = tuple(step for step in ORDERS[self.order] if wanted[step])
+
+    @cached_property
+    def rounded(self) -> RoundedWeights:
+        """The layers that compute with rounded weights, and the weights behind them."""
         # Without a width no layer is rounded, and the quantiser is never asked.
-        self.rounded = RoundedWeights(ReScaW(bits or FLOAT_BITS, gamma, per, gradient))
-        wanted = {QUANTIZE: bits is not None, PRUNE: density < 1 or bool(self.ratios)}
-        self._steps = [step for step in ORDERS[order] if wanted[step]]
-        self._second_epoch = 0  # 0: both steps at once
+        return RoundedWeights(ReScaW(self.bits or FLOAT_BITS, self.gamma, self.per, self.gradient))
 
     @property
     def stage(self) -> str:
         """What the network is now, for people."""
-        return "rounded" if self._steps == [PRUNE] else "narrow" if self._steps == [QUANTIZE] else str(self.budget)
+        names: dict[tuple[str, ...], str] = {(PRUNE,): "rounded", (QUANTIZE,): "narrow"}
+        return names.get(self.state.steps, str(self.goal))
 
     # The steps -------------------------------------------------------------------------------------------------------
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Take the next step, or all where there is no training between them; leaves rounded weights in place."""
-        due = self._steps[:1] if self._second_epoch else self._steps
-        self._steps = self._steps[len(due) :]
+        steps = self.state.steps
+        due = steps[:1] if self.state.second_epoch else steps
+        self.state.steps = steps[len(due) :]
         channels = channels_of(network)
         entries = untouched(network) if self.compression is None else self.compression.layers
         for step in due:
@@ -160,7 +181,7 @@ class QPSNN(ChannelPruner):
         if self.ratios:
             return Cut(channels, frozenset(_by_ratio(self.ratios, bundles, scores)))
         order = removal_order(bundles, SHARES[self.share](bundles, scores))
-        return cut_to(channels, order, [layer.name for layer in network.layers], self.budget.density)
+        return cut_to(channels, order, [layer.name for layer in network.layers], self.goal.density)
 
     def _coded(self, entry: LayerCompression) -> LayerCompression:
         """The account of a layer with its grid and codes, where it is quantised."""
@@ -172,7 +193,7 @@ class QPSNN(ChannelPruner):
 
     def _paper_bits(self, layer: Layer) -> int:
         """A layer's size as the paper counts it: no scales, index or neuron state; bias and BatchNorm as floats."""
-        bits = self.budget.bits if layer.name in self.rounded.names else None
+        bits = self.goal.bits if layer.name in self.rounded.names else None
         floats = [layer.module.bias]
         floats += [] if layer.norm is None else [layer.norm.weight, layer.norm.bias]
         others = sum(tensor.numel() for tensor in floats if tensor is not None)
@@ -182,10 +203,10 @@ class QPSNN(ChannelPruner):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out when the second step is due, and take the first."""
-        if stage == "fit" and len(self._steps) == 2:
+        if stage == "fit" and len(self.state.steps) == 2:
             epochs = epochs_of(trainer)
-            self._second_epoch = max(0, min(round(self.first_share * epochs), epochs - 1))
-        if self._second_epoch and self._steps[1] == PRUNE and trainer.world_size > 1:
+            self.state.second_epoch = max(0, min(round(self.first_share * epochs), epochs - 1))
+        if self.state.second_epoch and self.state.steps[1] == PRUNE and trainer.world_size > 1:
             raise LayerError(
                 "QP-SNN prunes in the middle of training, when replicas of the network cannot be narrowed: use one "
                 "device, or order='prune-quantize'"
@@ -194,8 +215,8 @@ class QPSNN(ChannelPruner):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the second step when it is due."""
-        if self._steps and trainer.current_epoch >= self._second_epoch:
-            self._second_epoch = 0
+        if self.state.steps and trainer.current_epoch >= self.state.second_epoch:
+            self.state.second_epoch = 0
             self.compress_now(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -213,19 +234,19 @@ class QPSNN(ChannelPruner):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave rounded weights, and take down their codes."""
         self.rounded.put(pl_module)
-        assert self.compression is not None
-        self.compression = replace(self.compression, layers=tuple(map(self._coded, self.compression.layers)))
+        done = self.done()
+        self.state.compression = replace(done, layers=tuple(map(self._coded, done.layers)))
 
     def state_dict(self) -> dict[str, Any]:
         """The account, the weights behind the rounded ones, and what is still to be done."""
-        own = {"behind": dict(self.rounded.behind), "rounded": list(self.rounded.names), "steps": list(self._steps)}
-        return super().state_dict() | own
+        rounded = {"behind": dict(self.rounded.behind), "rounded": list(self.rounded.names)}
+        return {"compression": super().state_dict(), **rounded, "steps": list(self.state.steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was saved."""
-        super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict["compression"])
         self.rounded.names, self.rounded.behind = tuple(state_dict["rounded"]), dict(state_dict["behind"])
-        self._steps = list(state_dict["steps"])
+        self.state.steps = tuple(state_dict["steps"])
 
 
 def _checked(ratios: Mapping[str, float], density: float) -> dict[str, float]:

@@ -1,12 +1,11 @@
 """Random pruning: what any density costs when nothing is known about the weights (control)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressors.base import Network
+from compressors.calibration.network import Network
 from compressors.masks import largest
 from compressors.network.layers import Layer
 from compressors.weights.pruner import Pruner
@@ -16,16 +15,14 @@ class RandomPruning(Pruner):
     """Keeps weights drawn at random, each as likely as any other of its layer.
 
     Args:
-        density: share of weights to keep.
         seed: seed of the draw.
-        **pruning: see :class:`~compressors.weights.pruner.Pruner`.
+
+    The other options are those of :class:`~compressors.weights.pruner.Pruner`.
     """
 
     control = True
 
-    def __init__(self, density: float = 1.0, *, seed: int = 0, **pruning: Any) -> None:
-        super().__init__(density, **pruning)
-        self.seed = seed
+    seed: int = 0
 
     def calibrate(self, network: Network) -> Mapping[str, Tensor]:
         """A number for each weight, the same ones in every round, so that what is gone stays gone."""

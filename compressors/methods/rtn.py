@@ -1,5 +1,7 @@
 """Round to nearest: what any bit width costs when no weight makes up for another (control)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ class RTN(Pruner):
     """Rounds every weight to the nearest level of its grid."""
 
     control = True
-    budgets = ("bits",)
+    budgets: ClassVar[tuple[str, ...]] = ("bits",)
 
     def prune(self, layer: Layer, keep: int, statistics: None) -> tuple[Tensor, Tensor, None]:
         """Nothing is pruned."""

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressors.base import Network
-from compressors.budget import BudgetError
 from compressors.calibration.activity import Activity, activities, changes
+from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 from compressors.methods.lamp import LAMP
 from compressors.network.layers import Layer, LayerError
 from compressors.network.neurons import impulse_response
-from compressors.registry import suggestion
-from compressors.weights.pruner import Share, Treated
+from compressors.options import require_known
+from compressors.weights.pruner import LayerBudget, LayerResult
 
 
 def step_weights(response: Tensor) -> Tensor:
@@ -80,16 +78,16 @@ class SLAMP(LAMP):
     operation saved.
 
     Args:
-        density: share of weights to keep.
         variant: ``v1``, ``v2`` or ``v3``.
-        **pruning: see :class:`~compressors.methods.lamp.LAMP`.
+
+    The other options are those of :class:`~compressors.methods.lamp.LAMP`.
     """
 
-    def __init__(self, density: float = 1.0, *, variant: str = "v2", **pruning: Any) -> None:
-        super().__init__(density, **pruning)
-        if variant not in VARIANTS:
-            raise BudgetError(f"unknown variant {variant!r}: {suggestion(variant, VARIANTS)}")
-        self.variant = variant
+    variant: str = "v2"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_known("variant", self.variant, VARIANTS)
 
     def calibrate(self, network: Network) -> Mapping[str, Activity]:
         """The input activity of every layer."""
@@ -109,11 +107,11 @@ class SLAMP(LAMP):
         synops = float(activity.events.mean())
         return kappa / synops if synops > 0 else 0.0  # a layer that nothing reaches can go
 
-    def treat(self, network: Network, layer: Layer, share: Share, statistics: Activity) -> Treated:
+    def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Activity) -> LayerResult:
         """Prune a layer and bound the distortion."""
-        treated = super().treat(network, layer, share, statistics)
-        removed = (layer.rows - treated.weight) * layer.row_gain()[:, None]
-        return replace(treated, loss=distortion_bound(removed, response_of(layer), statistics))
+        result = super().compress_layer(network, layer, part, statistics)
+        removed = (layer.rows - result.weight) * layer.row_gain()[:, None]
+        return replace(result, loss=distortion_bound(removed, response_of(layer), statistics))
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Prune, and measure how far membranes and spikes moved."""

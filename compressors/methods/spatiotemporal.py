@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressors.base import Network
 from compressors.budget import BudgetError
+from compressors.calibration.network import Network
 from compressors.channels.criteria import measured_layers
 from compressors.channels.principal import READINGS, covariances, spanning_order, unexplained
 from compressors.channels.pruner import ChannelPruner, bundles_of, by_rank, channels_of, epochs_of, narrowed, untouched
@@ -20,8 +20,8 @@ from compressors.channels.tracing import Bundle, Channels
 from compressors.compression import LayerCompression
 from compressors.network.layers import COMPRESSIBLE, LayerError
 from compressors.network.leaks import train_leaks
+from compressors.options import require_known
 from compressors.quantization.grids import fit_grid
-from compressors.registry import suggestion
 from compressors.weights.schedule import round_at
 
 EXACT = 1e-12  # shares of variance are compared with this much room for rounding
@@ -53,53 +53,46 @@ class SpatioTemporal(ChannelPruner):
             epochs. Without fine-tuning the last is taken at once. Event frames are added up to as many.
         learn_leaks: train the leak of every LIF neuron along (they become parametric LIF neurons).
         seed: of new weights.
-        **base: see :class:`~compressors.base.Compressor`.
+
+    The other options are those of :class:`~compressors.base.Compressor`.
     """
 
-    budgets = ("density", "density+bits", "bits")
+    budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits", "bits")
 
-    def __init__(
-        self,
-        density: float = 1.0,
-        *,
-        variance: float | None = None,
-        reading: str = "current",
-        authors_count: bool = False,
-        widths: str = "pca",
-        weights: str = "kept",
-        timesteps: Sequence[int] = (),
-        learn_leaks: bool = False,
-        seed: int = 0,
-        **base: Any,
-    ) -> None:
-        super().__init__(density, **base)
-        given = {"reading": (reading, READINGS), "widths": (widths, ("pca", "uniform"))}
-        given |= {"weights": (weights, ("kept", "new"))}
-        for name, (value, known) in given.items():
-            if value not in known:
-                raise BudgetError(f"{name} is {value!r}: {suggestion(str(value), known)}")
-        _check_variance(variance, density, widths)
-        _check_timesteps(timesteps)
-        self.variance, self.reading, self.authors_count = variance, reading, authors_count
-        self.widths, self.new, self.seed = widths, weights == "new", seed
-        self.timesteps, self.learn_leaks = tuple(timesteps), learn_leaks
+    variance: float | None = None
+    reading: str = "current"
+    authors_count: bool = False
+    widths: str = "pca"
+    weights: str = "kept"
+    timesteps: Sequence[int] = ()
+    learn_leaks: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("timesteps", tuple(self.timesteps))
+        require_known("reading", self.reading, READINGS)
+        require_known("widths", self.widths, ("pca", "uniform"))
+        require_known("weights", self.weights, ("kept", "new"))
+        _check_variance(self.variance, self.density, self.widths)
+        _check_timesteps(self.timesteps)
 
     @property
     def stage(self) -> str:
         """What the fit is at, for people: the budget, and T where it falls."""
         done = 0 if self.compression is None else len(self.compression.stages)
         steps = [f"T={self.timesteps[min(done, len(self.timesteps) - 1)]}"] if self.timesteps else []
-        return ", ".join(filter(None, [str(self.budget), *steps]))
+        return ", ".join(filter(None, [str(self.goal), *steps]))
 
     # Widths ----------------------------------------------------------------------------------------------------------
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Cut the layers to their widths; round what is left, unless it is to be trained first."""
         entries = untouched(network)
-        if self.variance is not None or self.budget.density < 1:
+        if self.variance is not None or self.goal.density < 1:
             found = covariances(network.module, network.layers, READINGS[self.reading], network.calibration)
             entries = narrowed(network, self._cut(network, found))
-        if self.new:
+        if self.weights == "new":
             begin_anew(network.module, self.seed)
         if epochs_of(network.module.trainer):
             return entries
@@ -115,16 +108,16 @@ class SpatioTemporal(ChannelPruner):
             keys = by_rank(bundles, keys)
         order = removal_order(bundles, keys)
         if self.variance is None:
-            return cut_to(channels, order, [layer.name for layer in network.layers], self.budget.density)
+            return cut_to(channels, order, [layer.name for layer in network.layers], self.goal.density)
         return Cut(channels, frozenset(group for group in order if keys[group] <= 1 - self.variance + EXACT))
 
     def _rounded(self, entry: LayerCompression, module: LightningModule) -> LayerCompression:
         """Round a layer's weight in place to a grid of its own, if bits are limited."""
-        if self.budget.bits is None:
+        if self.goal.bits is None:
             return entry
         weight = module.get_parameter(f"{entry.name}.weight")
         rows = weight.detach().flatten(1)
-        grid = fit_grid(rows, self.budget.bits, per="tensor", search=False)
+        grid = fit_grid(rows, self.goal.bits, per="tensor", search=False)
         entry = replace(entry, grid=grid, codes=grid.codes(rows).view_as(weight))
         with torch.no_grad():
             weight.copy_(entry.weight())
@@ -135,7 +128,7 @@ class SpatioTemporal(ChannelPruner):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be, then calibrate and cut, at the T that the network was trained with."""
         epochs = epochs_of(trainer)
-        if stage == "fit" and self.new and not epochs:
+        if stage == "fit" and self.weights == "new" and not epochs:
             raise BudgetError("weights='new' needs epochs of fine-tuning: a network begun anew knows nothing")
         if stage == "fit" and 0 < epochs < len(self.timesteps):
             raise BudgetError(f"{len(self.timesteps)} stages of timesteps need as many epochs, and there are {epochs}")
@@ -160,19 +153,17 @@ class SpatioTemporal(ChannelPruner):
         )
         if going_on or not self.timesteps:
             return
-        assert self.compression is not None
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
         reached = {"timesteps": pl_module.timesteps, "epochs": epoch + 1, **measured}
-        self.compression = replace(self.compression, stages=(*self.compression.stages, reached))
+        self.state.compression = replace(self.done(), stages=(*self.done().stages, reached))
 
     def _stage_of(self, trainer: Trainer, epoch: int) -> int:
         return round_at(epoch, epochs_of(trainer), len(self.timesteps))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Round the weights, now that they are trained."""
-        assert self.compression is not None
-        layers = tuple(self._rounded(entry, pl_module) for entry in self.compression.layers)
-        self.compression = replace(self.compression, layers=layers)
+        layers = tuple(self._rounded(entry, pl_module) for entry in self.done().layers)
+        self.state.compression = replace(self.done(), layers=layers)
 
 
 def variance_keys(

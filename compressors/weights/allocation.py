@@ -5,13 +5,20 @@ layer keeps. Which ones is the method's affair.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from compressors.network.layers import Layer
+
 Allocation = Callable[[Mapping[str, Tensor], float], dict[str, int]]
+
+
+def weights_of(layers: Iterable[Layer]) -> dict[str, Tensor]:
+    """The layers' weights by name, without gradients."""
+    return {layer.name: layer.module.weight.detach() for layer in layers}
 
 
 def kept_in_all(weights: Mapping[str, Tensor], density: float) -> int:

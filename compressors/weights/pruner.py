@@ -1,40 +1,57 @@
-"""Single weights: share the budget between the layers, choose which weights of a layer stay, and round them."""
+"""Single weights: split the budget between the layers, choose which weights of a layer stay, and round them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from compressors.base import Compressor, Network
-from compressors.budget import BudgetError
+from compressors.base import Compressor, State
+from compressors.budget import Budget, BudgetError
+from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 from compressors.network.layers import Layer
-from compressors.quantization.grids import Grid, fit_grid
-from compressors.registry import suggestion
-from compressors.weights.allocation import ALLOCATIONS
+from compressors.options import require_known
+from compressors.quantization.grids import SCOPES, Grid, fit_grid
+from compressors.weights.allocation import ALLOCATIONS, weights_of
 from compressors.weights.schedule import Schedule, pruning_epochs, round_at, rounds
 
 
 @dataclass(frozen=True)
-class Share:
-    """A layer's share of the budget: how many weights it keeps, and their width (None: floats)."""
+class LayerBudget:
+    """A layer's part of the budget: how many weights it keeps, and their width (None: floats)."""
 
     keep: int
     bits: int | None = None
 
 
 @dataclass(frozen=True)
-class Treated:
-    """What became of a layer: its weight and mask, both ``[rows, d]``, and the loss where the method knows it."""
+class LayerResult:
+    """A compressed layer before it is written back.
+
+    Args:
+        weight: ``[rows, d]``.
+        mask: bool ``[rows, d]``, True is kept.
+        loss: the method's own estimate of the harm, where it has one.
+        grid: of a quantised weight.
+        extra: what else stands in the record (JSON-able).
+    """
 
     weight: Tensor
-    mask: Tensor  # bool, True is kept
+    mask: Tensor
     loss: float | None = None
     grid: Grid | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)  # what else stands in the record
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PrunerState(State):
+    """As of every compressor, and which round of its schedule a pruner is in (from 0)."""
+
+    round: int = 0
 
 
 class Pruner(Compressor):
@@ -44,78 +61,91 @@ class Pruner(Compressor):
     than round what is left to the nearest level.
 
     Args:
-        density: share of weights to keep.
-        allocation: how the budget is shared between layers: ``uniform``, ``erk``, ``global`` or ``lamp``.
+        allocation: how the budget is split between layers: ``uniform``, ``erk``, ``global`` or ``lamp``.
         per: a grid of its own for every output ``channel``, or one for the whole ``tensor``.
         symmetric: grids with the zero point in the middle of the codes.
         search: shrink each grid's range to the least error; without it the range is that of the weights.
         schedule: None prunes once, before the fine-tuning. A factor (0.8) or a list of shares prunes in rounds during
             the first half of it; see :mod:`compressors.weights.schedule`.
-        **base: see :class:`~compressors.base.Compressor`.
+
+    The other options are those of :class:`~compressors.base.Compressor`.
     """
 
     budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits")
-    allocations: Mapping[str, Any] = ALLOCATIONS
+    allocations: ClassVar[tuple[str, ...]] = tuple(ALLOCATIONS)
 
-    def __init__(
-        self,
-        density: float = 1.0,
-        *,
-        allocation: str = "uniform",
-        per: str = "channel",
-        symmetric: bool = True,
-        search: bool = True,
-        schedule: Schedule = None,
-        **base: Any,
-    ) -> None:
-        super().__init__(density, **base)
-        if allocation not in self.allocations:
-            raise BudgetError(f"unknown allocation {allocation!r}: {suggestion(allocation, self.allocations)}")
-        if per not in ("channel", "tensor"):
-            raise BudgetError(f"per is {per!r}: give 'channel' or 'tensor'")
-        self.allocation, self.per, self.symmetric, self.search = allocation, per, symmetric, search
-        self.rounds, self.round = rounds(schedule, self.budget), 0
+    allocation: str = "uniform"
+    per: str = "channel"
+    symmetric: bool = True
+    search: bool = True
+    schedule: Schedule = None
+    state: PrunerState = field(default_factory=PrunerState, init=False, compare=False, repr=False)
 
-    def calibrate(self, network: Network) -> Mapping[str, Any]:
-        """What :meth:`prune` needs to know about each layer's inputs, by layer name."""
-        return dict.fromkeys(layer.name for layer in network.layers)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_known("allocation", self.allocation, self.allocations)
+        require_known("per", self.per, SCOPES)
+        if isinstance(self.schedule, list):
+            self._set("schedule", tuple(self.schedule))
+        _ = self.rounds  # a schedule that cannot be is refused here
 
-    def share(self, network: Network, statistics: Mapping[str, Any]) -> dict[str, Share]:
-        """Each layer's share of the budget."""
-        weights = {layer.name: layer.module.weight.detach() for layer in network.layers}
-        keep = self.allocations[self.allocation](weights, self.budget.density)
-        return {name: Share(count, self.budget.bits) for name, count in keep.items()}
+    @cached_property
+    def rounds(self) -> tuple[Budget, ...]:
+        """The budgets of all rounds, the last of them the goal."""
+        return rounds(self.schedule, self.goal)
 
-    def prune(self, layer: Layer, keep: int, statistics: Any) -> tuple[Tensor, Tensor, float | None]:
-        """The layer's new weight, its mask (both ``[rows, d]``, ``keep`` entries True) and the loss, where known."""
-        raise NotImplementedError(f"{type(self).__name__} must implement prune()")
-
-    def quantize(self, layer: Layer, pruned: Treated, bits: int, statistics: Any) -> Treated:
-        """Round the weights that are left; pruned ones stay zero."""
-        grid = self.grid(pruned.weight, bits, pruned.mask)
-        return Treated(grid.nearest(pruned.weight) * pruned.mask, pruned.mask, None, grid)
-
-    def grid(self, weight: Tensor, bits: int, mask: Tensor) -> Grid:
-        """The levels of a layer's weights, fitted to those that are kept."""
-        return fit_grid(weight, bits, per=self.per, symmetric=self.symmetric, search=self.search, mask=mask)
-
-    def compress(self, network: Network) -> tuple[LayerCompression, ...]:
-        """Treat every layer within its share of the budget, in order of execution."""
-        statistics = self.calibrate(network)
-        shares = self.share(network, statistics)
-        earlier = {} if self.compression is None else self.compression.masks()
-        return tuple(
-            applied(layer, self.treat(network, layer, shares[layer.name], statistics[layer.name]), earlier)
-            for layer in network.track(network.layers, f"{type(self).__name__}: {self.stage}")
-        )
+    @property
+    def budget(self) -> Budget:
+        """What the network may cost in this round."""
+        return self.rounds[self.state.round]
 
     @property
     def stage(self) -> str:
         """The budget of now and, of several rounds, which one, for people."""
         several = len(self.rounds) > 1
-        return f"round {self.round + 1}/{len(self.rounds)}, {self.budget}" if several else str(self.budget)
+        return f"round {self.state.round + 1}/{len(self.rounds)}, {self.budget}" if several else str(self.budget)
 
-    # Rounds ----------------------------------------------------------------------------------------------------------
+    # A network -------------------------------------------------------------------------------------------------------
+
+    def compress(self, network: Network) -> tuple[LayerCompression, ...]:
+        """Compress every layer within its part of the budget, in order of execution."""
+        statistics = self.calibrate(network)
+        parts = self.split_budget(network, statistics)
+        earlier = {} if self.compression is None else self.compression.masks()
+        return tuple(
+            write_back(layer, self.compress_layer(network, layer, parts[layer.name], statistics[layer.name]), earlier)
+            for layer in network.track(network.layers, f"{type(self).__name__}: {self.stage}")
+        )
+
+    def calibrate(self, network: Network) -> Mapping[str, Any]:
+        """What :meth:`prune` needs to know about each layer's inputs, by layer name."""
+        return dict.fromkeys(layer.name for layer in network.layers)
+
+    def split_budget(self, network: Network, statistics: Mapping[str, Any]) -> dict[str, LayerBudget]:
+        """Each layer's part of the budget."""
+        keep = ALLOCATIONS[self.allocation](weights_of(network.layers), self.budget.density)
+        return {name: LayerBudget(count, self.budget.bits) for name, count in keep.items()}
+
+    def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Any) -> LayerResult:
+        """Prune a layer, and quantise it if its part of the budget says so."""
+        weight, mask, loss = self.prune(layer, part.keep, statistics)
+        pruned = LayerResult(weight, mask, loss)
+        return pruned if part.bits is None else self.quantize(layer, pruned, part.bits, statistics)
+
+    def prune(self, layer: Layer, keep: int, statistics: Any) -> tuple[Tensor, Tensor, float | None]:
+        """The layer's new weight, its mask (both ``[rows, d]``, ``keep`` entries True) and the loss, where known."""
+        raise NotImplementedError(f"{type(self).__name__} must implement prune()")
+
+    def quantize(self, layer: Layer, pruned: LayerResult, bits: int, statistics: Any) -> LayerResult:
+        """Round the weights that are left; pruned ones stay zero."""
+        grid = self.grid(pruned.weight, bits, pruned.mask)
+        return LayerResult(grid.nearest(pruned.weight) * pruned.mask, pruned.mask, None, grid)
+
+    def grid(self, weight: Tensor, bits: int, mask: Tensor) -> Grid:
+        """The levels of a layer's weights, fitted to those that are kept."""
+        return fit_grid(weight, bits, per=self.per, symmetric=self.symmetric, search=self.search, mask=mask)
+
+    # Rounds: Lightning's hooks, in their order -----------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune the first round, unless a checkpoint restored a network of that round or a later one.
@@ -129,49 +159,41 @@ class Pruner(Compressor):
                 f"the schedule has {len(self.rounds)} rounds down to {self.rounds[-1]}, but the fit has {epochs} "
                 "epochs: fine-tune for at least as many, or take fewer rounds"
             )
-        self.budget = self.rounds[self.round]
         super().on_fit_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune again if this epoch begins a round."""
         count = len(self.rounds)
         due = round_at(trainer.current_epoch, pruning_epochs(trainer.max_epochs or 0, count), count)
-        if due > self.round:
-            self.round, self.budget = due, self.rounds[due]
+        if due > self.state.round:
+            self.state.round = due
             self.compress_now(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """What was done, and in which round."""
-        return super().state_dict() | {"round": self.round}
+        return super().state_dict() | {"round": self.state.round}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the masks and the round of a checkpoint."""
-        super().load_state_dict(state_dict)
-        self.round = state_dict["round"]
-
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def treat(self, network: Network, layer: Layer, share: Share, statistics: Any) -> Treated:
-        """Prune a layer, and quantise it if its share says so."""
-        pruned = Treated(*self.prune(layer, share.keep, statistics))
-        return pruned if share.bits is None else self.quantize(layer, pruned, share.bits, statistics)
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "round"})
+        self.state.round = state_dict["round"]
 
 
-def applied(layer: Layer, treated: Treated, earlier: Mapping[str, Tensor] | None = None) -> LayerCompression:
+def write_back(layer: Layer, result: LayerResult, earlier: Mapping[str, Tensor] | None = None) -> LayerCompression:
     """Write the new weight into the layer, in its own precision, and say what was done.
 
     ``earlier`` are the masks of the round before, by layer name: what went then stays away, whatever a method says now.
     """
     parameter = layer.module.weight
-    mask, grid = treated.mask.view_as(parameter), treated.grid
+    mask, grid = result.mask.view_as(parameter), result.grid
     if earlier:
         mask = mask & earlier[layer.name].to(mask.device)
     with torch.no_grad():
         if grid is None:
-            parameter.copy_(treated.weight.view_as(parameter) * mask)
-            return LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, extra=treated.extra)
+            parameter.copy_(result.weight.view_as(parameter) * mask)
+            return LayerCompression(layer.name, tuple(parameter.shape), mask, result.loss, extra=result.extra)
         grid = grid.to(parameter)
-        codes = grid.codes(treated.weight.to(parameter)).view_as(parameter)
-        result = LayerCompression(layer.name, tuple(parameter.shape), mask, treated.loss, grid, codes, treated.extra)
-        parameter.copy_(result.weight())
-    return result
+        codes = grid.codes(result.weight.to(parameter)).view_as(parameter)
+        account = LayerCompression(layer.name, tuple(parameter.shape), mask, result.loss, grid, codes, result.extra)
+        parameter.copy_(account.weight())
+    return account

@@ -6,7 +6,7 @@ from hashlib import sha256
 from math import prod
 from typing import Any, get_origin, get_type_hints
 
-from benchmark.questions.suite import Data, Named, Network, Question, Training
+from benchmark.questions.suite import Data, Named, NamedNetwork, Question, Training
 from benchmark.records import DenseNetwork, RunRecord
 from hardware.report import CostReport, LayerCost, NeuronCost
 
@@ -76,7 +76,7 @@ def make_record(
     """
     question = Question(
         data=Data.model_validate({"name": data} if isinstance(data, str) else data),
-        model=Network.model_validate(model),
+        model=NamedNetwork.model_validate(model),
         training=training or Training(),
         compressor=Named.model_validate(method),
         density=density,

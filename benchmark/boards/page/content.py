@@ -10,8 +10,8 @@ import yaml
 from benchmark.boards.reported import beside
 from benchmark.boards.standings import MEASURES, Board, Row, Spread, Table
 from benchmark.boards.summary import MethodSummary, summarize
-from benchmark.questions.suite import Allowance
 from benchmark.records import RunRecord
+from compressors.budget import Budget
 from hardware.energy import load_profile
 from hardware.report import CostReport, LayerCost
 
@@ -61,8 +61,8 @@ def _shown(board: Board) -> list[str]:
     return sorted({run_id for table in board.tables for row in table.rows for run_id in row.runs.values()})
 
 
-def _plain(budget: Allowance | float) -> Any:
-    return budget.model_dump(exclude_none=True) if isinstance(budget, Allowance) else budget
+def _plain(budget: Budget | float) -> Any:
+    return dict(budget.limits) if isinstance(budget, Budget) else budget
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _row(row: Row) -> dict[str, Any]:
         "method": row.label,
         "dense": row.dense,
         "control": row.control,
-        "budget": row.budget.allowance,
+        "budget": row.budget.short,
         "kind": row.budget.kind,
         "calibration": row.calibration_samples,
         "runs": [[seed, run_id] for seed, run_id in row.runs.items()],
@@ -107,7 +107,7 @@ def _summary(summary: MethodSummary) -> dict[str, Any]:
         "method": summary.method,
         "control": summary.control,
         "smallest": {
-            cost: {"budget": row.budget.allowance, "cost": _short(row.measured[cost].mean)}
+            cost: {"budget": row.budget.short, "cost": _short(row.measured[cost].mean)}
             for cost, row in summary.smallest.items()
         },
         "area": {cost: _short(value) for cost, value in summary.area.items()},

@@ -11,5 +11,5 @@ def shared_work(questions: Iterable[Question]) -> list[list[Question]]:
 
     Apart, two processes would do the same elimination at the same time.
     """
-    groups = groupby(questions, lambda question: question.model_dump_json(exclude={"density", "bits", "synops"}))
+    groups = groupby(questions, lambda question: question.model_dump_json(exclude={"budget"}))
     return [list(group) for _, group in groups]

@@ -108,7 +108,7 @@ def test_budgets_in_bits_stand_beside_those_in_density_and_are_told_apart() -> N
     records = [make_record(), make_record("sbc", 0.5), make_record("sbc", 0.5, asked={"bits": 4})]
     records += [make_record("sbc", asked=limits) for limits in asked[1:]]
     rows = only_table(standings(records)).rows
-    assert [row.budget.allowance for row in rows] == ["", "0.5", "4 bit", "2 bit", "0.5, 4 bit", "0.3 of SynOps"]
+    assert [row.budget.short for row in rows] == ["", "0.5", "4 bit", "2 bit", "0.5, 4 bit", "0.3 of SynOps"]
 
 
 def test_runs_of_other_aftercare_or_fine_tuning_stand_in_tables_of_their_own_beside_the_same_dense_network() -> None:

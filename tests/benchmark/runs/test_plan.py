@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.questions.suite import FineTuning, Network
+from benchmark.questions.suite import FineTuning, NamedNetwork
 from benchmark.runs.plan import plan, show
 from benchmark.wording import duration
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
@@ -36,7 +36,7 @@ def test_a_record_counts_whatever_the_order_of_its_options():
     """Records are stored with their keys sorted, suites are written as people like."""
     record = make_record(model={"name": "conv", "width": 8, "hidden": 4})
     asked = record.question.model_copy(
-        update={"model": Network.model_validate({"name": "conv", "width": 8, "hidden": 4})}
+        update={"model": NamedNetwork.model_validate({"name": "conv", "width": 8, "hidden": 4})}
     )
     assert list(record.question.model.options) != list(asked.model.options)
     ahead = planned([asked], [record])

@@ -32,7 +32,7 @@ def test_the_bar_tells_stage_epoch_and_accuracy_and_fills_up(fine_tuned):
             seen.append((task.description, task.completed, task.total))
 
     compressor = LAMP(0.25, schedule=0.5)
-    compressor.track = lambda sequence, description: sequence
+    compressor.state.track = lambda sequence, description: sequence
     callbacks = [*progress.training(), *([compressor] if fine_tuned else []), Look()]
     Trainer(max_epochs=2, callbacks=callbacks, num_sanity_val_steps=0, **QUIET).fit(
         classifier(), datamodule=Validated()
@@ -61,7 +61,7 @@ def test_a_pass_over_the_calibration_data_and_a_test_have_bars():
             shown.append((description, place, len(items)))
 
     compressor = SBC(0.5)
-    compressor.track = watch
+    compressor.state.track = watch
     module, data = classifier(), Examined()
     Trainer(max_epochs=0, callbacks=[compressor], **QUIET).fit(module, datamodule=data)
     Trainer(callbacks=[EvaluationBar(watch)], **QUIET).test(module, datamodule=data, verbose=False)

@@ -256,10 +256,10 @@ def test_one_elimination_serves_every_density_and_is_found_again(tmp_path):
 @pytest.mark.parametrize("solver", ["exact", "refined", "fast"])
 def test_finished_layers_are_found_again_whatever_the_solver(tmp_path, solver, budget):
     class Interrupted(SBC):
-        def treat(self, network, layer, *args):
+        def compress_layer(self, network, layer, *args):
             if layer.name == network.layers[2].name:
                 raise ConnectionError
-            return super().treat(network, layer, *args)
+            return super().compress_layer(network, layer, *args)
 
     with pytest.raises(ConnectionError):
         fit(Interrupted(**budget, solver=solver, cache=tmp_path))

@@ -61,7 +61,7 @@ def classifier(taus=(2.0, 2.0, 2.0), timesteps: int = 4, seed: int = 0) -> SNNCl
 def fit(compressor: Compressor, module: SNNClassifier | None = None, data=None) -> Compressor:
     module = module or classifier()
     data = data or Events(module.timesteps)
-    compressor.track = lambda sequence, description: sequence
+    compressor.state.track = lambda sequence, description: sequence
     Trainer(max_epochs=0, callbacks=[compressor], **QUIET).fit(module, datamodule=data)
     return compressor
 

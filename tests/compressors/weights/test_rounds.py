@@ -27,7 +27,7 @@ OPTIMIZERS = {
 
 def make(name: str, schedule=ROUNDS, density: float = 0.3, **options) -> Compressor:
     compressor = COMPRESSORS[name].load()(density, schedule=schedule, **options)
-    compressor.track = lambda sequence, description: sequence
+    compressor.state.track = lambda sequence, description: sequence
     return compressor
 
 
@@ -87,7 +87,7 @@ class Fickle(Magnitude):
     """Wants other weights in every round."""
 
     def prune(self, layer, keep, statistics):
-        scores = torch.rand(layer.rows.shape, generator=torch.Generator().manual_seed(self.round))
+        scores = torch.rand(layer.rows.shape, generator=torch.Generator().manual_seed(self.state.round))
         mask = largest(scores, keep)
         return layer.rows * mask, mask, None
 
@@ -124,7 +124,7 @@ def test_resumed_in_the_middle_of_an_epoch_does_not_prune_that_round_twice(tmp_p
     fit(make("lamp"), callbacks=[kept], trainer={"enable_checkpointing": True})
     compressor, pruned = make("lamp"), []
     compress = compressor.compress
-    compressor.compress = lambda network: pruned.append(compressor.round) or compress(network)
+    compressor.compress = lambda network: pruned.append(compressor.state.round) or compress(network)
     path = tmp_path / "step=4.ckpt"  # of the second epoch's three batches the first is done
     fit(compressor, module=classifier(seed=5), ckpt_path=path, weights_only=True)
     assert pruned == [2]

@@ -125,6 +125,8 @@ def leaderboard(
     from rich.console import Console
 
     from benchmark.boards import leaderboard as board
+    from benchmark.boards.tabular import as_json as board_as_json
+    from benchmark.boards.terminal import terminal
     from benchmark.records import RecordStore
 
     store = RecordStore(results)
@@ -132,9 +134,9 @@ def leaderboard(
     if write:
         board.write(tables, results)
     if as_json:
-        click.echo(json.dumps(board.as_json(tables)))
+        click.echo(json.dumps(board_as_json(tables)))
     else:
-        Console().print(board.terminal(tables))
+        Console().print(terminal(tables))
 
 
 @main.command()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmark.boards.standings import COSTS, Row, Table
+from benchmark.wording import count
 
 _LABELS = {"synops": "synaptic operations per sample", "stored_bits": "stored weights [KiB]"}
 _SCALES = {"synops": 1.0, "stored_bits": 1 / 8192}
@@ -56,7 +57,7 @@ def _draw(axes: Axes, rows: Sequence[Row], cost: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel(_LABELS[cost])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -105,10 +106,3 @@ def _styles(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     for i, label in enumerate(controls):
         styles[label] = {"color": _GREYS[i % len(_GREYS)], "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "--"}
     return styles
-
-
-def _tick(value: float, position: int | None = None) -> str:
-    for limit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:g}{prefix}"
-    return f"{value:g}"

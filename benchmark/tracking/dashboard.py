@@ -6,7 +6,7 @@ import wandb
 import wandb_workspaces.reports.v2 as reports
 import wandb_workspaces.workspaces as workspaces
 
-from benchmark.boards.leaderboard import markdown
+from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import Board
 
 Panel = Any  # the packages' own unions of panels are invariant lists, which no typed helper can build

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark.boards.leaderboard import as_csv, markdown
+from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import COSTS, DENSE, Board, standings
+from benchmark.boards.tabular import as_csv
 from benchmark.questions.suite import digest
 from benchmark.records import RecordStore, RunRecord
 from hardware.energy import energy

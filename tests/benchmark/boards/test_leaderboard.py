@@ -12,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmark import wording
 from benchmark.boards import leaderboard
+from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import Board, Spread, Table, pareto, standings
+from benchmark.boards.tabular import as_csv, as_json
+from benchmark.boards.terminal import terminal
 from benchmark.files import StoreError
 from benchmark.questions.suite import FineTuning, Training
 from benchmark.records import RecordStore
@@ -243,7 +247,7 @@ def test_fronts_are_by_cost_and_name_the_best() -> None:
     ],
 )
 def test_counts_for_people(number: float, text: str) -> None:
-    assert leaderboard.count(number) == text
+    assert wording.count(number) == text
 
 
 @pytest.mark.parametrize(
@@ -252,19 +256,19 @@ def test_counts_for_people(number: float, text: str) -> None:
      (8 * 2**20, "1 MiB"), (8 * 3 * 2**30, "3 GiB")],
 )  # fmt: skip
 def test_sizes_for_people(bits: int, text: str) -> None:
-    assert leaderboard.size(bits) == text
+    assert wording.size(bits) == text
 
 
 def test_points_and_seconds_for_people() -> None:
-    assert [leaderboard.points(x) for x in (-0.012, 0.012, 0, -0.000001)] == ["−1.20", "+1.20", "+0.00", "+0.00"]
-    assert [leaderboard.seconds(x) for x in (0.123, 9.9, 12.3, 600, 36000)] == [
+    assert [wording.points(x) for x in (-0.012, 0.012, 0, -0.000001)] == ["−1.20", "+1.20", "+0.00", "+0.00"]
+    assert [wording.seconds(x) for x in (0.123, 9.9, 12.3, 600, 36000)] == [
         "0.12 s", "9.9 s", "12 s", "10.0 min", "10.0 h",
     ]  # fmt: skip
 
 
 def test_csv_has_the_raw_numbers_of_every_row() -> None:
     board = standings(make_suite_records())
-    lines = list(csv.DictReader(io.StringIO(leaderboard.as_csv(board))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(board))))
     rows = board.tables[0].rows
     assert len(lines) == len(rows) == 21
     for line, row in zip(lines, rows, strict=True):
@@ -282,15 +286,15 @@ def test_peak_memory_is_shown_where_every_seed_knows_it() -> None:
     rows = {row.method: row for row in board.tables[0].rows}
     assert rows["sbc"].measured["peak_memory_bytes"].mean == 1.5 * 2**20
     assert "peak_memory_bytes" not in rows["obc"].measured
-    lines = {line["method"]: line for line in csv.DictReader(io.StringIO(leaderboard.as_csv(board)))}
+    lines = {line["method"]: line for line in csv.DictReader(io.StringIO(as_csv(board)))}
     assert float(lines["sbc"]["peak_memory_bytes"]) == 1.5 * 2**20
     assert lines["obc"]["peak_memory_bytes"] == ""
-    assert "| 1.5 MiB |" in leaderboard.markdown(board)
+    assert "| 1.5 MiB |" in markdown(board)
 
 
 def test_json_is_json_and_agrees_with_the_tables() -> None:
     board = standings([*make_suite_records(seeds=(0, 1)), make_failed("sbc", 0.01)])
-    content = json.loads(json.dumps(leaderboard.as_json(board)))
+    content = json.loads(json.dumps(as_json(board)))
     assert [row["method"] for row in content["tables"][0]["rows"]] == [row.label for row in board.tables[0].rows]
     assert content["tables"][0]["rows"][1]["measured"]["accuracy"]["n"] == 2
     assert set(content["tables"][0]["rows"][1]["measured"]) <= set(content["measures"])
@@ -300,7 +304,7 @@ def test_json_is_json_and_agrees_with_the_tables() -> None:
 def test_markdown_has_a_line_a_row_and_cannot_be_broken_by_names() -> None:
     nasty = {"name": "sbc", "note": "a|b\n<script>x</script>"}
     board = standings([make_record(), make_record(nasty, 0.1), make_failed("obc", 0.1, error="Error: <b>\n| x |")])
-    text = leaderboard.markdown(board)
+    text = markdown(board)
     assert "<script" not in text
     assert "<b>" not in text
     table_lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -312,7 +316,7 @@ def test_markdown_has_a_line_a_row_and_cannot_be_broken_by_names() -> None:
 def test_terminal_shows_every_row_and_never_cuts_a_number(width: int) -> None:
     board = standings([*make_suite_records(), make_failed("sbc[x=1]", 0.01)])
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(leaderboard.terminal(board))
+    console.print(terminal(board))
     text = console.export_text()
     assert "…" not in text
     for row in board.tables[0].rows:
@@ -323,9 +327,9 @@ def test_terminal_shows_every_row_and_never_cuts_a_number(width: int) -> None:
 
 def test_nothing_to_show_says_how_to_begin() -> None:
     console = Console(file=io.StringIO(), record=True)
-    console.print(leaderboard.terminal(standings([])))
+    console.print(terminal(standings([])))
     assert "snnbench run" in console.export_text()
-    assert leaderboard.as_json(standings([]))["tables"] == []
+    assert as_json(standings([]))["tables"] == []
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -360,7 +364,7 @@ def test_write_leaves_markdown_csv_and_a_picture_per_table(tmp_path: Path) -> No
     assert len(set(pictures.values())) == 2
     text = (tmp_path / "leaderboard.md").read_text()
     assert all(f"(leaderboard/{name})" in text for name in pictures)
-    assert (tmp_path / "leaderboard.csv").read_text() == leaderboard.as_csv(board)
+    assert (tmp_path / "leaderboard.csv").read_text() == as_csv(board)
     assert not list(tmp_path.rglob("*.tmp"))
 
     leaderboard.write(board, tmp_path)  # the same records give the same bytes

@@ -7,10 +7,13 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
-from benchmark.boards import leaderboard
+from benchmark import wording
+from benchmark.boards.markdown import markdown
 from benchmark.boards.reported import reported
 from benchmark.boards.standings import COSTS, standings
 from benchmark.boards.summary import summarize
+from benchmark.boards.tabular import as_json
+from benchmark.boards.terminal import terminal
 from tests.benchmark.factory import make_record, make_suite_records
 
 BUDGETS = (0.5, 0.2, 0.1)
@@ -74,7 +77,7 @@ def test_reported_numbers_stand_beside_and_are_marked() -> None:
     assert {item.data for item in reported()} == {"nmnist", "cifar10_dvs", "dvs_gesture"}
     assert all(0 < item.sparsity < 1 and "arXiv" in item.paper for item in reported())
     board = standings([make_record("sbc", 0.03), make_record("sbc", 0.03, data="digits_dvs")])
-    text = leaderboard.markdown(board)
+    text = markdown(board)
     assert text.count("reported, not measured here") == 3
     assert "-1.41 points" in text
 
@@ -82,10 +85,10 @@ def test_reported_numbers_stand_beside_and_are_marked() -> None:
 def test_summaries_are_in_every_rendering() -> None:
     board = standings(make_suite_records())
     console = Console(width=240, file=io.StringIO(), record=True)
-    console.print(leaderboard.terminal(board))
+    console.print(terminal(board))
     assert "within 1 point" in console.export_text()
-    assert "fewest operations within 1 point of dense" in leaderboard.markdown(board)
-    content = leaderboard.as_json(board)["tables"][0]["summaries"]
+    assert "fewest operations within 1 point of dense" in markdown(board)
+    content = as_json(board)["tables"][0]["summaries"]
     assert content[0]["method"] == "sbc"
     assert set(content[0]["mean_accuracy"]) == set(COSTS)
-    assert leaderboard.joules(1.23e-5) == "12.3 µJ"
+    assert wording.joules(1.23e-5) == "12.3 µJ"

@@ -31,5 +31,5 @@ def rounded(value: float) -> str:
 
 
 def precise(value: float) -> str:
-    """A plain number for people who compare: to six significant digits, whole thousands apart, 12345.67 -> ``12,345.7``."""
+    """A plain number, to six significant digits and with its thousands apart: 12345.67 -> ``12,345.7``."""
     return f"{value:,.6g}"

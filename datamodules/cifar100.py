@@ -1,6 +1,5 @@
 """CIFAR-100 (Krizhevsky, 2009), in the layout that torchvision uses."""
 
-import hashlib
 import pickle
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -17,6 +16,7 @@ from torchvision.transforms import v2
 from datamodules.base import SampleTable
 from datamodules.download import Download
 from datamodules.errors import DataCorrupt, DataMissing
+from datamodules.files import checksum
 from datamodules.image_set import ImageDataModule, Images
 from datamodules.splits import Indices, hold_out_validation
 
@@ -116,8 +116,7 @@ class CIFAR100(ImageDataModule):
 
     def _read(self, path: Path) -> tuple[NDArray[np.uint8], Indices]:
         if self.official_checksums:
-            with path.open("rb") as file:
-                md5 = hashlib.file_digest(file, "md5").hexdigest()
+            md5 = checksum(path, "md5")
             if md5 != CHECKSUMS[path.name]:
                 raise DataCorrupt(
                     f"{path}: md5 {md5} is not the official {CHECKSUMS[path.name]}; get the file again, or give"

@@ -1,4 +1,4 @@
-"""Event files of every format the sets come in -> one checked form (the only module that imports tonic).
+"""Event files of every format the sets come in -> one checked form (the only module of the product that imports tonic).
 
 tonic 1.7 reads N-MNIST's format and AEDAT 4. Its readers of AEDAT 2.0 and 3.1 stop on their own header parser, and
 skip neither special events nor invalid ones, so these two formats are read here, from their description
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tonic.io
 from numpy.typing import NDArray
-from tonic.transforms import ToFrame
 
 from datamodules.errors import DataCorrupt
 
@@ -171,11 +170,6 @@ def checked(events: Events, sensor_size: tuple[int, int], source: Path | str) ->
             f" the first (number {first}) at x={x[first]}, y={y[first]}"
         )
     return events if (np.diff(t) >= 0).all() else events[np.argsort(t, kind="stable")]
-
-
-def tonic_frames(events: Events, timesteps: int, sensor_size: tuple[int, int]) -> NDArray[np.int16]:
-    """tonic's own dense frames, [T, 2, H, W]: what `binning` must agree with, and be faster than."""
-    return ToFrame(sensor_size=(*sensor_size, 2), n_time_bins=timesteps)(events)
 
 
 def _content(path: Path) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from datamodules.files import checksum, replacing
 from datamodules.storage import cache_folder
 
 
@@ -26,24 +27,20 @@ def fingerprint_files(root: Path, paths: Sequence[str]) -> str:
         return memo.read_text()
     contents = hash_files(root, [path for path, _, _ in listing])
     fingerprint = _digest([[path, size, contents[path]] for path, size, _ in listing])
-    _write_atomically(memo, fingerprint)
+    with replacing(memo) as partial:
+        partial.write_text(fingerprint)
     return fingerprint
 
 
 def hash_files(root: Path, paths: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the content of each file, in parallel: hashing releases the interpreter's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(paths, pool.map(_hash_file, [root / path for path in paths]), strict=True))
+        return dict(zip(paths, pool.map(checksum, [root / path for path in paths]), strict=True))
 
 
 def combine(*facts: object) -> str:
     """One SHA-256 for several JSON-able facts."""
     return _digest(facts)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
@@ -53,10 +50,3 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)

@@ -3,7 +3,7 @@
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,14 +16,17 @@ from datamodules.errors import DataCorrupt, DataMissing
 from datamodules.image_set import ImageDataModule, Images
 from datamodules.splits import Indices, hold_out_validation
 
-WNIDS = tuple((Path(__file__).parent / "imagenet_wnids.txt").read_text().split())
-"""WordNet identifiers of the 1,000 classes, sorted: the position is the label that everyone uses."""
-
 ENDINGS = {".jpeg", ".jpg", ".png"}
 DEVKIT = "ILSVRC2012_devkit_t12"
 GROUND_TRUTH = f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
 META = f"{DEVKIT}/data/meta.mat"
 RESIZE_RATIO = 256 / 224
+
+
+@cache
+def wnids() -> tuple[str, ...]:
+    """WordNet identifiers of the 1,000 classes, sorted: the position is the label that everyone uses."""
+    return tuple((Path(__file__).parent / "imagenet_wnids.txt").read_text().split())
 
 
 class ImageNet(ImageDataModule):
@@ -99,7 +102,7 @@ class ImageNet(ImageDataModule):
 
         synsets = scipy.io.loadmat(io.BytesIO(self._devkit(META)), squeeze_me=True)["synsets"]
         wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-        return [WNIDS.index(wnid_of[int(number)]) for number in self._devkit(GROUND_TRUTH).split()]
+        return [wnids().index(wnid_of[int(number)]) for number in self._devkit(GROUND_TRUTH).split()]
 
     def _devkit(self, file: str) -> bytes:
         archive = self.root / f"{DEVKIT}.tar.gz"
@@ -108,8 +111,12 @@ class ImageNet(ImageDataModule):
         if not archive.is_file():
             raise DataMissing(f"{self.name}: val/ is flat, and {self.root / file} is not there; {self.instructions}")
         with tarfile.open(archive) as content:
-            member = content.extractfile(file)
-            assert member is not None  # both are plain files in the official archive
+            try:
+                member = content.extractfile(file)
+            except KeyError:
+                member = None
+            if member is None:
+                raise DataCorrupt(f"{archive}: holds no file {file}; get the archive again")
             return member.read()
 
     def dataset(self, samples: Indices, *, augment: bool) -> Images:
@@ -131,15 +138,15 @@ class ImageNet(ImageDataModule):
 
     def class_names(self) -> list[str]:
         """WordNet identifier of each class."""
-        return list(WNIDS)
+        return list(wnids())
 
 
 def _in_class_folders(root: Path, part: str) -> Iterator[tuple[str, int]]:
     """(file, label) of each image in ``<part>/<wnid>/``, in order of their path."""
     for folder in sorted(path for path in (root / part).glob("*") if path.is_dir()):
-        if folder.name not in WNIDS:
+        if folder.name not in wnids():
             raise DataCorrupt(f"{folder}: {folder.name} is no wnid of ImageNet's 1,000 classes")
-        label = WNIDS.index(folder.name)
+        label = wnids().index(folder.name)
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in ENDINGS:
                 yield f"{part}/{folder.name}/{path.name}", label

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from datamodules.base import BenchmarkDataModule
 from datamodules.errors import DataCorrupt
+from datamodules.files import replacing
 from datamodules.fingerprint import hash_files
 from datamodules.parallel import map_in_order
 
@@ -77,9 +78,8 @@ def verify(data: BenchmarkDataModule, *, workers: int | None = None, report: Pat
     )
     if report is not None:
         text = json.dumps(asdict(found) | {"complete": found.complete, "sound": found.sound}, indent=2)
-        unfinished = report.with_name(report.name + ".tmp")
-        unfinished.write_text(text + "\n")
-        unfinished.replace(report)
+        with replacing(report) as unfinished:
+            unfinished.write_text(text + "\n")
     return found
 
 

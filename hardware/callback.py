@@ -52,9 +52,8 @@ class HardwareCost(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Start counting a batch (x: [B, ...], y: [B])."""
-        assert self._tracer is not None
         x, _ = batch
-        self._batch.enter_context(self._tracer.batch(len(x)))
+        self._batch.enter_context(self._attached().batch(len(x)))
 
     def on_test_batch_end(
         self,
@@ -70,9 +69,9 @@ class HardwareCost(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over processes, make the report and log its totals."""
-        assert self._tracer is not None
-        self._tracer.detach()
-        tally = _over_processes(self._tracer.tally)
+        tracer = self._attached()
+        tracer.detach()
+        tally = _over_processes(tracer.tally)
         self.report = make_report(tally, pl_module, self.codings, self.state_bits)
         pl_module.log_dict({f"cost/{name}": value for name, value in self.report.totals().items()})
 
@@ -83,6 +82,11 @@ class HardwareCost(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind in the module."""
         self._release()
+
+    def _attached(self) -> Tracer:
+        if self._tracer is None:
+            raise RuntimeError("HardwareCost is attached to no module: give it to Trainer.test as a callback")
+        return self._tracer
 
     def _release(self) -> None:
         self._batch.close()

@@ -7,7 +7,7 @@ publishes is shown as unknown, and a network that meets all known ones may then 
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any
 
 import yaml
@@ -56,6 +56,15 @@ class Check:
         """Whether the limit is met; None if that is unknown."""
         return None if self.needed is None or self.limit is None else self.needed <= self.limit
 
+    @property
+    def use(self) -> float | None:
+        """Fraction of the limit that is used up, None if that is unknown; a limit of zero is used up by anything."""
+        if self.needed is None or self.limit is None:
+            return None
+        if self.limit == 0:
+            return inf if self.needed else 0.0
+        return self.needed / self.limit
+
 
 @dataclass(frozen=True)
 class ChipFit:
@@ -67,8 +76,8 @@ class ChipFit:
     @property
     def fits(self) -> bool | None:
         """False if a known limit is broken, None if all known ones are met but some are unknown, else True."""
-        verdicts = [check.ok for check in self.checks]
-        return False if False in verdicts else None if None in verdicts else True
+        verdicts = {check.ok for check in self.checks}
+        return next((verdict for verdict in (False, None) if verdict in verdicts), True)
 
     @property
     def cores(self) -> int | None:
@@ -78,8 +87,8 @@ class ChipFit:
     @property
     def binding(self) -> str | None:
         """The limit that is most used up."""
-        known = [check for check in self.checks if check.needed is not None and check.limit is not None]
-        return max(known, key=_use).name if known else None
+        used = {check.name: check.use for check in self.checks if check.use is not None}
+        return max(used, key=lambda name: used[name]) if used else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
@@ -176,12 +185,3 @@ def kernel_entries(weight_shape: tuple[int, ...]) -> int:
 
 def _largest(values: Any) -> int:
     return max(values, default=0)
-
-
-def _use(check: Check) -> float:
-    """Share of the limit that is used; a limit of zero is used up by anything."""
-    assert check.needed is not None
-    assert check.limit is not None
-    if check.limit == 0:
-        return float("inf") if check.needed else 0.0
-    return check.needed / check.limit

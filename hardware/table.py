@@ -1,19 +1,19 @@
-"""The cost report for people: one row per layer, totals, and the same as CSV, JSON and a picture."""
+"""The cost report for people: one row per layer, totals, and the same as CSV and as a picture."""
 
 import csv
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hardware.energy import EnergyReport
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
+from hardware.units import count, joules
 
 Row = dict[str, Any]
 
@@ -77,19 +77,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_json(report: CostReport, energy: EnergyReport) -> str:
-    """Return the whole report, its energy and the rows as JSON."""
-    content = {"report": report.to_dict(), "energy": energy.to_dict(), "rows": table_rows(report, energy)}
-    return json.dumps(content, indent=2)
-
-
 def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Table:
     """Return the rows as a table for a terminal of ``width`` characters; a narrow one gets the columns ``MAIN``."""
     low, high = energy.joules_range
-    span = "" if low == high else f" (sources: {low:.3g} to {high:.3g} J)"
+    span = "" if low == high else f" (sources: {joules(low)} to {joules(high)})"
     table = Table(
         title=f"{report.samples} samples, {report.timesteps} steps; operations per sample, memory in bits",
-        caption=f"{energy.joules:.3g} J per sample under {energy.profile} ({energy.status} constants){span}."
+        caption=f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants){span}."
         f" {energy.uncertainty}",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -121,16 +115,16 @@ def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:
     rows = [row for row in table_rows(report, energy)[:-1] if row["ac"] or row["mac"] or row["memory_bits"]]
     names = [f"{row['layer']} ({row['kind']})" for row in rows]
     operations = [(row["ac"] or 0) + (row["mac"] or 0) for row in rows]
-    panels = {
-        "synaptic operations": operations,
-        "memory (bits)": [row["memory_bits"] or 0 for row in rows],
-        f"energy (J), {energy.profile}": [row["energy_j"] for row in rows],
-    }
+    panels: list[tuple[str, Sequence[float], Callable[[float], str]]] = [
+        ("synaptic operations", operations, count),
+        ("memory (bits)", [row["memory_bits"] or 0 for row in rows], count),
+        (f"energy, {energy.profile}", [row["energy_j"] for row in rows], joules),
+    ]
     figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True)
-    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+    for axis, (title, values, form) in zip(axes, panels, strict=True):
         axis.barh(range(len(rows)), values)
-        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axis.xaxis.set_major_formatter(_ticks(form))
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_title(title)
         axis.grid(axis="x", alpha=0.3)
@@ -138,6 +132,10 @@ def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:
     axes[0].invert_yaxis()
     figure.suptitle("per sample")
     figure.savefig(path)
+
+
+def _ticks(form: Callable[[float], str]) -> FuncFormatter:
+    return FuncFormatter(lambda value, _: form(value))
 
 
 def _layer_row(layer: LayerCost, samples: int) -> Row:
@@ -200,7 +198,5 @@ def _text(column: str, value: Any) -> str:
     if column in ("density", "rate", "energy_share"):
         return f"{value:.1%}"
     if column == "energy_j":
-        return f"{value:.3g}"
-    if isinstance(value, int | float) and abs(value) >= 1e5:
-        return f"{value / 1e6:,.2f} M" if abs(value) >= 1e6 else f"{value / 1e3:,.1f} k"
-    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+        return joules(value)
+    return count(value) if isinstance(value, int | float) else str(value)

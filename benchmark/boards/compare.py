@@ -12,6 +12,7 @@ from scipy import stats
 
 from benchmark.questions.suite import digest
 from benchmark.records import RunRecord
+from benchmark.wording import points, precise, rounded
 from hardware.report import CostReport
 
 CONFIDENCE = 0.95
@@ -47,12 +48,12 @@ class Significance:
     def text(self) -> str:
         """In plain words."""
         if self.low is None or self.high is None or self.p is None:
-            return f"{100 * self.mean:+.2f} points on one seed: no more can be said before there are others"
+            return f"{points(self.mean)} points on one seed: no more can be said before there are others"
         test = "paired by dense checkpoint" if self.paired else "not paired: the dense checkpoints differ"
         verdict = "a difference" if self.p < 1 - CONFIDENCE else "no difference that outlives the choice of seeds"
         return (
-            f"{100 * self.mean:+.2f} points [{100 * self.low:+.2f}, {100 * self.high:+.2f}] (95 %, {len(self.seeds)} "
-            f"seeds, {test}; p = {self.p:.2g}): {verdict}"
+            f"{points(self.mean)} points [{points(self.low)}, {points(self.high)}] (95 %, {len(self.seeds)} seeds, "
+            f"{test}; p = {rounded(self.p)}): {verdict}"
         )
 
 
@@ -216,4 +217,4 @@ def _table(title: str, comparison: Comparison, pairs: Mapping[str, Sequence[Any]
 def _text(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return precise(value) if isinstance(value, float) else str(value)

@@ -13,6 +13,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from benchmark.catalog import DATA
+from benchmark.wording import size
 from datamodules.storage import cache_folder
 
 IMPORTS = ("torch", "torchvision", "lightning", "torchmetrics", "spikingjelly.activation_based", "tonic", "wandb")
@@ -96,7 +97,7 @@ def folder(subject: str, path: Path) -> Finding:
             subject, "bad", f"{path} cannot be written to ({error.strerror}): set SNNBENCH_CACHE to another folder"
         )
     state: Literal["ok", "note"] = "ok" if free > MIN_FREE_BYTES else "note"
-    return Finding(subject, state, f"{path}, {free / 2**30:.1f} GiB free")
+    return Finding(subject, state, f"{path}, {size(8 * free)} free")
 
 
 def data_sets() -> Iterator[Finding]:

@@ -148,7 +148,7 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from rich.console import Console
 
-    from benchmark.files import write_atomically
+    from benchmark.files import replacing, write_atomically
     from benchmark.single_network.profile import profile_checkpoint, summary_lines
     from hardware.table import draw, table_rows, to_csv, to_table
 
@@ -156,7 +156,8 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
     if picture is not None:
-        draw(measured.report, measured.energy, picture)
+        with replacing(picture) as partial:
+            draw(measured.report, measured.energy, partial)
     if as_json:
         click.echo(json.dumps(measured.to_dict()))
         return

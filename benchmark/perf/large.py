@@ -48,7 +48,8 @@ def _prune(name: str, photographs: int) -> dict[str, Any]:
         trainer = Trainer(max_epochs=0, callbacks=[compressor], enable_checkpointing=False, **trainer_settings())
         trainer.fit(build.classifier(network, data, Training()), datamodule=data)
     done = compressor.compression
-    assert done is not None, "the fit has compressed"
+    if done is None:
+        raise RuntimeError(f"SBC left no account of what it did to {name}: the fit ended before it began")
     return {
         "network": name,
         "photographs": photographs,

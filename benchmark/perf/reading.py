@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tonic.transforms import ToFrame
 
 from datamodules.batches import Batch
 from datamodules.cache import EventCache, EventFrames
 from datamodules.event_set import EventDataModule
-from datamodules.events import tonic_frames
 
 SAMPLES = 400
 """Most samples that tonic is timed on."""
@@ -26,11 +26,11 @@ def measure(data: EventDataModule) -> list[dict[str, Any]]:
         A row for each way of reading: ``data``, ``timesteps``, ``what``, ``samples_per_second`` and ``times_tonic``.
     """
     count = min(SAMPLES, len(data.samples.keys))
-    width_height = data.sensor_size
+    frames = ToFrame(sensor_size=(*data.sensor_size, 2), n_time_bins=data.timesteps)
 
     def read_with_tonic() -> int:
         for sample in range(count):
-            tonic_frames(data.read(sample), data.timesteps, width_height)
+            frames(data.read(sample))
         return count
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.progress import Progress, TaskID
 
+from benchmark.wording import percent
 from compressors.base import Compressor
 from compressors.progress import Track
 
@@ -30,8 +31,8 @@ class TrainingBar(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """One batch further."""
-        assert self.task is not None
-        self.progress.advance(self.task)
+        if self.task is not None:
+            self.progress.advance(self.task)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show where the training stands."""
@@ -80,5 +81,5 @@ def _doing(trainer: Trainer) -> str:
     if compressor is not None:
         name = f"fine-tuning {type(compressor).__name__}, {compressor.stage}"
     accuracy = trainer.callback_metrics.get("val/accuracy")
-    known = "" if accuracy is None else f", validation accuracy {float(accuracy):.1%}"
+    known = "" if accuracy is None else f", validation accuracy {percent(float(accuracy))} %"
     return f"{name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{known}"

@@ -47,11 +47,16 @@ def how_it_ended(exitcode: int, remedy: str) -> str:
 
 
 def end_with_parent() -> None:
-    """From now on this process ends at once when its parent is gone, whatever it is at."""
+    """From now on this process ends at once when its parent is gone, whatever it is at.
+
+    Raises:
+        RuntimeError: it is no child of another process of Python's.
+    """
+    parent = parent_process()
+    if parent is None:
+        raise RuntimeError("there is no parent to end with: call this in a process that multiprocessing has started")
 
     def watch() -> None:
-        parent = parent_process()
-        assert parent is not None, "only a child has a parent to watch"
         parent.join()
         os._exit(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.questions.suite import Question, digest
 from benchmark.records import RunRecord
-from benchmark.wording import duration, gibibytes
+from benchmark.wording import seconds, size
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def show(plan: Plan, jobs: int = 1) -> str:
     lines = [f"{plan.suite}: {plan.to_do} of {sum(step.runs for step in plan.steps)} runs to do"]
     lines += [_line(step) for step in plan.steps if step.to_do]
     if plan.networks_to_train:
-        time = "" if plan.training_seconds is None else f", about {duration(plan.training_seconds)}"
+        time = "" if plan.training_seconds is None else f", about {seconds(plan.training_seconds)}"
         lines.append(f"  {plan.networks_to_train} dense networks to train{time or ', time unknown'}")
     if plan.to_do:
         lines.append(_sums(plan, jobs))
@@ -174,8 +174,8 @@ def show(plan: Plan, jobs: int = 1) -> str:
 
 
 def _line(step: Step) -> str:
-    each = "time unknown" if step.seconds is None else f"about {duration(step.seconds)} each"
-    memory = "" if step.memory_bytes is None else f", up to {gibibytes(step.memory_bytes)}"
+    each = "time unknown" if step.seconds is None else f"about {seconds(step.seconds)} each"
+    memory = "" if step.memory_bytes is None else f", up to {size(8 * step.memory_bytes)}"
     return f"  {step.to_do:>4} x {step.data} {step.model} {step.compressor}: {each}{memory}"
 
 
@@ -183,6 +183,6 @@ def _sums(plan: Plan, jobs: int) -> str:
     if plan.unknown == plan.to_do:
         return "  no earlier record to judge by"
     rest = f", and {plan.unknown} runs without an earlier record to judge by" if plan.unknown else ""
-    memory = "" if plan.memory_bytes is None else f"; memory up to {gibibytes(plan.memory_bytes * jobs)}"
+    memory = "" if plan.memory_bytes is None else f"; memory up to {size(8 * plan.memory_bytes * jobs)}"
     together = f" in {jobs} processes" if jobs > 1 else ""
-    return f"  about {duration(plan.seconds / jobs)}{together}{rest}{memory}"
+    return f"  about {seconds(plan.seconds / jobs)}{together}{rest}{memory}"

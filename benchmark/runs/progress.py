@@ -12,6 +12,7 @@ from benchmark.questions.suite import Question
 from benchmark.records import RunRecord
 from benchmark.runs.bars import TrainingBar
 from benchmark.runs.executors.local import Ending
+from benchmark.wording import count, percent, rounded, seconds
 from hardware import CostReport
 
 Item = TypeVar("Item")
@@ -70,9 +71,10 @@ class SuiteProgress:
 
 def _answer(record: RunRecord) -> str:
     synops = CostReport.from_dict(record.cost).synops_per_sample
+    spent = sum(record.seconds.get(part, 0) for part in ("fit", "test"))
     return (
-        f"accuracy [bold]{record.metrics['accuracy']:6.1%}[/]  density {record.compression['density']:6.1%}  "
-        f"{synops / 1e3:9,.1f} k SynOps  {sum(record.seconds.get(part, 0) for part in ('fit', 'test')):5.1f} s"
+        f"accuracy [bold]{percent(record.metrics['accuracy']):>6} %[/]  "
+        f"density {rounded(record.compression['density']):>6}  {count(synops):>6} SynOps  {seconds(spent):>8}"
     )
 
 

@@ -17,6 +17,7 @@ from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.run import Measured, compress_and_measure
 from benchmark.single_network.compression_map import write_map
 from benchmark.single_network.subject import Source, Subject, open_subject
+from benchmark.wording import percent, points, precise, rounded
 from compressors.budget import Budget
 from datamodules.storage import cache_folder
 
@@ -87,7 +88,8 @@ def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
     notes = [f"written: {summary['output']}, .json, .map.json"]
-    if others := summary["compression"].get("left_alone"):
+    others = summary["compression"].get("left_alone")
+    if others:
         notes.insert(0, f"left alone: {', '.join(others)}")
     table = Table(title=title, title_justify="left", caption="\n".join(notes))
     table.add_column("")
@@ -96,7 +98,7 @@ def show(summary: dict[str, Any]) -> Table:
     for figure, before in summary["dense"].items():
         after = summary["compressed"][figure]
         if figure == "accuracy":
-            table.add_row(figure, f"{before:.2%}", f"{after:.2%}", f"{100 * (after - before):+.2f} points")
+            table.add_row(figure, f"{percent(before)} %", f"{percent(after)} %", f"{points(after - before)} points")
         elif isinstance(before, int | float):
-            table.add_row(figure, f"{before:,.6g}", f"{after:,.6g}", f"{after / before:.3f}" if before else "")
+            table.add_row(figure, precise(before), precise(after), rounded(after / before) if before else "")
     return table

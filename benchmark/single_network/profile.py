@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 
 from benchmark.runs.dense import quiet, trainer_settings
 from benchmark.single_network.subject import Source, open_subject
+from benchmark.wording import count, joules, percent
 from hardware import CostReport, HardwareCost
 from hardware.chips import ChipFit, chip_fit, chips
 from hardware.energy import EnergyReport, energy
@@ -46,20 +47,22 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
     with quiet():
         trainer = Trainer(callbacks=[counter], **trainer_settings())
         metrics = trainer.test(subject.module(), datamodule=subject.data, verbose=False)
-    assert counter.report is not None, "a test that ended leaves a report"
-    fits = tuple(chip_fit(counter.report, name) for name in chips())
-    return Profile(counter.report, energy(counter.report, energy_profile), float(metrics[0]["test/accuracy"]), fits)
+    report = counter.report
+    if report is None:
+        raise RuntimeError(f"nothing was counted of {source.checkpoint}: the test ended before its last batch")
+    fits = tuple(chip_fit(report, name) for name in chips())
+    return Profile(report, energy(report, energy_profile), float(metrics[0]["test/accuracy"]), fits)
 
 
 def summary_lines(profile: Profile) -> list[str]:
     """What the table of layers does not tell: accuracy, latency, spikes, and what could not be counted."""
     report = profile.report
     lines = [
-        f"accuracy {profile.accuracy:.2%} on {report.samples} test samples",
-        f"{report.timesteps} time steps and {report.spikes_per_sample:,.0f} spikes an inference",
+        f"accuracy {percent(profile.accuracy)} % on {report.samples} test samples",
+        f"{report.timesteps} time steps and {count(report.spikes_per_sample)} spikes an inference",
     ]
     if profile.accuracy:
-        lines.append(f"{profile.energy.joules_per_correct(profile.accuracy):.3g} J per correct classification")
+        lines.append(f"{joules(profile.energy.joules_per_correct(profile.accuracy))} per correct classification")
     lines += [f"never called, so not counted: {name}" for name in report.uncalled]
     lines += [f"not counted: {call}" for call in report.uncounted]
     return lines + [chip_line(fit) for fit in profile.chips]

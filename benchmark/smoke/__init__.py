@@ -22,6 +22,7 @@ from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.dense import dense_network, dense_path
 from benchmark.runs.executors.local import Display, LocalExecutor, OpenedData
 from benchmark.runs.run import Setting, silent
+from benchmark.wording import percent
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport
 
@@ -122,8 +123,8 @@ def compared(found: Figures, recorded: Figures, slack: float) -> Iterator[str]:
     """One line for every figure that is not as recorded; ``slack`` is that of the counts which depend on floats."""
     lost = recorded["accuracy"] - found["accuracy"]
     if lost > TOLERANCE:
-        below = f"{100 * lost:.1f} points below the {recorded['accuracy']:.2%} recorded"
-        yield f"accuracy is {found['accuracy']:.2%}, {below}"
+        below = f"{percent(lost)} points below the {percent(recorded['accuracy'])} % recorded"
+        yield f"accuracy is {percent(found['accuracy'])} %, {below}"
     for figure in (*EXACT, *MACHINE_BOUND):
         allowed = recorded[figure] * slack if figure in MACHINE_BOUND else 0
         if abs(found[figure] - recorded[figure]) > allowed:

@@ -85,7 +85,9 @@ def test_bad_records_are_named_and_the_others_read(tmp_path, spoil, message):
 def test_partial_files_are_not_records(tmp_path):
     store, record = RecordStore(tmp_path), make_record()
     path = store.save(record)
-    (path.parent / f".{record.id}.x.tmp").write_text("{")
+    partial = path.parent / ".partial-x" / path.name
+    partial.parent.mkdir()
+    partial.write_text("{")
     assert [same(found, record) for found in store] == [True]
 
 

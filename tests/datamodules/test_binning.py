@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tonic.transforms import ToFrame
 
 from datamodules import DataCorrupt
 from datamodules.batches import Batch
 from datamodules.binning import Binning
 from datamodules.cache import EventCache, EventFrames
-from datamodules.events import EVENT, read_nmnist, tonic_frames
+from datamodules.events import EVENT, read_nmnist
 from tests.datamodules.formats import random_events
 
 
@@ -73,9 +74,10 @@ def test_no_event_is_lost_and_time_moves_nothing(timesteps, size, by):
 @pytest.mark.parametrize("timesteps", [1, 10, 100])
 def test_real_recordings_agree_with_tonic(real_nmnist, timesteps):
     binning = Binning(timesteps, (34, 34), (34, 34))
+    tonic_frames = ToFrame(sensor_size=(34, 34, 2), n_time_bins=timesteps)
     for path in sorted(real_nmnist.glob("T*/*/*.bin"))[::40]:
         events = read_nmnist(path, (34, 34))
-        ours, theirs = dense(binning, events), tonic_frames(events, timesteps, (34, 34))
+        ours, theirs = dense(binning, events), tonic_frames(events)
         np.testing.assert_array_equal(ours[:-1], theirs[:-1])
         window = (events["t"][-1] - events["t"][0]) // timesteps
         dropped_by_tonic = (events["t"] - events["t"][0] >= window * timesteps).sum()

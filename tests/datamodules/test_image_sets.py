@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 
 from datamodules import CIFAR100, DataCorrupt, DataMissing, ImageNet
-from datamodules.imagenet import WNIDS
+from datamodules.imagenet import wnids
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 
@@ -182,7 +182,7 @@ def write_image(path, mode="RGB", size=(40, 30), seed=0):
     Image.fromarray(pixels, mode).save(path, "JPEG")
 
 
-CLASSES = [WNIDS[label] for label in (3, 500, 999)]
+CLASSES = [wnids()[label] for label in (3, 500, 999)]
 
 
 @pytest.fixture
@@ -209,8 +209,8 @@ def test_imagenet_keeps_official_labels_in_a_subset(tiny_imagenet):
 
 def write_devkit(root, numbers_to_wnids, archive):
     """Ground truth and synset table of the development kit, with IDs in an order of their own."""
-    identifiers = {wnid: position + 1 for position, wnid in enumerate(reversed(WNIDS))}
-    synsets = np.array([(identifiers[wnid], wnid) for wnid in WNIDS], dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    identifiers = {wnid: position + 1 for position, wnid in enumerate(reversed(wnids()))}
+    synsets = np.array([(identifiers[wnid], wnid) for wnid in wnids()], dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
     meta = io.BytesIO()
     scipy.io.savemat(meta, {"synsets": synsets})
     truth = "".join(f"{identifiers[wnid]}\n" for wnid in numbers_to_wnids).encode()
@@ -231,7 +231,7 @@ def write_devkit(root, numbers_to_wnids, archive):
 def test_a_flat_validation_folder_is_labelled_by_the_development_kit(tiny_imagenet, archive):
     for path in list(tiny_imagenet.glob("val/*/*")):
         path.unlink()
-    shown = [CLASSES[2], WNIDS[0], CLASSES[0], CLASSES[1]]  # the second is of a class that train/ lacks
+    shown = [CLASSES[2], wnids()[0], CLASSES[0], CLASSES[1]]  # the second is of a class that train/ lacks
     for number in range(1, 5):
         write_image(tiny_imagenet / f"val/ILSVRC2012_val_{number:08d}.JPEG", seed=number)
     with pytest.raises(DataMissing, match=r"val/ is flat, and .*meta\.mat is not there"):
@@ -266,9 +266,9 @@ def test_real_photographs(real_imagenet, tmp_path):
     data = ImageNet(tmp_path, image_size=64, augment=["crop", "flip"], calibration_samples=20)
     seen = [y for _, y in data.test_dataloader()]
     folders = sorted(path.name for path in (real_imagenet / "train").iterdir())
-    assert torch.cat(seen).tolist() == [WNIDS.index(wnid) for wnid in folders]
-    assert len(WNIDS) == len(set(WNIDS)) == 1000
-    assert list(WNIDS) == sorted(WNIDS)
+    assert torch.cat(seen).tolist() == [wnids().index(wnid) for wnid in folders]
+    assert len(wnids()) == len(set(wnids())) == 1000
+    assert list(wnids()) == sorted(wnids())
     x, _ = next(iter(data.calibration_dataloader()))
     assert x.shape == (20, 3, 64, 64)
     assert x.mean().abs() < 0.6

@@ -1,16 +1,18 @@
-"""What the page shows, as plain dicts and lists; every measure and every name the script uses is made here."""
+"""What the page shows, as plain dicts and lists; every measure, name and number for people is worded here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import yaml
 
+from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
 from benchmark.boards.reported import beside
-from benchmark.boards.standings import MEASURES, Board, Row, Spread, Table
-from benchmark.boards.summary import MethodSummary, summarize
-from benchmark.records import RunRecord
+from benchmark.boards.standings import Board, Row, Table
+from benchmark.records import DenseNetwork, RunRecord
+from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 from compressors.budget import Budget
 from hardware.energy import load_profile
 from hardware.report import CostReport, LayerCost
@@ -18,12 +20,58 @@ from hardware.report import CostReport, LayerCost
 _YAML = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the compiled one is ten times as fast
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """How the page shows one of :data:`benchmark.boards.standings.MEASURES`.
+
+    Args:
+        label: heading of its column.
+        form: words a value.
+        axis: title of its axis in the plot; empty where it is none.
+        scale: what turns a value into the unit of the axis: plotly shows plain numbers.
+    """
+
+    label: str
+    form: Callable[[float], str]
+    axis: str = ""
+    scale: float = 1.0
+
+
+_COSTS = {
+    "synops": _Measure("synaptic operations", count, "synaptic operations per sample"),
+    "synops_ac": _Measure("AC", count, "accumulates per sample"),
+    "synops_mac": _Measure("MAC", count, "multiply-accumulates per sample"),
+    "stored_bits": _Measure("memory", size, "memory as stored [KiB]", 2**-13),
+    "weight_bits": _Measure("weights only", size, "nonzero weights [KiB]", 2**-13),
+    "total_bits": _Measure("memory and state", size, "memory and neuron state [KiB]", 2**-13),
+    "energy_j": _Measure("energy (estimate)", joules, "energy per sample, estimate [µJ]", 1e6),
+    "density": _Measure("density", rounded, "density"),
+    "compression_seconds": _Measure("time", seconds, "time to compress [s]"),
+    "peak_memory_bytes": _Measure(
+        "peak of the process", lambda value: size(8 * value), "peak memory of the process [MiB]", 2**-20
+    ),
+}
+_GAINS = {
+    "accuracy": _Measure("accuracy [%]", percent, "accuracy [%]", 100),
+    "difference": _Measure("Δ dense [points]", points, "difference to dense [points]", 100),
+}
+_MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)}
+
+_LAYER_BARS = {"AC": "ac", "MAC": "mac", "memory": "stored_bits"}
+"""Columns of a run's layers that have a bar."""
+
+
 def content(board: Board) -> dict[str, Any]:
     """Tables, runs and what stands apart. Environments, which many runs share, are listed once."""
     environments: list[dict[str, Any]] = []
     runs = {run_id: _run(board.runs[run_id], environments) for run_id in _shown(board)}
     return {
-        "measures": MEASURES,
+        "measures": {
+            name: {"label": measure.label, "axis": measure.axis, "scale": measure.scale}
+            for name, measure in _MEASURES.items()
+        },
+        "costs": [*_COSTS],
+        "gains": [*_GAINS],
         "energy": {"profile": board.energy_profile, "uncertainty": load_profile(board.energy_profile).uncertainty},
         "tables": [_table(table) for table in board.tables],
         "runs": runs,
@@ -74,7 +122,7 @@ def _table(table: Table) -> dict[str, Any]:
         "key": table.key,
         "division": table.division,
         "rows": [{**_row(row), "place": place} for place, row in enumerate(table.rows)],
-        "summaries": [_summary(summary) for summary in summarize(table)],
+        "summary": {"heads": SUMMARY_HEADS, "rows": summary_cells(table)},
         "reported": published,
     }
 
@@ -82,36 +130,28 @@ def _table(table: Table) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     return {
         "method": row.label,
+        "name": named(row.label, row.control),
         "dense": row.dense,
         "control": row.control,
         "budget": row.budget.short,
         "kind": row.budget.kind,
         "calibration": row.calibration_samples,
         "runs": [[seed, run_id] for seed, run_id in row.runs.items()],
-        "measured": {name: _spread(spread) for name, spread in row.measured.items()},
+        "measured": {name: _measured(row, name) for name in row.measured},
         "fronts": sorted(row.fronts),
     }
 
 
-def _spread(spread: Spread) -> list[float | None]:
-    return [_short(spread.mean), None if spread.std is None else _short(spread.std)]
+def _measured(row: Row, name: str) -> tuple[float, float, str]:
+    """Mean, standard deviation (0 for a single seed) and the two in words; of what is no gain, the mean alone."""
+    spread, form = row.measured[name], _MEASURES[name].form
+    words = with_spread(spread, form) if name in _GAINS else form(spread.mean)
+    return _short(spread.mean), _short(spread.std or 0.0), words
 
 
 def _short(value: float) -> float:
     """Eight digits are more than anyone reads, and less than half the bytes."""
     return float(f"{value:.8g}")
-
-
-def _summary(summary: MethodSummary) -> dict[str, Any]:
-    return {
-        "method": summary.method,
-        "control": summary.control,
-        "smallest": {
-            cost: {"budget": row.budget.short, "cost": _short(row.measured[cost].mean)}
-            for cost, row in summary.smallest.items()
-        },
-        "area": {cost: _short(value) for cost, value in summary.area.items()},
-    }
 
 
 def _run(record: RunRecord, environments: list[dict[str, Any]]) -> dict[str, Any]:
@@ -123,41 +163,65 @@ def _run(record: RunRecord, environments: list[dict[str, Any]]) -> dict[str, Any
         "suite": record.suite,
         "facts": _facts(record),
         "environment": environments.index(record.environment),
-        "layers": [_layer(layer, report.samples, _loss(record)) for layer in report.layers],
+        "layers": _layers(report, _loss(record)),
         "command": command(record),
     }
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    assert record.dense is not None  # what stands in a table has it
     return {
         "accuracy": record.metrics["accuracy"],
         "seed": record.question.seed,
         "calibration samples": record.question.calibration_samples,
         "compressor version": record.version,
         "data fingerprint": str(record.data["fingerprint"]),
-        "dense network": record.dense.id,
-        "dense checkpoint (SHA-256)": record.dense.sha256,
+        **_origin(record.dense),
         **{f"seconds to {phase}": round(seconds, 3) for phase, seconds in record.seconds.items()},
         "made": record.created,
     }
+
+
+def _origin(dense: DenseNetwork | None) -> dict[str, str]:
+    """The dense network that a run started from, which every run that stands in a table knows."""
+    return {} if dense is None else {"dense network": dense.id, "dense checkpoint (SHA-256)": dense.sha256}
 
 
 def _loss(record: RunRecord) -> Mapping[str, float | None]:
     return {layer["name"]: layer["loss"] for layer in record.compression["layers"]}
 
 
-def _layer(layer: LayerCost, samples: int, loss: Mapping[str, float | None]) -> dict[str, Any]:
+def _layers(report: CostReport, loss: Mapping[str, float | None]) -> dict[str, Any]:
+    """A table of the layers, in words, and how long the bars of some columns are: percent of the longest."""
+    costs = [_layer_costs(layer, report.samples) for layer in report.layers]
+    cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(report.layers, costs, strict=True)]
     return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "inputs": layer.inputs,
-        "weights": layer.weights,
-        "nonzero": layer.nonzero,
-        "bits": layer.bits,
-        "ac": _short(layer.ac / samples),
-        "mac": _short(layer.mac / samples),
-        "format": layer.best_format if layer.memory_bits else "",
-        "stored_bits": layer.stored_bits if layer.memory_bits else layer.bias_bits,
-        "loss": loss.get(layer.name),
+        "heads": [*(cells[0] if cells else ())],
+        "rows": [[*row.values()] for row in cells],
+        "bars": {head: _bars([cost[name] for cost in costs]) for head, name in _LAYER_BARS.items()},
     }
+
+
+def _layer_costs(layer: LayerCost, samples: int) -> dict[str, float]:
+    stored = layer.stored_bits if layer.memory_bits else layer.bias_bits
+    return {"ac": layer.ac / samples, "mac": layer.mac / samples, "stored_bits": stored}
+
+
+def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None) -> dict[str, str]:
+    return {
+        "layer": layer.name,
+        "kind": layer.kind,
+        "input": layer.inputs,
+        "weights": count(layer.weights),
+        "kept": f"{percent(layer.nonzero / max(1, layer.weights))} %",
+        "bits": str(layer.bits),
+        "AC": count(cost["ac"]),
+        "MAC": count(cost["mac"]),
+        "memory": size(cost["stored_bits"]),
+        "format": layer.best_format if layer.memory_bits else "",
+        "loss estimate": "–" if loss is None else rounded(loss),
+    }
+
+
+def _bars(values: Sequence[float]) -> list[int]:
+    longest = max(values, default=0)
+    return [round(100 * value / longest) if longest else 0 for value in values]

@@ -16,68 +16,28 @@ async function unpacked(id) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
 
-// numbers for people -------------------------------------------------------------------------------------------------
-
-function scaled(value, units, base) {
-  let step = 0;
-  while (step < units.length - 1 && value >= base * 0.9995) { value /= base; step += 1; }
-  return `${value >= 999.5 ? value.toFixed(0) : Number(value.toPrecision(3))} ${units[step]}`.trim();
-}
-
-const count = (value) => scaled(value, ["", "k", "M", "G", "T"], 1000);
-const size = (bits) => scaled(bits / 8, ["B", "KiB", "MiB", "GiB"], 1024);
-const joules = (value) => scaled(value * 1e12, ["pJ", "nJ", "µJ", "mJ", "J"], 1000);
-const percent = (value) => (100 * value).toFixed(2);
-const points = (value) => (100 * value).toFixed(2).replace("-0.00", "0.00").replace(/^(?=\d)/, "+").replace("-", "−");
-const plain = (value) => String(Number(value.toPrecision(3)));
-const seconds = (value) => (value < 120 ? `${plain(value)} s` : `${(value / 60).toFixed(1)} min`);
-
-const MEASURES = {
-  accuracy: ["accuracy [%]", percent], difference: ["Δ dense [points]", points], density: ["density", plain], bits: ["bits", plain],
-  synops: ["synaptic operations", count], synops_ac: ["AC", count], synops_mac: ["MAC", count],
-  stored_bits: ["memory", size], weight_bits: ["weights only", size], total_bits: ["memory and state", size],
-  energy_j: ["energy (estimate)", joules], compression_seconds: ["time", seconds],
-  peak_memory_bytes: ["peak of the process", (bytes) => size(8 * bytes)],
-};
-const COSTS = ["synops", "synops_ac", "synops_mac", "stored_bits", "weight_bits", "total_bits", "energy_j", "density",
-  "compression_seconds", "peak_memory_bytes"];
-const GAINS = ["accuracy", "difference"];
-const AXIS_SCALES = { // plotly shows plain numbers: bits become KiB, joules become µJ, shares become %
-  accuracy: [100, "accuracy [%]"], difference: [100, "difference to dense [points]"],
-  stored_bits: [1 / 8192, "memory as stored [KiB]"], weight_bits: [1 / 8192, "nonzero weights [KiB]"],
-  total_bits: [1 / 8192, "memory and neuron state [KiB]"], energy_j: [1e6, "energy per sample, estimate [µJ]"],
-  synops: [1, "synaptic operations per sample"], synops_ac: [1, "accumulates per sample"],
-  synops_mac: [1, "multiply-accumulates per sample"], density: [1, "density"],
-  compression_seconds: [1, "time to compress [s]"], peak_memory_bytes: [2 ** -20, "peak memory of the process [MiB]"],
-};
-
-function spread(row, name) {
-  const found = row.measured[name];
-  if (!found) return "–";
-  const [, form] = MEASURES[name];
-  const [mean, std] = found;
-  const withSpread = GAINS.includes(name) && std !== null;
-  return withSpread ? `${form(mean)} ± ${percent(std)}` : form(mean);
-}
-
 // columns: label, whether it is text, value to sort by, text to show ------------------------------------------------
 
+const spread = (row, name) => (row.measured[name] ? row.measured[name][2] : "–");
 const measured = (name) => ({
-  label: MEASURES[name][0],
+  label: content.measures[name].label,
   value: (row) => (row.measured[name] ? row.measured[name][0] : -Infinity),
   show: (row) => spread(row, name),
 });
-const COLUMNS = [
-  { label: "method", text: true, value: (row) => row.method, show: (row) => row.method + (row.control ? " (c)" : "") },
-  { label: "budget", value: (row) => row.place, show: (row) => row.budget },
-  ...["accuracy", "difference"].map(measured),
-  { label: "Pareto", text: true, value: (row) => -row.fronts.length, show: (row) => frontNames(row) },
-  { label: "runs by seed", text: true, value: (row) => row.runs.length, show: null },
-  ...["density", "bits", "synops_ac", "synops_mac", "stored_bits", "total_bits", "weight_bits", "energy_j",
-    "compression_seconds", "peak_memory_bytes"].map(measured),
-  { label: "calibration", value: (row) => row.calibration, show: (row) => (row.dense ? "" : String(row.calibration)) },
-  { label: "table", text: true, value: (row) => row.table.title, show: (row) => row.table.title },
-];
+
+function allColumns() {
+  return [
+    { label: "method", text: true, value: (row) => row.method, show: (row) => row.name },
+    { label: "budget", value: (row) => row.place, show: (row) => row.budget },
+    ...["accuracy", "difference"].map(measured),
+    { label: "Pareto", text: true, value: (row) => -row.fronts.length, show: (row) => frontNames(row) },
+    { label: "runs by seed", text: true, value: (row) => row.runs.length, show: null },
+    ...["density", "bits", "synops_ac", "synops_mac", "stored_bits", "total_bits", "weight_bits", "energy_j",
+      "compression_seconds", "peak_memory_bytes"].map(measured),
+    { label: "calibration", value: (row) => row.calibration, show: (row) => (row.dense ? "" : String(row.calibration)) },
+    { label: "table", text: true, value: (row) => row.table.title, show: (row) => row.table.title },
+  ];
+}
 
 function frontNames(row) {
   const names = { synops: "operations", stored_bits: "memory" };
@@ -85,13 +45,14 @@ function frontNames(row) {
 }
 
 function searchable(row) {
-  const shown = COLUMNS.filter((column) => column.show).map((column) => column.show(row));
+  const shown = columns.filter((column) => column.show).map((column) => column.show(row));
   return ` ${shown.join(" ")}`.toLowerCase();
 }
 
 // state and what follows from it -------------------------------------------------------------------------------------
 
 let content;
+let columns;
 let rows = [];
 let styles;
 const sorting = { column: null, descending: false };
@@ -129,7 +90,7 @@ function update() {
 
 function drawHead() {
   const head = element("tr");
-  for (const column of COLUMNS) {
+  for (const column of columns) {
     const button = element("button", { type: "button", textContent: column.label });
     button.addEventListener("click", () => sortBy(column));
     column.head = element("th", { scope: "col", className: column.text ? "text" : "" }, button);
@@ -141,7 +102,7 @@ function drawHead() {
 function sortBy(column) {
   sorting.descending = sorting.column === column ? !sorting.descending : !column.text;
   sorting.column = column;
-  for (const other of COLUMNS) other.head.removeAttribute("aria-sort");
+  for (const other of columns) other.head.removeAttribute("aria-sort");
   column.head.setAttribute("aria-sort", sorting.descending ? "descending" : "ascending");
   drawRows(sorted(chosen()));
 }
@@ -154,7 +115,7 @@ function drawRows(found) {
 
 function drawnRow(row) {
   const drawn = element("tr", { className: row.dense ? "dense" : row.control ? "control" : "" });
-  for (const column of COLUMNS) {
+  for (const column of columns) {
     const cell = element("td", { className: column.text ? "text" : "" });
     if (column.show) cell.textContent = column.show(row);
     else cell.append(...runLinks(row));
@@ -189,8 +150,8 @@ function drawPlot(found) {
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: "system-ui" },
     margin: { l: 55, r: 15, t: 10, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: -0.18 },
-    xaxis: { ...axis, title: { text: AXIS_SCALES[axes.x][1] }, ...scaleOfX() },
-    yaxis: { ...axis, title: { text: AXIS_SCALES[axes.y][1] } },
+    xaxis: { ...axis, title: { text: content.measures[axes.x].axis }, ...scaleOfX() },
+    yaxis: { ...axis, title: { text: content.measures[axes.y].axis } },
     hoverlabel: { bgcolor: colour("--shade"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
   };
   Plotly.react("plot", traces, layout, {
@@ -212,7 +173,7 @@ function grouped(items, key) {
   return groups;
 }
 
-const place = (row, name) => row.measured[name][0] * AXIS_SCALES[name][0];
+const place = (row, name) => row.measured[name][0] * content.measures[name].scale;
 
 // A method looks the same in every table and under every filter.
 function styleNumbers() {
@@ -232,7 +193,7 @@ function curve(group, { x, y }, manyTables) {
   return {
     name: forPlotly(manyTables ? `${method} – ${table.title}` : method),
     x: ordered.map((row) => place(row, x)), y: ordered.map((row) => place(row, y)),
-    error_y: { array: ordered.map((row) => (row.measured[y][1] ?? 0) * AXIS_SCALES[y][0]), thickness: 1, width: 3 },
+    error_y: { array: ordered.map((row) => row.measured[y][1] * content.measures[y].scale), thickness: 1, width: 3 },
     customdata: ordered.map((row) => row.runs[0][1]), text: ordered.map((row) => hoverText(row, x, y)),
     hovertemplate: "%{text}<extra></extra>", mode: "lines+markers",
     line: { color: shade, dash: kind.includes("bits") ? "dot" : control ? "dash" : "solid" },
@@ -242,11 +203,12 @@ function curve(group, { x, y }, manyTables) {
 
 function hoverText(row, x, y) {
   const names = new Set(["accuracy", "difference", y, x, "synops", "stored_bits"]);
-  const lines = [...names].map((name) => `${MEASURES[name][0]}: ${spread(row, name)}`);
+  const lines = [...names].map((name) => `${content.measures[name].label}: ${spread(row, name)}`);
   const budget = row.dense ? "" : ` at ${row.budget}`;
   return [`<b>${forPlotly(row.method)}${budget}</b>`, ...lines, `seeds: ${row.runs.length}`].join("<br>");
 }
 
+// Of the rows that the filters leave and of the axes chosen, so that it cannot be told beforehand.
 function frontTrace(found, { x, y }) {
   const front = [];
   let best = -Infinity;
@@ -267,23 +229,13 @@ function drawSummaries() {
 }
 
 function drawnSummary(table) {
-  const cells = table.summaries.map((summary) => [
-    summary.method + (summary.control ? " (c)" : ""),
-    smallest(summary.smallest.synops, count), smallest(summary.smallest.stored_bits, size),
-    area(summary.area.synops), area(summary.area.stored_bits),
-  ]);
-  const heads = ["method", "fewest operations within 1 point", "least memory within 1 point",
-    "mean accuracy over operations [%]", "mean accuracy over memory [%]"];
-  const parts = [element("h3", { textContent: table.title }), simpleTable(heads, cells)];
+  const parts = [element("h3", { textContent: table.title }), simpleTable(table.summary.heads, table.summary.rows)];
   if (table.reported.length) {
     parts.push(element("p", { className: "note", textContent: "Reported by papers, on networks and data of their own, not measured here:" }),
       element("ul", {}, ...table.reported.map((text) => element("li", { textContent: text }))));
   }
   return parts;
 }
-
-const smallest = (found, form) => (found ? `${form(found.cost)} (at ${found.budget})` : "none");
-const area = (value) => (value === undefined ? "–" : percent(value));
 
 function simpleTable(heads, cells) {
   const headRow = element("tr", {}, ...heads.map((text, i) => element("th", { scope: "col", textContent: text, className: i ? "" : "text" })));
@@ -320,19 +272,14 @@ function flat(facts, prefix = "") {
     (value && typeof value === "object" ? Object.entries(flat(value, `${name} `)) : [[prefix + name, value]])));
 }
 
-function drawnLayers(layers) {
-  const most = (name) => Math.max(...layers.map((layer) => layer[name]), 1e-300);
-  const bar = (layer, name, form) => {
-    const cell = element("td", { className: "bar", textContent: form(layer[name]) });
-    cell.style.setProperty("--share", `${(100 * layer[name]) / most(name)}%`);
+function drawnLayers({ heads, rows: layers, bars }) {
+  const drawn = (text, head, place) => {
+    if (!Object.hasOwn(bars, head)) return text;
+    const cell = element("td", { className: "bar", textContent: text });
+    cell.style.setProperty("--share", `${bars[head][place]}%`);
     return cell;
   };
-  const heads = ["layer", "kind", "input", "weights", "kept", "bits", "AC", "MAC", "memory", "format", "loss estimate"];
-  return simpleTable(heads, layers.map((layer) => [
-    layer.name, layer.kind, layer.inputs, count(layer.weights), percent(layer.nonzero / Math.max(1, layer.weights)) + " %", layer.bits,
-    bar(layer, "ac", count), bar(layer, "mac", count), bar(layer, "stored_bits", size), layer.format,
-    layer.loss === null || layer.loss === undefined ? "–" : plain(layer.loss),
-  ]));
+  return simpleTable(heads, layers.map((layer, place) => layer.map((text, i) => drawn(text, heads[i], place))));
 }
 
 function copyable(text) {
@@ -350,8 +297,8 @@ function fillChoices() {
   const option = (value, text) => element("option", { value, textContent: text });
   const tables = content.tables.map((table) => option(table.key, table.title));
   byId("table").replaceChildren(...tables, option("all", "all tables (not comparable with each other)"));
-  byId("x").replaceChildren(...COSTS.map((name) => option(name, AXIS_SCALES[name][1])));
-  byId("y").replaceChildren(...GAINS.map((name) => option(name, AXIS_SCALES[name][1])));
+  byId("x").replaceChildren(...content.costs.map((name) => option(name, content.measures[name].axis)));
+  byId("y").replaceChildren(...content.gains.map((name) => option(name, content.measures[name].axis)));
 }
 
 function drawApart() {
@@ -364,6 +311,7 @@ async function begin() {
   content = JSON.parse(await unpacked("content"));
   document.head.append(element("script", { textContent: await unpacked("plotly") }));
   rows = content.tables.flatMap((table) => table.rows.map((row) => ({ ...row, table })));
+  columns = allColumns();
   for (const row of rows) row.words = searchable(row);
   styles = styleNumbers();
   byId("energy").textContent = `An estimate from the counts, under the profile ${content.energy.profile}. ${content.energy.uncertainty}`;

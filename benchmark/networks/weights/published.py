@@ -1,6 +1,5 @@
 """Trained networks that others have published, by name."""
 
-import hashlib
 import json
 import urllib.request
 from collections.abc import Mapping
@@ -8,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.files import checksum
 from benchmark.networks.errors import CheckpointError
-from datamodules.download import fetch
-from datamodules.errors import DataMissing
+from datamodules.download import fetch_checked
 from datamodules.storage import cache_folder
 
 
@@ -69,24 +68,18 @@ def locate(name: str) -> Path:
     if not target.is_file():
         try:
             _fetch(published, target)
-        except (OSError, DataMissing, LookupError, ValueError) as error:
+        except (OSError, LookupError, ValueError) as error:
             raise CheckpointError(
                 f"{published.filename} cannot be fetched ({error}): get it from {published.page} and put it at {target}"
             ) from error
-    if published.sha256 is not None and _digest(target, "sha256") != published.sha256:
+    if published.sha256 is not None and checksum(target) != published.sha256:
         raise CheckpointError(f"{target} is not what was published (SHA-256 {published.sha256}): remove it")
     return target
 
 
 def _fetch(published: Published, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     entry = _entry(published)
-    unfinished = target.with_name(target.name + ".part")
-    fetch(entry["download_url"], unfinished)
-    if _digest(unfinished, "md5") != entry["computed_md5"]:
-        unfinished.unlink()
-        raise ValueError("what arrived is not what figshare describes; it was removed")
-    unfinished.replace(target)
+    fetch_checked(entry["download_url"], target, entry["computed_md5"])
 
 
 def _entry(published: Published) -> dict[str, Any]:
@@ -97,8 +90,3 @@ def _entry(published: Published) -> dict[str, Any]:
     if not found:
         raise LookupError(f"the article has only {', '.join(entry['name'] for entry in entries)}")
     return found[0]
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -111,32 +111,35 @@ class LocalExecutor:
         outcome = Outcome()
         busy = []
         for question in questions:
-            ending = self._answer(question, suite, timeout=0)
-            if ending is None:
+            try:
+                outcome.count(*self._answer(question, suite, timeout=0))
+            except Timeout:
                 busy.append(question)
-            else:
-                outcome.count(*ending)
         for question in busy:
-            ending = self._answer(question, suite, timeout=-1)
-            assert ending is not None, "without a time-out the lock was had"
-            outcome.count(*ending)
+            outcome.count(*self._answer(question, suite, timeout=-1))
         return outcome
 
-    def _answer(self, question: Question, suite: str, timeout: float) -> tuple[RunRecord, Ending] | None:
-        """The question's record and how it was come by; None while another process is at it."""
+    def _answer(self, question: Question, suite: str, timeout: float) -> tuple[RunRecord, Ending]:
+        """The question's record and how it was come by.
+
+        Args:
+            question: what to answer.
+            suite: its suite's name.
+            timeout: seconds to wait for another process that is at it; below zero: for ever.
+
+        Raises:
+            Timeout: another process is at it still.
+        """
         data = self.data.of(question)
         run_id, _ = build.describe_question(question, data)
-        try:
-            with FileLock(self.store.lock_path(run_id), timeout=timeout):
-                record = self.store.find(question, run_id)
-                ending: Ending = "found"
-                if record is None:
-                    self.display.started(question)
-                    record = run(question, suite, data, self.setting)
-                    self.store.save(record)
-                    ending = record.status
-        except Timeout:
-            return None
+        with FileLock(self.store.lock_path(run_id), timeout=timeout):
+            record = self.store.find(question, run_id)
+            ending: Ending = "found"
+            if record is None:
+                self.display.started(question)
+                record = run(question, suite, data, self.setting)
+                self.store.save(record)
+                ending = record.status
         if ending != "found":
             self.after(record)
         self.display.finished(question, record, ending)

@@ -6,13 +6,13 @@ from PIL import Image
 
 from benchmark.perf import large
 from benchmark.perf.__main__ import large_networks
-from datamodules.imagenet import WNIDS
+from datamodules.imagenet import wnids
 
 
 @pytest.fixture
 def photographs(tmp_path, monkeypatch):
     for part in ("train", "val"):
-        for label, wnid in enumerate(WNIDS[:6]):
+        for label, wnid in enumerate(wnids()[:6]):
             path = tmp_path / "imagenet" / part / wnid / f"{label}.JPEG"
             path.parent.mkdir(parents=True)
             coarse = np.random.default_rng(label).integers(0, 256, (8, 8, 3), dtype=np.uint8)

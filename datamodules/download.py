@@ -47,24 +47,13 @@ def fetch_and_unpack(archive: Download, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     target = root / archive.filename
     if not target.is_file():
-        fetch_checked(archive.url, target, archive.md5)
+        unfinished = target.with_name(target.name + ".part")
+        fetch(archive.url, unfinished)
+        _check(unfinished, archive)
+        settle(unfinished, target)
     else:
-        _check(target, archive.url, archive.md5)
+        _check(target, archive)
     _unpack(target, archive.holds)
-
-
-def fetch_checked(url: str, target: Path, md5: str) -> None:
-    """Fetch a file, which takes its name when it is whole and right.
-
-    Raises:
-        DataMissing: see :func:`fetch`.
-        DataCorrupt: what arrived is not what was published, and was removed.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + ".part")
-    fetch(url, unfinished)
-    _check(unfinished, url, md5)
-    settle(unfinished, target)
 
 
 def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
@@ -120,8 +109,10 @@ def _write(chunks: Iterable[bytes], target: Path, have: int, length: int) -> Non
         raise DataMissing(f"{target}: the connection closed early; run the command again, and it goes on")
 
 
-def _check(path: Path, url: str, md5: str) -> None:
-    found = checksum(path, "md5")
-    if found != md5:
+def _check(path: Path, archive: Download) -> None:
+    md5 = checksum(path, "md5")
+    if md5 != archive.md5:
         path.unlink()
-        raise DataCorrupt(f"{path.name} from {url} has md5 {found} instead of {md5}; it was removed, fetch it again")
+        raise DataCorrupt(
+            f"{path.name} from {archive.url} has md5 {md5} instead of {archive.md5}; it was removed, fetch it again"
+        )

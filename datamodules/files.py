@@ -35,7 +35,7 @@ def settle(partial: Path, path: Path) -> None:
     os.replace(partial, path)
 
 
-def checksum(path: Path, algorithm: str = "sha256") -> str:
+def checksum(path: Path, algorithm: str) -> str:
     """Hash of a file's content, in hexadecimal digits; ``algorithm`` is a name of :mod:`hashlib`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

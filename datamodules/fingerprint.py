@@ -35,12 +35,16 @@ def fingerprint_files(root: Path, paths: Sequence[str]) -> str:
 def hash_files(root: Path, paths: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the content of each file, in parallel: hashing releases the interpreter's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(paths, pool.map(checksum, [root / path for path in paths]), strict=True))
+        return dict(zip(paths, pool.map(_sha256, [root / path for path in paths]), strict=True))
 
 
 def combine(*facts: object) -> str:
     """One SHA-256 for several JSON-able facts."""
     return _digest(facts)
+
+
+def _sha256(path: Path) -> str:
+    return checksum(path, "sha256")
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from hardware.registry import UnknownName, suggestion
 from hardware.report import CostReport, LayerCost
 
 _LOIHI_WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 8)
@@ -98,7 +99,7 @@ class ChipFit:
 @cache
 def chips() -> dict[str, Chip]:
     """All chips by name."""
-    text = files("hardware").joinpath("profiles", "chips.yaml").read_text(encoding="utf-8")
+    text = files("hardware").joinpath("chips.yaml").read_text(encoding="utf-8")
     return {name: Chip.model_validate(data) for name, data in yaml.safe_load(text).items()}
 
 
@@ -106,10 +107,10 @@ def chip_fit(report: CostReport, name: str) -> ChipFit:
     """Compare what a network needs with a chip's limits.
 
     Raises:
-        ValueError: if there is no such chip.
+        UnknownName: there is no such chip.
     """
     if name not in chips():
-        raise ValueError(f"unknown chip {name!r}: the chips are {', '.join(chips())}")
+        raise UnknownName(f"unknown chip {name!r}: {suggestion(name, chips())}")
     chip = chips()[name]
     layers = [layer for layer in report.layers if layer.called and layer.weights]
     needs = _needs(report, layers) | {"cores": sum(_cores(layer, chip) for layer in layers)}

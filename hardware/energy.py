@@ -14,23 +14,25 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from importlib.resources import files
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hardware.catalog import energy_profiles
+from hardware.registry import OWN
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 
 DEFAULT_PROFILE = "horowitz_sram_45nm"
-ENTRY_POINTS = "snnbench.energy"
 _TRUST = ("citable", "derived", "guess")
-_CHIPS_FILE = "chips"
 _Numbers = Mapping[str, float]
+
+
+class ProfileError(ValueError):
+    """Something that was named as an energy profile and is none."""
+
+    exit_status = 2
 
 
 class Point(BaseModel):
@@ -173,8 +175,7 @@ class EnergyReport:
 
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
-    names = (entry.name.removesuffix(".yaml") for entry in files("hardware").joinpath("profiles").iterdir())
-    return sorted(name for name in names if name != _CHIPS_FILE and not name.startswith("_"))
+    return [name for name, entry in energy_profiles().items() if entry.origin == OWN]
 
 
 @cache
@@ -185,36 +186,19 @@ def load_profile(name: str) -> EnergyProfile:
     ``snnbench.energy``; unregistered ones are named ``module:attribute``.
 
     Raises:
-        ValueError: if there is no such profile or file, or what is there is no profile.
+        UnknownName: there is no such profile or file.
+        PluginError: another package's profile does not load.
+        ProfileError: what is there is no profile; says what is wrong with it.
     """
-    found = EnergyProfile.model_validate(_content(name))
-    unknown = {term.count for term in found.terms.values()} - COUNTS
-    if unknown:
-        raise ValueError(f"profile {name}: unknown counts {sorted(unknown)}; known are {sorted(COUNTS)}")
-    return found
-
-
-def _content(name: str) -> Any:
-    """The fields of a profile, wherever they stand, unchecked."""
-    if name.endswith(".yaml"):
-        if not Path(name).is_file():
-            raise ValueError(f"no energy profile at {name}")
-        return yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    if name in profile_names():
-        return yaml.safe_load(files("hardware").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
-    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name not in registered and ":" not in name:
-        raise ValueError(
-            f"unknown energy profile {name!r}: the profiles are {', '.join([*profile_names(), *registered])}"
-        )
-    point = registered.get(name) or EntryPoint(name, name, ENTRY_POINTS)
+    content = energy_profiles()[name].load()
     try:
-        return point.load()
-    except Exception as error:  # another package's code may raise anything
-        raise ValueError(
-            f"the energy profile {name!r} cannot be loaded from {point.value} ({type(error).__name__}: {error}): "
-            "mend it, or uninstall its package"
-        ) from error
+        profile = EnergyProfile.model_validate(content)
+    except ValidationError as error:
+        raise ProfileError(f"energy profile {name}: {error}") from error
+    unknown = {term.count for term in profile.terms.values()} - COUNTS
+    if unknown:
+        raise ProfileError(f"energy profile {name}: unknown counts {sorted(unknown)}; known are {sorted(COUNTS)}")
+    return profile
 
 
 def energy(report: CostReport, profile: str = DEFAULT_PROFILE) -> EnergyReport:
@@ -225,7 +209,7 @@ def energy(report: CostReport, profile: str = DEFAULT_PROFILE) -> EnergyReport:
         profile: see :func:`load_profile`.
 
     Raises:
-        ValueError: if there is no such profile.
+        UnknownName: there is no such profile.
     """
     prices = load_profile(profile)
     rows: list[tuple[str, _Numbers, _Numbers]] = [

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import AS_JSON, DATA_ROOT, Pairs, user_errors
+from benchmark.commands.options import AS_JSON, DATA_ROOT, DATA_SET, Pairs, user_errors
 
 if TYPE_CHECKING:
     from datamodules.base import BenchmarkDataModule
@@ -25,10 +26,6 @@ DATA_OPTION = click.option(
 
 def _open(name: str, root: Path | None, options: list[tuple[str, Any]]) -> "BenchmarkDataModule":
     """The data set by its name; not set up yet, so that a missing one can be fetched."""
-    from benchmark.catalog import DATA
-
-    DATA[name]  # a misspelt name is answered before anything heavy is imported
-
     from benchmark.questions import build
     from benchmark.questions.suite import Data
 
@@ -43,23 +40,22 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("name", metavar="SET")
+@DATA_SET
 @DATA_ROOT
 @DATA_OPTION
 @user_errors
 def prepare(name: str, data_root: Path | None, options: list[tuple[str, Any]]) -> None:
     """Get SET's files onto this machine, or say which files to put where."""
-    opened = _open(name, data_root, options)
-
     from datamodules.prepare import prepare as fetch
 
+    opened = _open(name, data_root, options)
     fetch(opened)
     counts = ", ".join(f"{part} {count}" for part, count in opened.describe()["counts"].items())
     click.echo(f"{name} is ready in {opened.root}: {counts}")
 
 
 @data.command()
-@click.argument("name", metavar="SET")
+@DATA_SET
 @DATA_ROOT
 @DATA_OPTION
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read [default: one for each core].")
@@ -75,13 +71,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """Read every file of SET; exit status 1 if one cannot be used or is there twice."""
-    opened = _open(name, data_root, options)
-
-    from dataclasses import asdict
-
     from datamodules.verify import verify as check
 
-    found = check(opened, workers=workers, report=report)
+    found = check(_open(name, data_root, options), workers=workers, report=report)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"complete": found.complete, "sound": found.sound}))
     else:
@@ -96,17 +88,15 @@ def verify(
 
 
 @data.command()
-@click.argument("name", metavar="SET")
+@DATA_SET
 @DATA_ROOT
 @DATA_OPTION
 @click.option("--picture", type=click.Path(path_type=Path), help="The PNG to write [default: <SET>.png].")
 @user_errors
 def show(name: str, data_root: Path | None, options: list[tuple[str, Any]], picture: Path | None) -> None:
     """Draw a sample of each class of SET."""
-    opened = _open(name, data_root, options)
-
     from datamodules.show import show as draw
 
     target = picture or Path(f"{name}.png")
-    draw(opened, target)
+    draw(_open(name, data_root, options), target)
     click.echo(f"written: {target}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import AS_JSON, DATA_ROOT, ENERGY, Pairs, device_options, user_errors
+from benchmark.commands.options import AS_JSON, DATA_ROOT, ENERGY, METHOD, Pairs, device_options, user_errors
 
 if TYPE_CHECKING:
     from benchmark.single_network.subject import Source
@@ -72,7 +72,7 @@ def _network_file(given: dict[str, Any]) -> Path:
 
 @click.command()
 @network_options
-@click.option("--method", required=True, help="The compressor (see `snnbench list`).")
+@METHOD
 @click.option("--density", type=float, default=1.0, show_default=True, help="Share of weights to keep, in (0, 1].")
 @click.option("--bits", type=int, help="Width of a weight, 2 to 8 [default: floats].")
 @click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
@@ -112,10 +112,6 @@ def compress(
     **given: Any,
 ) -> None:
     """Compress a network of your own, and say what it cost before and after."""
-    from compressors.registry import COMPRESSORS
-
-    COMPRESSORS[method]  # a misspelt name is answered before anything heavy is imported
-
     from rich.console import Console
 
     from benchmark.runs.distributed import Devices

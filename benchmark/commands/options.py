@@ -1,12 +1,15 @@
 """What commands have in common; imports nothing heavy."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from benchmark.questions.suite import Suite
 
 RESULTS = click.option(
     "--results",
@@ -16,11 +19,7 @@ RESULTS = click.option(
     help="Folder of the records and leaderboards.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people.")
-
-
 DATA_ROOT = click.option("--data-root", type=click.Path(path_type=Path), help="Where the data set's files are.")
-
-
 DEVICES = (
     click.option(
         "--devices",
@@ -62,19 +61,60 @@ class Pairs(click.ParamType):
         return key, yaml.safe_load(text)
 
 
-def _energy_profile(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    from hardware.energy import load_profile
+def opened(name: str) -> "Suite":
+    """A suite by its name or path, read before anything heavy is imported.
 
-    try:
-        load_profile(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-    return value
+    Raises:
+        UnknownName, SuiteError: there is no such suite, or what is there is none.
+    """
+    from benchmark.catalog import suite_path
+    from benchmark.questions.suite import load_suite
+
+    return load_suite(suite_path(name))
+
+
+def _known(registry: Callable[[], Mapping[str, Any]]) -> Callable[..., str]:
+    """A callback that answers a misspelt name before anything heavy is imported."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
+        from hardware.registry import UnknownName
+
+        try:
+            registry()[value]
+        except UnknownName as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+        return value
+
+    return check
+
+
+def _compressors() -> Mapping[str, Any]:
+    from compressors.registry import COMPRESSORS
+
+    return COMPRESSORS
+
+
+def _data_sets() -> Mapping[str, Any]:
+    from benchmark.catalog import DATA
+
+    return DATA
+
+
+def _energy_profiles() -> Mapping[str, Any]:
+    from hardware.catalog import energy_profiles
+
+    return energy_profiles()
+
+
+METHOD = click.option(
+    "--method", required=True, callback=_known(_compressors), help="The compressor (see `snnbench list`)."
+)
+DATA_SET = click.argument("name", metavar="SET", callback=_known(_data_sets))
 
 
 ENERGY = click.option(
     "--energy",
-    callback=_energy_profile,
+    callback=_known(_energy_profiles),
     default="horowitz_sram_45nm",
     show_default=True,
     help="Profile that prices the counts, or a .yaml file of one's own.",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import RESULTS, user_errors
+from benchmark.commands.options import RESULTS, opened, user_errors
 
 
 @click.group()
@@ -47,12 +47,11 @@ def dashboard(results: Path, entity: str | None) -> None:
 @user_errors
 def sweep(suite: str, results: Path) -> None:
     """Print SUITE as a sweep file, for `wandb sweep FILE` and then `wandb agent ID` on any number of machines."""
-    from benchmark.catalog import suite_path
+    content = opened(suite)
+
     from benchmark.questions import build
-    from benchmark.questions.suite import load_suite
     from benchmark.tracking import sweep as wandb_sweep
     from benchmark.tracking.runs import project
 
-    plan = load_suite(suite_path(suite))
-    content = wandb_sweep.sweep(plan, suite, results, project(), build.questions_of(plan))
-    click.echo(wandb_sweep.as_yaml(content), nl=False)
+    made = wandb_sweep.sweep(content, suite, results, project(), build.questions_of(content))
+    click.echo(wandb_sweep.as_yaml(made), nl=False)

@@ -40,7 +40,7 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
 
     Raises:
         CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
-        ValueError: no such energy profile.
+        UnknownName: there is no such energy profile.
     """
     subject = open_subject(source)
     counter = HardwareCost()

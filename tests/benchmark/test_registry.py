@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark.cli import main
-from compressors.registry import Entry, PluginError, Registry, UnknownName
+from hardware.catalog import energy_profiles
+from hardware.registry import Entry, PluginError, Registry, UnknownName
 
 GROUP = "snnbench.compressors"
 
@@ -25,7 +26,9 @@ def installed(tmp_path, monkeypatch):
         (meta / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
     monkeypatch.syspath_prepend(tmp_path)
+    energy_profiles.cache_clear()
     yield install
+    energy_profiles.cache_clear()
     for file in tmp_path.glob("*.py"):
         sys.modules.pop(file.stem, None)
 
@@ -113,21 +116,23 @@ def test_energy_profiles_of_other_packages(installed):
     installed("lost_plugin", {"lost-chip": "no_such_module:MINE"}, group="snnbench.energy")
     assert load_profile("my-chip") == load_profile("chip_plugin:MINE")
     assert load_profile("my-chip").terms["operation"].points[0].pj == 2.0
-    for name, message in {
-        "lost-chip": "cannot be loaded from no_such_module:MINE .*: mend it, or uninstall its package",
-        "chip_plugin:THEIRS": "AttributeError",
-        "chip_plugin:WRONG": "uncertainty",
-        "my-chap": "unknown energy profile 'my-chap': the profiles are .*my-chip",
-    }.items():
-        with pytest.raises(ValueError, match=message):
+    for name, error, message in (
+        (
+            "lost-chip",
+            PluginError,
+            "no_such_module:MINE cannot be loaded .*uninstall the package 'lost_plugin'",
+        ),
+        ("chip_plugin:THEIRS", PluginError, "AttributeError"),
+        ("chip_plugin:WRONG", ValueError, "uncertainty"),
+        ("my-chap", UnknownName, "unknown energy profile 'my-chap': did you mean 'my-chip'"),
+    ):
+        with pytest.raises(error, match=message):
             load_profile(name)
 
 
-def test_energy_profiles_are_listed_with_their_problems(installed, monkeypatch):
-    from benchmark import catalog
+def test_energy_profiles_are_listed_with_their_problems(installed):
     from hardware.energy import profile_names
 
-    monkeypatch.setattr(catalog, "ENERGY", Registry("energy profile", "snnbench.energy", {}))
     installed("chip_plugin", {"my-chip": "chip_plugin:MINE"}, PROFILE, group="snnbench.energy")
     installed("lost_plugin", {"lost-chip": "no_such_module:MINE"}, group="snnbench.energy")
     listing = json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark.cli import main
-from benchmark.commands import doctor
-from benchmark.commands.doctor import build_match, checkup, folder
+from benchmark.commands import checkup as checks
+from benchmark.commands.checkup import build_match, checkup, folder
 from tests.end_to_end.conftest import REPOSITORY
 
 HEAVY = {
@@ -41,6 +41,29 @@ def test_help_and_list_import_nothing_heavy(words):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compress", "--checkpoint", "x.ckpt", "--method", "sbcc"],
+        ["profile", "--checkpoint", "x.ckpt", "--energy", "seneka"],
+        ["leaderboard", "--energy", "seneka"],
+        ["data", "verify", "nmnst"],
+        ["run", "smok"],
+        ["plan", "smok"],
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_name_is_answered_before_anything_heavy_is_imported(words):
+    code = (
+        "import sys; from click.testing import CliRunner; from benchmark.cli import main; "
+        f"done = CliRunner().invoke(main, {words!r}); assert done.exit_code == 2, done.output; "
+        "assert 'did you mean' in done.output, done.output; "
+        f"print(sorted({HEAVY - {'pydantic'}!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_list_names_everything_that_is_registered():
     from benchmark.catalog import DATA, MODELS
     from compressors.registry import COMPRESSORS
@@ -57,6 +80,7 @@ def test_list_names_everything_that_is_registered():
     ("words", "message"),
     [
         (["run", "smok"], "unknown suite 'smok': did you mean 'smoke'?"),
+        (["leaderboard", "--energy", "seneka"], "unknown energy profile 'seneka': did you mean 'seneca'?"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbcc"], "unknown compressor 'sbcc': did you mean"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc"], "no checkpoint at x.ckpt"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--density", "1.5"], "density is 1.5"),
@@ -77,12 +101,12 @@ def test_doctor_finds_this_installation_sound():
 
 
 def test_doctor_speaks_of_a_broken_installation_instead_of_breaking(monkeypatch):
-    monkeypatch.setattr(doctor, "IMPORTS", ("json", "no_such_package"))
+    monkeypatch.setattr(checks, "IMPORTS", ("json", "no_such_package"))
 
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor, "version", missing)
+    monkeypatch.setattr(checks, "version", missing)
     findings = {finding.subject: finding for finding in checkup()}
     assert findings["torch"].state == "bad"
     assert "not installed" in findings["torch"].message

@@ -10,6 +10,7 @@ from torch import nn
 from hardware import CostReport, WeightCoding, profile
 from hardware.chips import chip_fit, chips, kernel_entries, loihi_synapse_bits
 from hardware.energy import DEFAULT_PROFILE, Term, energy, load_profile, profile_names
+from hardware.registry import UnknownName
 from hardware.table import COLUMNS, draw, table_rows, to_csv, to_table
 from tests.hardware.networks import Alone, Spiking, loader, sparsify, spikes
 
@@ -103,8 +104,10 @@ def test_own_profiles_and_mistakes_in_them(tmp_path, report):
     other.write_text(yaml.safe_dump(own))
     with pytest.raises(ValueError, match="unknown counts"):
         energy(report, str(other))
-    with pytest.raises(ValueError, match="unknown energy profile 'horowitz'"):
-        energy(report, "horowitz")
+    with pytest.raises(UnknownName, match="unknown energy profile 'seneka': did you mean 'seneca'"):
+        energy(report, "seneka")
+    with pytest.raises(UnknownName, match="no energy profile at nowhere.yaml"):
+        energy(report, "nowhere.yaml")
 
 
 # ------------------------------------------------------------------ chips
@@ -140,7 +143,7 @@ def test_fit_names_the_limit(report):
     assert fit.cores == 3
     assert chip_fit(narrow, "xylo").binding == "inputs"
     assert chip_fit(narrow, "xylo").fits is False
-    with pytest.raises(ValueError, match="unknown chip 'loihi3'"):
+    with pytest.raises(UnknownName, match="unknown chip 'loihi3': did you mean 'loihi"):
         chip_fit(narrow, "loihi3")
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmark.files import checksum, replacing
+from benchmark.files import replacing, sha256
 from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights.published import PUBLISHED, locate
 from benchmark.networks.weights.releases import translated
@@ -43,7 +43,7 @@ def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Chec
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as partial:
         save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
-    return Checkpoint(state, description, checksum(path))
+    return Checkpoint(state, description, sha256(path))
 
 
 def load(path: Path) -> Checkpoint:
@@ -63,7 +63,7 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path} (names of published ones: {', '.join(PUBLISHED)})")
     if path.suffix == ".nir":
-        return Checkpoint(None, {"model": {"name": "nir", "path": str(path.absolute())}}, checksum(path))
+        return Checkpoint(None, {"model": {"name": "nir", "path": str(path.absolute())}}, sha256(path))
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
@@ -75,14 +75,14 @@ def load(path: Path) -> Checkpoint:
     state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict (names -> tensors)")
-    return Checkpoint({name.removeprefix("network."): value for name, value in state.items()}, {}, checksum(path))
+    return Checkpoint({name.removeprefix("network."): value for name, value in state.items()}, {}, sha256(path))
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
     with safe_open(path, "pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         description = json.loads((file.metadata() or {}).get("snnbench", "{}"))
-    return Checkpoint(state, description, checksum(path))
+    return Checkpoint(state, description, sha256(path))
 
 
 def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import checksum
+from benchmark.files import sha256
 from benchmark.networks.errors import CheckpointError
-from datamodules.download import fetch_checked
+from datamodules.download import fetch
+from datamodules.errors import DataMissing
+from datamodules.files import checksum, settle
 from datamodules.storage import cache_folder
 
 
@@ -68,18 +70,24 @@ def locate(name: str) -> Path:
     if not target.is_file():
         try:
             _fetch(published, target)
-        except (OSError, LookupError, ValueError) as error:
+        except (OSError, DataMissing, LookupError, ValueError) as error:
             raise CheckpointError(
                 f"{published.filename} cannot be fetched ({error}): get it from {published.page} and put it at {target}"
             ) from error
-    if published.sha256 is not None and checksum(target) != published.sha256:
+    if published.sha256 is not None and sha256(target) != published.sha256:
         raise CheckpointError(f"{target} is not what was published (SHA-256 {published.sha256}): remove it")
     return target
 
 
 def _fetch(published: Published, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     entry = _entry(published)
-    fetch_checked(entry["download_url"], target, entry["computed_md5"])
+    unfinished = target.with_name(target.name + ".part")
+    fetch(entry["download_url"], unfinished)
+    if checksum(unfinished, "md5") != entry["computed_md5"]:
+        unfinished.unlink()
+        raise ValueError("what arrived is not what figshare describes; it was removed")
+    settle(unfinished, target)
 
 
 def _entry(published: Published) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""``snnbench leaderboard``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, user_errors
+
+
+@click.command()
+@RESULTS
+@click.option("--suite", help="Only the records of this suite.")
+@click.option("--data", help="Only this data set.")
+@click.option("--model", help="Only this network.")
+@ENERGY
+@click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv and the plots.")
+@AS_JSON
+@user_errors
+def leaderboard(
+    results: Path, suite: str | None, data: str | None, model: str | None, energy: str, write: bool, as_json: bool
+) -> None:
+    """Render the records: a table here; a page, Markdown, CSV and plots in the results folder."""
+    from rich.console import Console
+
+    from benchmark.boards import leaderboard as boards
+    from benchmark.boards import tabular, terminal
+    from benchmark.records import RecordStore
+
+    board = boards.build(RecordStore(results), suite=suite, data=data, model=model, energy_profile=energy)
+    if write:
+        boards.write(board, results)
+    if as_json:
+        click.echo(json.dumps(tabular.as_json(board)))
+    else:
+        Console().print(terminal.terminal(board))

@@ -1,0 +1,40 @@
+"""Energy profiles by name: files of this package, entry points of others. Listing them imports nothing heavy."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hardware.registry import Entry, Registry, UnknownName, says
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+@dataclass(frozen=True)
+class ProfileFile(Entry):
+    """A profile that is a YAML file; ``target`` is its path."""
+
+    def _import(self) -> Any:
+        import yaml  # not needed to list profiles
+
+        return yaml.safe_load(Path(self.target).read_text(encoding="utf-8"))
+
+
+class Profiles(Registry):
+    """The registry of energy profiles, in which the path of a ``.yaml`` file is a name too."""
+
+    def __getitem__(self, name: str) -> Entry:
+        if not name.endswith(".yaml"):
+            return super().__getitem__(name)
+        if not Path(name).is_file():
+            raise UnknownName(f"no energy profile at {name}")
+        return ProfileFile(name, "named by its file", None)
+
+
+@cache
+def energy_profiles() -> Profiles:
+    """The shipped profiles, and those that other packages register in the group ``snnbench.energy``."""
+    shipped: dict[str, Entry] = {
+        file.stem: ProfileFile(str(file), says(file, "title")) for file in sorted(PROFILES.glob("*.yaml"))
+    }
+    return Profiles("energy profile", "snnbench.energy", shipped)

@@ -1,0 +1,146 @@
+"""Names of things that can be plugged in, resolved lazily: listing them imports nothing heavy."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+OWN = "snnbench"
+
+
+class UnknownName(KeyError):
+    """A name that nothing is registered under; the message suggests the nearest ones."""
+
+    exit_status = 2
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class PluginError(RuntimeError):
+    """Something registered by another package, or named as ``module:attribute``, that cannot be loaded."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: ``target`` is ``"module:attribute"``, ``summary`` one line for people.
+
+    ``origin`` is the package that registers it, None for what was named as ``module:attribute``.
+    """
+
+    target: str
+    summary: str
+    origin: str | None = OWN
+
+    def load(self) -> Any:
+        """Import the module and return the attribute.
+
+        Raises:
+            PluginError: another package's module does not import, or has no such attribute.
+        """
+        try:
+            return self._import()
+        except Exception as error:  # another package's code may raise anything
+            if self.origin == OWN:
+                raise
+            remedy = f"mend or uninstall the package {self.origin!r}" if self.origin else "mend the module or its name"
+            raise PluginError(f"{self.target} cannot be loaded ({type(error).__name__}: {error}): {remedy}") from error
+
+    def _import(self) -> Any:
+        module, _, attribute = self.target.partition(":")
+        return getattr(import_module(module), attribute)
+
+
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """Arguments by name of a function, or of a class's constructor and those of its bases: what may be an option."""
+    functions = [target] if inspect.isfunction(target) else [vars(c).get("__init__") for c in reversed(target.__mro__)]
+    signatures = [inspect.signature(function) for function in functions if inspect.isfunction(function)]
+    named = {name: parameter for signature in signatures for name, parameter in signature.parameters.items()}
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name: parameter for name, parameter in named.items() if name != "self" and parameter.kind not in variable}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``"unknown ...: did you mean ...?"``'s second half: the nearest known name, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def says(file: Path, key: str) -> str:
+    """What a YAML file says of itself under a key, on that line, read as text so that listing it costs nothing."""
+    lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
+    return next((text.strip() for word, _, text in lines if word == key), "")
+
+
+class Registry(Mapping[str, Entry]):
+    """Names of one kind of thing -> :class:`Entry`, from the built-in table and from other packages' entry points.
+
+    ``module:attribute`` is a name too, of anything that can be imported; it is not among those listed.
+
+    Args:
+        kind: what the names stand for, for messages ("compressor").
+        group: the entry-point group in which other packages register theirs.
+        entries: the built-in ones.
+    """
+
+    def __init__(self, kind: str, group: str, entries: dict[str, Entry]) -> None:
+        self.kind, self.group = kind, group
+        self._builtin = entries
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Entry], dict[str, str]]:
+        """The entries, and by name what is wrong with those that cannot be among them."""
+        entries, clashes = dict(self._builtin), {}
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, _origin(point))):
+            origin = _origin(point)
+            if point.name not in entries:
+                entries[point.name] = Entry(point.value, f"from the package {origin}", origin)
+            elif entries[point.name] != Entry(point.value, f"from the package {origin}", origin):
+                clashes[point.name] = (
+                    f"the package {origin!r} registers the {self.kind} {point.name!r}, a name that "
+                    f"{entries[point.name].origin!r} uses already: rename its entry point in the group {self.group!r}, "
+                    "or uninstall it"
+                )
+        return entries, clashes
+
+    def problems(self) -> dict[str, str]:
+        """Name -> what is wrong with it, of the plug-ins that clash or do not load. Imports all plug-ins."""
+        entries, clashes = self._found
+        broken = dict(clashes)
+        for name, entry in entries.items():
+            if entry.origin == OWN:
+                continue
+            try:
+                entry.load()
+            except PluginError as error:
+                broken[name] = str(error)
+        return broken
+
+    def __getitem__(self, name: str) -> Entry:
+        entries, _ = self._found
+        if name in entries:
+            return entries[name]
+        if ":" in name:
+            return Entry(name, "named by its module", None)
+        raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, entries)} (or name it as module:attribute)")
+
+    def __iter__(self) -> Any:
+        return iter(self._found[0])
+
+    def __len__(self) -> int:
+        return len(self._found[0])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found[0]
+
+
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown package"

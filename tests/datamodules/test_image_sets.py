@@ -227,6 +227,15 @@ def write_devkit(root, numbers_to_wnids, archive):
             tar.addfile(entry, io.BytesIO(content))
 
 
+def test_a_development_kit_without_its_tables_is_named(tiny_imagenet):
+    for number, path in enumerate(list(tiny_imagenet.glob("val/*/*")), 1):
+        path.rename(tiny_imagenet / f"val/ILSVRC2012_val_{number:08d}.JPEG")
+    with tarfile.open(tiny_imagenet / f"{DEVKIT}.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(DataCorrupt, match=r"t12\.tar\.gz: holds no file .*meta\.mat; get the archive again"):
+        ImageNet(tiny_imagenet).setup()
+
+
 @pytest.mark.parametrize("archive", [True, False])
 def test_a_flat_validation_folder_is_labelled_by_the_development_kit(tiny_imagenet, archive):
     for path in list(tiny_imagenet.glob("val/*/*")):

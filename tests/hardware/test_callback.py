@@ -273,3 +273,9 @@ def test_images_convolved_once_and_repeated_have_one_step():
     report = profile(Repeating(), loader(torch.rand(3, 3, 6, 6)))
     assert [len(layer.synops_per_step) for layer in report.layers] == [1, 5]
     assert (report.timesteps, report.layers[0].inputs, report.layers[1].inputs) == (5, "real", "spikes")
+
+
+def test_outside_of_a_test_it_says_where_it_belongs():
+    counter, module = HardwareCost(), nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match="attached to no module: give it to Trainer.test"):
+        counter.on_test_batch_start(None, module, (torch.ones(1, 2), torch.zeros(1)), 0)

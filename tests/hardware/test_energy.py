@@ -1,10 +1,12 @@
 """Energy in closed form, constants with sources, and the published figures they must give."""
 
+import io
 import itertools
 
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from torch import nn
 
 from hardware import CostReport, WeightCoding, profile
@@ -12,6 +14,7 @@ from hardware.chips import chip_fit, chips, kernel_entries, loihi_synapse_bits
 from hardware.energy import DEFAULT_PROFILE, Term, energy, load_profile, profile_names
 from hardware.registry import UnknownName
 from hardware.table import COLUMNS, draw, table_rows, to_csv, to_table
+from hardware.units import joules
 from tests.hardware.networks import Alone, Spiking, loader, sparsify, spikes
 
 
@@ -179,6 +182,9 @@ def test_table_as_csv_in_the_terminal_and_as_a_picture(report, tmp_path):
     assert len(lines) == 2 + len(report.layers) + len(report.neurons) + len(report.others)
     assert lines[0] == ",".join(COLUMNS)
     assert to_table(report, cost).row_count == len(lines) - 1
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(to_table(report, cost))
+    assert joules(cost.joules) in console.export_text()
     draw(report, cost, tmp_path / "layers.png")
     assert (tmp_path / "layers.png").stat().st_size > 5000
 

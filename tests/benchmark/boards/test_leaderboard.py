@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmark import wording
 from benchmark.boards import leaderboard
 from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import Board, Spread, Table, pareto, standings
@@ -232,38 +231,6 @@ def test_fronts_are_by_cost_and_name_the_best() -> None:
 
 
 # renderings ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (999.6, "1 k"),
-        (1234, "1.23 k"),
-        (999_499, "999 k"),
-        (999_600, "1 M"),
-        (1.234e9, "1.23 G"),
-    ],
-)
-def test_counts_for_people(number: float, text: str) -> None:
-    assert wording.count(number) == text
-
-
-@pytest.mark.parametrize(
-    ("bits", "text"),
-    [(0, "0 B"), (8 * 1023, "1023 B"), (8 * 1024, "1 KiB"), (8 * 46694, "45.6 KiB"), (8 * 1010 * 1024, "1010 KiB"),
-     (8 * 2**20, "1 MiB"), (8 * 3 * 2**30, "3 GiB")],
-)  # fmt: skip
-def test_sizes_for_people(bits: int, text: str) -> None:
-    assert wording.size(bits) == text
-
-
-def test_points_and_seconds_for_people() -> None:
-    assert [wording.points(x) for x in (-0.012, 0.012, 0, -0.000001)] == ["−1.20", "+1.20", "+0.00", "+0.00"]
-    assert [wording.seconds(x) for x in (0.123, 9.9, 12.3, 600, 36000)] == [
-        "0.12 s", "9.9 s", "12 s", "10.0 min", "10.0 h",
-    ]  # fmt: skip
 
 
 def test_csv_has_the_raw_numbers_of_every_row() -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.boards.columns import COLUMNS, summary_cells
 from benchmark.boards.page import render
 from benchmark.boards.page.content import command, content
 from benchmark.boards.standings import standings
 from benchmark.questions.suite import FineTuning, Suite, Training, load_suite
+from benchmark.wording import count
+from hardware import CostReport
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 NASTY = "<img src=x onerror=window.pwned=1></script><script>window.pwned=2</script>&\"'"
@@ -27,6 +30,30 @@ def test_content_has_every_row_and_every_run_once() -> None:
     assert len(shown["environments"]) == 1
     assert [item["reason"] for item in shown["apart"]] == ["failed: ValueError: broken"]
     assert len(shown["tables"][0]["reported"]) == 3  # what papers say of N-MNIST
+
+
+def test_numbers_of_the_page_are_worded_as_those_of_the_other_tables() -> None:
+    board = standings(make_suite_records(seeds=(0, 1)))
+    (table,) = content(board)["tables"]
+    columns = {"accuracy": "accuracy", "synops_ac": "AC", "stored_bits": "memory", "energy_j": "energy", "bits": "bits"}
+    for row, shown in zip(board.tables[0].rows, table["rows"], strict=True):
+        for measure, heading in columns.items():
+            mean, _, words = shown["measured"][measure]
+            assert mean == pytest.approx(row.measured[measure].mean)
+            assert words == COLUMNS[heading](row)
+    assert table["summary"]["rows"] == summary_cells(board.tables[0])
+
+
+def test_layers_of_a_run_are_worded_and_their_longest_bars_are_full() -> None:
+    record = make_record("sbc", 0.1)
+    report = CostReport.from_dict(record.cost)
+    layers = content(standings([record]))["runs"][record.id]["layers"]
+    cells = [dict(zip(layers["heads"], row, strict=True)) for row in layers["rows"]]
+    for layer, cell in zip(report.layers, cells, strict=True):
+        assert cell["layer"] == layer.name
+        assert cell["AC"] == count(layer.ac / report.samples)
+        assert cell["kept"] == f"{100 * layer.nonzero / layer.weights:.2f} %"
+    assert {max(bars) for head, bars in layers["bars"].items() if head != "MAC"} == {100}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
-from benchmark import wording
 from benchmark.boards.markdown import markdown
 from benchmark.boards.reported import reported
 from benchmark.boards.standings import COSTS, standings
@@ -91,4 +90,3 @@ def test_summaries_are_in_every_rendering() -> None:
     content = as_json(board)["tables"][0]["summaries"]
     assert content[0]["method"] == "sbc"
     assert set(content[0]["mean_accuracy"]) == set(COSTS)
-    assert wording.joules(1.23e-5) == "12.3 µJ"

@@ -1,0 +1,51 @@
+"""Files are whole or absent, whatever happens while they are written."""
+
+import hashlib
+import os
+
+import pytest
+
+from datamodules.files import checksum, replacing
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "folder" / "report.json"
+    with replacing(path) as partial:
+        partial.write_text("whole")
+        assert partial.name == path.name, "libraries judge a file by the end of its name"
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("before")
+
+    def break_off():
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError("bad day")
+
+    with pytest.raises(RuntimeError, match="bad day"):
+        break_off()
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_content_is_on_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    steps = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("sync"), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
+    with replacing(path) as partial:
+        partial.write_text("whole")
+    assert steps == ["sync", "replace"]
+
+
+def test_checksums_are_those_of_the_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    assert checksum(path, "md5") == hashlib.md5(b"content").hexdigest()
+    assert checksum(path, "sha256") == hashlib.sha256(b"content").hexdigest()

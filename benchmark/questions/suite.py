@@ -3,13 +3,22 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from compressors.budget import Budget
 from compressors.registry import suggestion
@@ -181,6 +190,16 @@ class Question(Strict):
         return ", ".join(tuned + [CARE[name] for name in self.aftercare])
 
 
+def _limit(name: str) -> Callable[[Any], Any]:
+    """A check that a budget can have this value of the limit ``name``."""
+
+    def check(value: Any) -> Any:
+        Budget(**{name: value})
+        return value
+
+    return check
+
+
 class Suite(Strict):
     """The schema of a suite file: every data set x model x compressor x budget x seed is a run.
 
@@ -193,10 +212,10 @@ class Suite(Strict):
     data: tuple[Data, ...] = Field(min_length=1)
     models: tuple[Model, ...] = Field(min_length=1)
     compressors: tuple[Named, ...] = Field(min_length=1)
-    densities: tuple[float, ...] = ()
-    bits: tuple[int, ...] = ()
+    densities: tuple[Annotated[float, AfterValidator(_limit("density"))], ...] = ()
+    bits: tuple[Annotated[int, AfterValidator(_limit("bits"))], ...] = ()
     joint: tuple[Budget, ...] = ()
-    synops: tuple[float, ...] = ()
+    synops: tuple[Annotated[float, AfterValidator(_limit("synops"))], ...] = ()
     aftercare: tuple[Aftercare, ...] = ()
     finetuning: FineTuning | None = None
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
@@ -215,11 +234,7 @@ class Suite(Strict):
         return self
 
     def budgets(self) -> dict[str, tuple[Budget, ...]]:
-        """Kind of budget (see :data:`compressors.budget.KINDS`) -> the suite's budgets of that kind.
-
-        Raises:
-            BudgetError: a number out of range.
-        """
+        """Kind of budget (see :data:`compressors.budget.KINDS`) -> the suite's budgets of that kind."""
         return {
             "none": (Budget(),),
             "density": tuple(Budget(density=density) for density in self.densities),
@@ -316,7 +331,7 @@ def line_of(node: yaml.Node | None, place: Iterable[int | str]) -> int:
 def _explain(error: Any) -> str:
     """A pydantic error in the words of a suite."""
     place = ".".join(map(str, error["loc"]))
-    if error["type"] != "extra_forbidden":
+    if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
-    known = Training.model_fields if error["loc"][0] == "training" else Suite.model_fields
+    known: Iterable[str] = {"training": Training.model_fields, "joint": LIMITS}.get(error["loc"][0], Suite.model_fields)
     return f"unknown key {error['loc'][-1]!r}: {suggestion(str(error['loc'][-1]), known)}"

@@ -66,7 +66,9 @@ def test_digest_ignores_the_order_of_keys_and_the_kind_of_sequence():
     ("change", "line", "message"),
     [
         (("seeds:", "sedes:"), 6, "unknown key 'sedes': did you mean 'seeds'?"),
-        (("densities: [0.5, 0.1]", "densities: [0.5, 1.1]"), 1, "density 1.1 is outside (0, 1]"),
+        (("densities: [0.5, 0.1]", "densities: [0.5, 1.1]"), 5, "densities.1: density is 1.1: give a number above 0"),
+        (("densities: [0.5, 0.1]", "joint: [{density: 0.5, bit: 4}]"), 5, "unknown key 'bit': did you mean 'bits'?"),
+        (("densities: [0.5, 0.1]", "joint: [{density: 0.5, bits: 9}]"), 5, "joint.0: bits is 9: give a whole number"),
         (("timesteps: 3", "timesteps: 0"), 2, "timesteps"),
         (("densities: [0.5, 0.1]\n", ""), 1, "densities"),
         (("seeds: [0, 1]", "seeds: [0, x]"), 6, "seeds.1"),

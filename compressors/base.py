@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from compressors.budget import Budget, BudgetError
-from compressors.calibration.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
+from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_means, reestimate_batchnorm
 from compressors.calibration.hessians import CalibrationError
 from compressors.compression import Compression, LayerCompression, _layer_from
 from compressors.network.layers import Layer, LayerError, find_layers, left_alone, select
@@ -123,10 +123,10 @@ class Compressor(Callback):
         self.budget = Budget(density, bits, synops)
         self._check_budget()
         self.include, self.exclude = tuple(include), tuple(exclude)
-        unknown = set(aftercare) - set(CARES)
+        unknown = set(aftercare) - set(AFTERCARE)
         if unknown:
-            raise BudgetError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(CARES)}")
-        self.aftercare = tuple(care for care in CARES if care in aftercare)
+            raise BudgetError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(AFTERCARE)}")
+        self.aftercare = tuple(care for care in AFTERCARE if care in aftercare)
         self.calibration = calibration
         self.compression: Compression | None = None
         self.track: Track[Any] = track
@@ -183,7 +183,7 @@ class Compressor(Callback):
         if "batchnorm" in self.aftercare:
             done["batchnorm"] = reestimate_batchnorm(network.module, network.calibration)
         if "means" in self.aftercare:
-            done["means"] = correct_means(network.module, network.layers, dense, network.calibration)
+            done["means"] = correct_biases(network.module, network.layers, dense, network.calibration)
         return done
 
     def reused_seconds(self) -> float:

@@ -8,12 +8,11 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
 from compressors.calibration.hessians import observe
-from compressors.calibration.processes import reduced
+from compressors.calibration.processes import Batches, summed_over_ranks
 from compressors.channels.tracing import Bundle, Channels
 from compressors.network.layers import Layer, LayerError, hooks
 from compressors.network.neurons import charged, storing_potentials
 
-Batches = Callable[[], Iterable[Tensor]]
 SINGULAR_VALUE = 1e-6  # QP-SNN's tolerance, absolute
 
 
@@ -74,7 +73,7 @@ def channel_means(network: nn.Module, layers: Sequence[Layer], measure: Measure,
 
     with storing_potentials(neurons), hooks(list(neurons), look):
         samples = observe(network, {}, batches)
-    return {name: reduced(total) / samples for name, total in sums.items()}
+    return {name: summed_over_ranks(total) / samples for name, total in sums.items()}
 
 
 def channels_checked(layer: Layer, values: Tensor) -> Tensor:

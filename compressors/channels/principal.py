@@ -4,7 +4,7 @@ Garg, Panda, Roy, "A Low Effort Approach to Structured CNN Design Using PCA" (IE
 samples and positions are observations, channels are variables; means are removed, variances are not made equal.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
 from compressors.calibration.hessians import observe
-from compressors.calibration.processes import reduced
+from compressors.calibration.processes import Batches, summed_over_ranks
 from compressors.channels.criteria import channels_checked
 from compressors.network.layers import Layer, hooks
 from compressors.network.neurons import OUT_OF_REACH, charged, storing_potentials
@@ -58,14 +58,12 @@ class _Moments:
 
     def covariance(self) -> Tensor:
         """``[C, C]``, over all processes."""
-        sums = reduced(self.sums)
+        sums = summed_over_ranks(self.sums)
         mean = sums[:-1, -1] / sums[-1, -1]
         return sums[:-1, :-1] / sums[-1, -1] - torch.outer(mean, mean)
 
 
-def covariances(
-    network: nn.Module, layers: Sequence[Layer], reading: Reading, batches: Callable[[], Iterable[Tensor]]
-) -> dict[str, Tensor]:
+def covariances(network: nn.Module, layers: Sequence[Layer], reading: Reading, batches: Batches) -> dict[str, Tensor]:
     """Covariance of the channels of the neurons after some layers: by layer name, ``[C, C]`` float64.
 
     Layers that no neuron follows are left out.

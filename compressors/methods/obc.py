@@ -18,7 +18,7 @@ from compressors.registry import suggestion
 from compressors.second_order import obs
 from compressors.second_order.fixed_order import quantize_fixed_order
 from compressors.second_order.problem import Pattern, Problem
-from compressors.second_order.solution_cache import Solutions
+from compressors.second_order.solution_cache import SolutionCache
 from compressors.second_order.solvers import Solver, solver_for
 from compressors.weights.allocation import ALLOCATIONS, Curve, lamp, split
 from compressors.weights.pruner import Pruner, Share, Treated
@@ -108,7 +108,7 @@ class OBC(Pruner):
         self.dtype = PRECISIONS[precision]
         factor = self.paper_batchnorm or not self.paper
         self.batchnorm_factor = factor if batchnorm_factor is None else batchnorm_factor
-        self.solutions = Solutions(None if cache is None else Path(cache))
+        self.solutions = SolutionCache(None if cache is None else Path(cache))
 
     def response(self, layer: Layer) -> Tensor | None:
         """The filter over time through which a layer's inputs are seen: none, time steps are samples like any other."""
@@ -138,8 +138,8 @@ class OBC(Pruner):
         except obs.HessianError as error:
             raise CalibrationError(f"layer {layer.name!r}: {error}") from error
         weight = self._dense[f"{layer.name}.weight"].flatten(1).to(hessian)
-        gain = layer.row_gain().to(weight) if self.batchnorm_factor else weight.new_ones(len(weight))
-        return Problem(weight, hessian, gain)
+        factor = layer.batchnorm_factor().to(weight) if self.batchnorm_factor else weight.new_ones(len(weight))
+        return Problem(weight, hessian, factor)
 
     # The budget ------------------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class OBC(Pruner):
 
     def _losses(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """The losses of all steps of all rows behind BatchNorm, and the places of the ones from the least upwards."""
-        losses = (self.solutions.course(problem).losses * problem.gain.square()[:, None]).flatten()
+        losses = problem.after_batchnorm(self.solutions.elimination(problem).losses).flatten()
         return losses, losses.argsort(stable=True)
 
     def _curve(self, problem: Problem) -> Curve:
@@ -182,7 +182,7 @@ class OBC(Pruner):
         """What a layer's losses are measured in: 1, or the loss of the layer's whole output."""
         if self.allocation == "loss":
             return 1.0
-        scaled = problem.weight * problem.gain[:, None]
+        scaled = problem.weight * problem.batchnorm_factor[:, None]
         return obs.layer_loss(scaled, torch.zeros_like(scaled), problem.hessian)
 
     def _by_synops(self, network: Network, statistics: Mapping[str, Problem]) -> dict[str, Share]:
@@ -190,7 +190,8 @@ class OBC(Pruner):
         curves, every = {}, 0.0
         for name, problem in statistics.items():
             losses, order = self._losses(problem)
-            saved = seen[name].synops(len(problem.weight)).to(losses).gather(1, self.solutions.course(problem).order)
+            removed = self.solutions.elimination(problem).order
+            saved = seen[name].synops(len(problem.weight)).to(losses).gather(1, removed)
             cost = saved.sum() - torch.cat([saved.new_zeros(1), saved.flatten()[order][:-1].cumsum(0)])
             lost = torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)])
             curves[name] = Curve(cost, lost / self._unit(problem))
@@ -204,7 +205,7 @@ class OBC(Pruner):
 
     def _bit_curve(self, problem: Problem) -> Curve:
         """A layer's loss at each width, judged by the fast solver, and the bits of its weights."""
-        scale = problem.gain[:, None]
+        scale = problem.batchnorm_factor[:, None]
         losses = []
         for bits in range(MIN_BITS, MAX_BITS + 1):
             rounded = quantize_fixed_order(problem.weight, problem.hessian, self._levels(problem.weight, bits))

@@ -112,7 +112,7 @@ class SLAMP(LAMP):
     def treat(self, network: Network, layer: Layer, share: Share, statistics: Activity) -> Treated:
         """Prune a layer and bound the distortion."""
         treated = super().treat(network, layer, share, statistics)
-        removed = (layer.rows - treated.weight) * layer.row_gain()[:, None]
+        removed = (layer.rows - treated.weight) * layer.batchnorm_factor()[:, None]
         return replace(treated, loss=distortion_bound(removed, response_of(layer), statistics))
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:

@@ -206,7 +206,7 @@ def test_without_spikes_no_membrane_moves_further_than_the_bound(make_neuron, ma
     before = entry.module.weight.detach().clone()
     with torch.no_grad():
         entry.module.weight.mul_(torch.rand_like(before) < density)
-    removed = (before - entry.module.weight.detach()).flatten(1) * entry.row_gain()[:, None]
+    removed = (before - entry.module.weight.detach()).flatten(1) * entry.batchnorm_factor()[:, None]
     (moved,) = changes(net, [entry], {f"{entry.name}.weight": before}, batches).values()
     assert 0 < moved.potential <= distortion_bound(removed, response_of(entry), found) * (1 + 1e-5)
 

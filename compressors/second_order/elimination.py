@@ -207,7 +207,7 @@ def _scores(rows: _Rows, rule: Rule, diagonal: Tensor) -> tuple[Tensor, Tensor |
 
 
 def _shrink(rows: _Rows, updates: Tensor) -> None:
-    """Drop what is fixed from the rows, and subtract the updates ``u [rows, n, size]`` from what is left of ``H^-1``."""
+    """Drop what is fixed from the rows, and subtract the updates ``u [rows, n, size]`` from the rest of ``H^-1``."""
     size = rows.weight.shape[1]
     keep = rows.free.nonzero()[:, 1].view(len(rows.weight), -1)
     left = keep.shape[1]

@@ -304,7 +304,10 @@ _dtrtri: Any = types.ExternalFunction("snnbench_dtrtri", _void(*[types.voidptr] 
 
 @cache
 def _link_lapack() -> ThreadpoolController:
-    """Make SciPy's LAPACK known to compiled code; returns what sets its threads. Once: it scans all loaded libraries."""
+    """Make SciPy's LAPACK known to compiled code; returns what sets its number of threads.
+
+    Done once, since all loaded libraries are searched for it, and after SciPy's has been loaded.
+    """
     for name in ("dposv", "dtrtri"):
         add_symbol(f"snnbench_{name}", get_cython_function_address("scipy.linalg.cython_lapack", name))
     return ThreadpoolController()

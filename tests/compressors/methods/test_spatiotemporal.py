@@ -22,7 +22,7 @@ from compressors.network.layers import LayerError, find_layers
 from compressors.network.leaks import make_leaks_trainable
 from compressors.network.neurons import charged
 from compressors.quantization.grids import fit_grid
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier, fit, weights
+from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 
 SEEDS = st.integers(0, 999)
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from compressors.second_order.elimination import EliminationTrace
+from compressors.second_order.problem import Problem
 
 
 def random_problem(
@@ -16,6 +17,13 @@ def random_problem(
     inputs = torch.randn(groups, 3 * columns, columns, generator=generator, dtype=dtype)
     inputs = inputs @ (torch.eye(columns, dtype=dtype) + mixing)
     return weight, 2 * inputs.mT @ inputs / inputs.shape[1] + 0.01 * torch.eye(columns, dtype=dtype)
+
+
+def layer_problem(rows: int = 6, columns: int = 40, seed: int = 0) -> Problem:
+    """A random problem whose rows have different factors of BatchNorm."""
+    weight, hessian = random_problem(rows, columns, seed=seed)
+    factor = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    return Problem(weight, hessian, factor)
 
 
 def eliminate_one_by_one(weight: Tensor, hessian: Tensor, batch: int = 1) -> EliminationTrace:

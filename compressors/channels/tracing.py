@@ -2,7 +2,7 @@
 
 Every output channel of a layer gets a label, and every activation a tensor of labels of its own shape. Reshapes act on
 labels as they act on activations, an addition of two activations ties the labels that meet, and a computation that
-mixes channels in a way not known here holds them fixed. What is tied in the end is cut together or not at all.
+mixes channels in a way not known here fixes them. Channels that are tied in the end are removed together or not at all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -73,12 +73,12 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Channels:
-    """How the channels of a network hang together. A group is cut whole or not at all; group 0 cannot be cut.
+    """Which channels of a network belong together. A group is cut whole or not at all; group 0 cannot be cut.
 
     Args:
         layers: layers with weights by name, in order of execution.
         others: BatchNorms and neurons with tensors of their own for each channel, by name.
-        reasons: what holds channels of a layer fixed, by the layer's name.
+        reasons: why channels of a layer are fixed, by the layer's name.
     """
 
     layers: dict[str, Weighted]

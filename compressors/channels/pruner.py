@@ -104,11 +104,11 @@ def relative(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int
     return keys
 
 
-def narrowed(network: Network, wanted: Cut) -> tuple[LayerCompression, ...]:
+def narrowed(network: Network, planned: Cut) -> tuple[LayerCompression, ...]:
     """Cut a network and the state of its optimizers; the account of each of its layers."""
     dense = {layer.name: tuple(layer.module.weight.shape) for layer in network.layers}
-    outputs = {name: wanted.kept(entry.outputs).nonzero().flatten() for name, entry in wanted.channels.layers.items()}
-    cut(network.module, wanted, network.module.trainer.optimizers)
+    outputs = {name: planned.kept(entry.outputs).nonzero().flatten() for name, entry in planned.channels.layers.items()}
+    cut(network.module, planned, network.module.trainer.optimizers)
     return tuple(
         replace(entry, before=dense[entry.name], outputs=outputs[entry.name].to(entry.mask.device))
         for entry in untouched(network)

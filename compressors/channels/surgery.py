@@ -51,23 +51,23 @@ class Cut:
         }
 
 
-def cut(network: nn.Module, wanted: Cut, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+def cut(network: nn.Module, planned: Cut, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
     """Remove channels in place; all states of neurons are reset.
 
     Args:
         network: the network whose channels were traced.
-        wanted: the groups to remove.
+        planned: the groups to remove.
         optimizers: their states (momentum) are cut alike; they have none before the first step.
 
     Raises:
         LayerError: a group that is fixed, or all outputs of a layer; nothing was changed.
     """
-    _check(wanted)
+    _check(planned)
     narrow = _Narrowing(list(optimizers))
-    for layer in wanted.channels.layers.values():
-        _narrow_layer(layer, wanted, narrow)
-    for other in wanted.channels.others.values():
-        kept = wanted.kept(other.groups).nonzero().flatten()
+    for layer in planned.channels.layers.values():
+        _narrow_layer(layer, planned, narrow)
+    for other in planned.channels.others.values():
+        kept = planned.kept(other.groups).nonzero().flatten()
         for name in other.tensors:
             narrow(other.module, name, 0, kept)
         if isinstance(other.module, _BatchNorm):
@@ -75,11 +75,11 @@ def cut(network: nn.Module, wanted: Cut, optimizers: Iterable[torch.optim.Optimi
     forget_state(network)
 
 
-def _check(wanted: Cut) -> None:
-    if FIXED in wanted.groups:
+def _check(planned: Cut) -> None:
+    if FIXED in planned.groups:
         raise LayerError("the group 0 holds all channels that cannot be cut: leave it out")
-    for name, layer in wanted.channels.layers.items():
-        if not wanted.kept(layer.outputs).any():
+    for name, layer in planned.channels.layers.items():
+        if not planned.kept(layer.outputs).any():
             raise LayerError(
                 f"layer {name!r} would lose all of its {len(layer.outputs)} outputs: leave it one at least"
             )
@@ -109,9 +109,9 @@ def _grouped(layer: Weighted) -> bool:
     return getattr(layer.module, "groups", 1) > 1
 
 
-def _narrow_layer(layer: Weighted, wanted: Cut, narrow: _Narrowing) -> None:
+def _narrow_layer(layer: Weighted, planned: Cut, narrow: _Narrowing) -> None:
     module: Any = layer.module
-    outputs, inputs = (wanted.kept(groups).nonzero().flatten() for groups in (layer.outputs, layer.inputs))
+    outputs, inputs = (planned.kept(groups).nonzero().flatten() for groups in (layer.outputs, layer.inputs))
     narrow(module, "weight", 0, outputs)
     narrow(module, "bias", 0, outputs)
     if _grouped(layer):

@@ -87,16 +87,16 @@ class Channels:
 
     def bundles(self) -> list[Bundle]:
         """The layers that can lose outputs, those tied to each other together, in order of execution."""
-        found: list[tuple[list[str], set[int]]] = []
+        bundles: list[tuple[list[str], set[int]]] = []  # names of layers, and their groups
         for name, layer in self.layers.items():
             groups = set(layer.outputs.tolist()) - {FIXED}
             if not groups:
                 continue
-            tied = [bundle for bundle in found if bundle[1] & groups]
+            tied = [bundle for bundle in bundles if bundle[1] & groups]
             layers = [*(entry for bundle in tied for entry in bundle[0]), name]
-            found = [bundle for bundle in found if bundle not in tied]
-            found.append((layers, groups.union(*(bundle[1] for bundle in tied))))
-        return [Bundle(tuple(layers), torch.tensor(sorted(groups))) for layers, groups in found]
+            bundles = [bundle for bundle in bundles if bundle not in tied]
+            bundles.append((layers, groups.union(*(bundle[1] for bundle in tied))))
+        return [Bundle(tuple(layers), torch.tensor(sorted(groups))) for layers, groups in bundles]
 
     def require_cuttable(self, name: str) -> None:
         """Refuse a layer that cannot lose any output channel.
@@ -160,8 +160,8 @@ class _Trail(TorchFunctionMode):
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Labels of an activation, of its shape."""
-        found = self._labelled.get(id(tensor))
-        return torch.zeros(tensor.shape, dtype=torch.int64) if found is None else found[1]
+        entry = self._labelled.get(id(tensor))
+        return torch.zeros(tensor.shape, dtype=torch.int64) if entry is None else entry[1]
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Hold channels fixed."""
@@ -339,9 +339,9 @@ class _Trail(TorchFunctionMode):
 
 
 def _tensors(collection: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    apply_to_collection(collection, Tensor, found.append)
-    return found
+    tensors: list[Tensor] = []
+    apply_to_collection(collection, Tensor, tensors.append)
+    return tensors
 
 
 def _varying(labels: Tensor) -> int:

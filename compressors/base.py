@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from compressors import masks
 from compressors.budget import Budget, BudgetError
-from compressors.calibration.aftercare import CARES, correct_means, output_means, reestimate_batchnorm
+from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_means, reestimate_batchnorm
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, open_network
 from compressors.compression import Compression, LayerCompression
@@ -90,9 +90,9 @@ class Compressor(Configured):
         super().__post_init__()
         for name in ("include", "exclude", "aftercare"):
             self._set(name, tuple(getattr(self, name)))
-        unknown = set(self.aftercare) - set(CARES)
+        unknown = set(self.aftercare) - set(AFTERCARE)
         if unknown:
-            raise OptionError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(CARES)}")
+            raise OptionError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(AFTERCARE)}")
         name, budget = type(self).__name__, self.goal
         if budget.bits is not None and not any("bits" in kind for kind in self.budgets):
             raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
@@ -162,7 +162,7 @@ class Compressor(Configured):
         if "batchnorm" in self.aftercare:
             done["batchnorm"] = reestimate_batchnorm(network.module, network.calibration)
         if "means" in self.aftercare:
-            done["means"] = correct_means(network.module, network.layers, dense, network.calibration)
+            done["means"] = correct_biases(network.module, network.layers, dense, network.calibration)
         return done
 
     def reused_seconds(self) -> float:

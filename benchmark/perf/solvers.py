@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressors.second_order.elimination import Course
+from compressors.second_order.elimination import EliminationTrace
 from compressors.second_order.fixed_order import prune_fixed_order
 from compressors.second_order.obs import (
     damped,
@@ -20,7 +20,7 @@ from compressors.second_order.obs import (
     steps_per_row,
 )
 from compressors.second_order.problem import Pattern, Problem
-from compressors.second_order.solution_cache import Solutions
+from compressors.second_order.solution_cache import SolutionCache
 from compressors.second_order.solvers import FixedOrder
 
 EXACT = [(64, 144), (128, 576), (256, 1152), (256, 2312)]
@@ -53,7 +53,7 @@ def fast() -> Iterator[Callable[[], dict[str, Any]]]:
 
 def _exact(rows: int, columns: int) -> dict[str, Any]:
     weight, hessian = _problem(rows, columns)
-    seconds, course = _timed(lambda: eliminate(weight, hessian))
+    seconds, trace = _timed(lambda: eliminate(weight, hessian))
     few = min(rows, max(2, PLAIN_BYTES // (8 * columns**2)))
     plain, _ = _timed(lambda: eliminate_plain(weight[:few], hessian))
     quick, _ = _timed(lambda: prune_fixed_order(weight, hessian, weight.numel() // 10))
@@ -67,8 +67,8 @@ def _exact(rows: int, columns: int) -> dict[str, Any]:
         "fast_ratio": seconds / quick,
     }
     for density in DENSITIES:
-        steps = steps_per_row(course.losses, round((1 - density) * rows * columns))
-        mask = mask_after(course.order, steps)
+        steps = steps_per_row(trace.losses, round((1 - density) * rows * columns))
+        mask = mask_after(trace.order, steps)
         row[f"solve_{density:g}_s"], result = _timed(lambda mask=mask: least_squares(weight, hessian, mask))
         row[f"loss_{density:g}"] = layer_loss(weight, result, hessian)
     return row
@@ -81,13 +81,13 @@ def _fast(rows: int, columns: int) -> dict[str, Any]:
     for density in DENSITIES:
         keep = round(density * rows * columns)
         sweep, _ = _timed(lambda keep=keep: prune_fixed_order(weight, hessian, keep))
-        seconds, (result, _) = _timed(lambda keep=keep: FixedOrder(Solutions(None)).prune(problem, keep, Pattern()))
+        seconds, (result, _) = _timed(lambda keep=keep: FixedOrder(SolutionCache(None)).prune(problem, keep, Pattern()))
         row |= {f"sweep_{density:g}_s": sweep, f"prune_{density:g}_s": seconds}
         row[f"loss_{density:g}"] = layer_loss(weight, result, hessian)
     return row
 
 
-def eliminate_plain(weight: Tensor, hessian: Tensor) -> Course:
+def eliminate_plain(weight: Tensor, hessian: Tensor) -> EliminationTrace:
     """ExactOBS by the book, all rows side by side: after each removal every inverse takes a rank-one update."""
     rows, columns = weight.shape
     weight = weight.clone()
@@ -107,7 +107,7 @@ def eliminate_plain(weight: Tensor, hessian: Tensor) -> Course:
         weight[gone] = 0.0
         order.append(pivot)
         losses.append(loss / 2)
-    return Course(torch.stack(order, 1), torch.stack(losses, 1), torch.zeros_like(weight))
+    return EliminationTrace(torch.stack(order, 1), torch.stack(losses, 1), torch.zeros_like(weight))
 
 
 def _problem(rows: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""What the inputs of layers do over time, and how far a changed network's membranes and spikes are from the first's."""
+"""How active the inputs of layers are over time, and how far a change of weights moves potentials and spikes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressors.calibration.hessians import all_steps, observe, unfolded
-from compressors.calibration.processes import reduced, share
+from compressors.calibration.processes import Batches, batches_of_rank, summed_over_ranks
 from compressors.network.layers import Layer, evaluating, hooks
-
-Batches = Callable[[], Iterable[Tensor]]
+from compressors.network.neurons import storing_potentials
 
 
 @dataclass(frozen=True)
 class Activity:
-    """A layer's inputs on the calibration data, float64; all but ``rms`` are means over samples.
+    """Statistics of a layer's inputs on the calibration data, float64; all but ``rms`` are means over samples.
 
     Args:
         norm: ``[T]``, Frobenius norm of the unfolded input at each step (of a grouped convolution's busiest group).
@@ -37,7 +36,7 @@ class Activity:
 
 
 class _ActivitySum:
-    """A forward pre-hook that adds up what :class:`Activity` is made of."""
+    """A forward pre-hook that adds up the sums of which :class:`Activity` holds the means."""
 
     def __init__(self, layer: Layer) -> None:
         rows = layer.rows
@@ -48,23 +47,23 @@ class _ActivitySum:
         self.entries = 0  # of one step of one sample
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen = inputs[0].detach().double()
-        for step, x in enumerate(all_steps(self.layer, seen)):  # [B, ...]
+        frames = inputs[0].detach().double()
+        for step, x in enumerate(all_steps(self.layer, frames)):  # [B, ...]
             z = unfolded(self.layer, x).unflatten(1, (len(x), -1))  # [groups, B, positions, d]
-            if step < len(seen):  # what is computed once costs once
+            if step < len(frames):  # a single frame that all steps repeat is computed once, and costs once
                 self.events += z.count_nonzero((1, 2))
             self.norm[step] += z.square().sum((2, 3)).amax(0).sqrt().sum()
             self.square[step] += x.square().sum()
             self.entries = x[0].numel()
 
     def mean(self, samples: float) -> Activity:
-        """Means over all processes' samples."""
-        norm, square, events = (reduced(total) / samples for total in (self.norm, self.square, self.events))
+        """Means over the samples of all ranks, of which there are ``samples``."""
+        norm, square, events = (summed_over_ranks(total) / samples for total in (self.norm, self.square, self.events))
         return Activity(norm, (square / self.entries).sqrt(), events)
 
 
 def activities(network: nn.Module, layers: Sequence[Layer], batches: Batches) -> dict[str, Activity]:
-    """The input activity of each layer of the network as it stands, by name.
+    """The input activity of each layer of the network with its present weights, by layer name.
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
@@ -76,12 +75,12 @@ def activities(network: nn.Module, layers: Sequence[Layer], batches: Batches) ->
 
 @dataclass(frozen=True)
 class Change:
-    """How far a layer's output moved, a mean over samples.
+    """How far a change of weights moved the output of a layer, a mean over samples.
 
     Args:
         potential: Euclidean norm of the change of the membrane potentials (after reset), a mean over steps; of the
             output current where no neuron takes it.
-        spikes: share of the neuron's outputs, over neurons and steps, that differ; None without a neuron.
+        spikes: fraction of the neuron's outputs, over neurons and steps, that differ; None without a neuron.
     """
 
     potential: float
@@ -91,67 +90,64 @@ class Change:
 def changes(
     network: nn.Module, layers: Sequence[Layer], before: Mapping[str, Tensor], batches: Batches
 ) -> dict[str, Change]:
-    """Run every batch with the parameters ``before`` and with those of now, and compare each layer's neuron.
+    """Run every batch with the parameters ``before`` and with the present ones, and compare each layer's neuron.
 
-    A layer's change includes what layers before it passed on.
+    A layer's change includes the changes of the layers before it that reach it.
 
     Args:
-        network: the network as it stands.
-        layers: those to look at.
-        before: parameters by qualified name; those left out are as they are now.
+        network: the network with its present parameters.
+        layers: those to compare.
+        before: earlier parameters by qualified name; those left out did not change.
         batches: the calibration data.
+
+    Returns:
+        The changes by layer name.
     """
     device = layers[0].module.weight.device
     totals = {layer.name: torch.zeros(2, dtype=torch.float64, device=device) for layer in layers}
     samples = torch.zeros((), dtype=torch.float64, device=device)
-    with evaluating(network), _watched(layers) as seen:
-        for x in share(batches()):
-            first, second = (_outputs(network, parameters, x, seen) for parameters in (before, {}))
+    with evaluating(network), _recording(layers) as record:
+        for x in batches_of_rank(batches()):
+            earlier, present = (_run(network, parameters, x, record) for parameters in (before, {}))
             for layer in layers:
-                totals[layer.name] += len(x) * _distance(first[layer.name], second[layer.name])
+                totals[layer.name] += len(x) * _distance(earlier[layer.name], present[layer.name])
             samples += len(x)
-    count = reduced(samples)
-    means = {layer: (reduced(totals[layer.name]) / count).tolist() for layer in layers}
+    count = summed_over_ranks(samples)
+    means = {layer: (summed_over_ranks(totals[layer.name]) / count).tolist() for layer in layers}
     return {
         layer.name: Change(potential, spikes if layer.neuron is not None else None)
         for layer, (potential, spikes) in means.items()
     }
 
 
-Seen = dict[str, tuple[Tensor, Tensor]]  # layer name -> potential and spikes, both [T, B, ...]
+Record = dict[str, tuple[Tensor, Tensor]]  # layer name -> potentials and spikes, both [T, B, ...]
 
 
 @contextmanager
-def _watched(layers: Sequence[Layer]) -> Iterator[Seen]:
-    """Potentials and spikes of the last forward pass; a layer without a neuron has its current for both."""
-    seen: Seen = {}
-    probes: dict[nn.Module, list[str]] = {}  # layers that are added up share a neuron
+def _recording(layers: Sequence[Layer]) -> Iterator[Record]:
+    """Potentials and spikes in the last forward pass; of a layer without a neuron, its output current for both."""
+    record: Record = {}
+    sources: dict[nn.Module, list[str]] = {}  # layers whose outputs are added up share a neuron
     for layer in layers:
-        probes.setdefault(layer.neuron or layer.norm or layer.module, []).append(layer.name)
+        sources.setdefault(layer.neuron or layer.norm or layer.module, []).append(layer.name)
 
-    def look(probe: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        potential = getattr(probe, "v_seq", None)
-        seen.update(dict.fromkeys(probes[probe], (output if potential is None else potential, output)))
+    def take(source: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        potential = getattr(source, "v_seq", None)
+        record.update(dict.fromkeys(sources[source], (output if potential is None else potential, output)))
 
-    neurons = {layer.neuron: layer.neuron.store_v_seq for layer in layers if layer.neuron is not None}
-    for neuron in neurons:
-        neuron.store_v_seq = True  # type: ignore[assignment]
-    try:
-        with hooks(list(probes), look):
-            yield seen
-    finally:
-        for neuron, stored in neurons.items():
-            neuron.store_v_seq = stored
+    neurons = {layer.neuron for layer in layers if layer.neuron is not None}
+    with storing_potentials(neurons), hooks(list(sources), take):
+        yield record
 
 
-def _outputs(network: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, seen: Seen) -> Seen:
+def _run(network: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, record: Record) -> Record:
+    """What a batch leaves in the record, with ``parameters`` in place of the network's own."""
     functional.reset_net(network)
     functional_call(network, dict(parameters), (x,))
-    return dict(seen)
+    return dict(record)
 
 
-def _distance(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
-    """``[2]``: mean over steps and samples of the potentials' distance, and the share of outputs that differ."""
-    (u, s), (v, r) = first, second
-    distance = (u - v).double().flatten(2).norm(dim=2).mean()
-    return torch.stack([distance, (s != r).double().mean()])
+def _distance(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> Tensor:
+    """``[2]``: mean over steps and samples of the potentials' distance, and the fraction of outputs that differ."""
+    potentials = (before[0] - after[0]).double().flatten(2)
+    return torch.stack([potentials.norm(dim=2).mean(), (before[1] != after[1]).double().mean()])

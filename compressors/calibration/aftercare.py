@@ -1,26 +1,28 @@
-"""What is put right after any method: BatchNorm statistics, and the mean of each layer's output.
+"""What the option ``aftercare`` does after any method: BatchNorm re-estimation and bias correction.
 
-Both look at calibration data alone and change no weight: a compressed layer's output has another mean and variance
-than the dense one's, and BatchNorm or the bias can take that up.
+A compressed layer's output has another mean and variance than the dense one's. Running statistics estimated anew let
+BatchNorm normalise by what is there now; a corrected bias brings the mean output of a layer back to the dense one's
+(Nagel and others, "Data-Free Quantization", arXiv 1906.04721, section 4.2; here measured on calibration data). Both
+look at calibration inputs alone, and change no weight.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressors.network.layers import Layer, evaluating
+from compressors.calibration.processes import Batches
+from compressors.network.layers import Layer, evaluating, hooks
 
-Batches = Callable[[], Iterator[Tensor]]
-
-CARES = ("batchnorm", "means")
-"""What can be done, in the order in which it is done."""
+AFTERCARE = ("batchnorm", "means")
+"""The values of the option: BatchNorm re-estimation and bias correction, in the order in which they are applied."""
 
 
 def reestimate_batchnorm(network: nn.Module, batches: Batches) -> list[str]:
-    """Replace the running statistics of every BatchNorm by those of the calibration data; the names of those treated.
+    """Replace the running statistics of every BatchNorm by those of the calibration data; the names of the BatchNorms.
 
     Mean and variance are averages over the batches, time steps and positions being samples, as in training. All
     other modules stay in evaluation mode.
@@ -36,7 +38,7 @@ def reestimate_batchnorm(network: nn.Module, batches: Batches) -> list[str]:
     with evaluating(network):
         for norm in norms.values():
             norm.reset_running_stats()
-            norm.momentum = None  # an equal share for every batch
+            norm.momentum = None  # a plain average over the batches
             norm.train()
         for x in batches():
             functional.reset_net(network)
@@ -48,45 +50,48 @@ def reestimate_batchnorm(network: nn.Module, batches: Batches) -> list[str]:
 
 def output_means(network: nn.Module, layers: Sequence[Layer], batches: Batches) -> dict[str, Tensor]:
     """Mean of each layer's output, after its BatchNorm where it has one: by layer name, ``[out]`` float64."""
-    sums = {layer.name: _MeanOf() for layer in layers}
-    with evaluating(network):
-        handles = [_last(layer).register_forward_hook(sums[layer.name]) for layer in layers]
-        try:
-            for x in batches():
-                functional.reset_net(network)
-                network(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return {name: found.total / found.count for name, found in sums.items()}
+    means = {layer.name: _ChannelMean() for layer in layers}
+    with evaluating(network), ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(hooks([_last_module(layer)], means[layer.name]))
+        for x in batches():
+            functional.reset_net(network)
+            network(x)
+    return {name: mean.total / mean.count for name, mean in means.items()}
 
 
-def correct_means(
+def correct_biases(
     network: nn.Module, layers: Sequence[Layer], dense: Mapping[str, Tensor], batches: Batches
 ) -> list[str]:
-    """Shift each layer's output back to its dense mean (``dense`` of :func:`output_means`); the names of those treated.
+    """Bring each layer's mean output back to the dense network's by its bias; the names of the corrected layers.
 
-    Layers are treated in order of execution, each seeing what the corrected ones before it emit. The shift goes into
-    BatchNorm's bias, or into the layer's own; a layer with neither is left as it is.
+    Layers are corrected in order of execution, each on the outputs of those that were corrected before it. The bias is
+    BatchNorm's where one follows the layer, else the layer's own; a layer with neither is left as it is.
+
+    Args:
+        network: the compressed network, changed in place.
+        layers: in order of execution.
+        dense: the dense network's :func:`output_means`.
+        batches: the calibration data.
     """
-    treated = []
+    corrected = []
     for layer in layers:
-        bias = getattr(_last(layer), "bias", None)
+        bias = getattr(_last_module(layer), "bias", None)
         if not isinstance(bias, Tensor):
             continue
-        found = output_means(network, [layer], batches)[layer.name]
+        mean = output_means(network, [layer], batches)[layer.name]
         with torch.no_grad():
-            bias.add_((dense[layer.name] - found).to(bias))
-        treated.append(layer.name)
-    return treated
+            bias.add_((dense[layer.name] - mean).to(bias))
+        corrected.append(layer.name)
+    return corrected
 
 
-def _last(layer: Layer) -> nn.Module:
-    """What gives the layer's output to its neuron."""
+def _last_module(layer: Layer) -> nn.Module:
+    """The module whose output the layer's neuron takes: its BatchNorm, or without one the layer's own."""
     return layer.module if layer.norm is None else layer.norm
 
 
-class _MeanOf:
+class _ChannelMean:
     """A forward hook that adds up outputs ``[T, B, channels, ...]`` over everything but channels."""
 
     def __init__(self) -> None:

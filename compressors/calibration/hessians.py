@@ -1,6 +1,6 @@
-"""Statistics of a layer's inputs, gathered over calibration batches without keeping any of them."""
+"""Second moments of a layer's inputs over the calibration data, its Hessian among them; no batch is kept."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 from types import MappingProxyType
@@ -11,13 +11,13 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compressors.calibration.processes import reduced, share
+from compressors.calibration.processes import Batches, batches_of_rank, summed_over_ranks
 from compressors.network.layers import Layer, LayerError, evaluating, hooks
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 STRIP = 256  # rows of a symmetric product computed at once
-UNFOLDED = 2**25  # entries of unfolded inputs held at once, as near as whole samples and steps allow
+UNFOLDED = 2**25  # entries of unfolded inputs held at once; more where a single frame has more
 
 
 class CalibrationError(ValueError):
@@ -54,14 +54,15 @@ def unfolded(layer: Layer, x: Tensor) -> Tensor:
 
 
 def all_steps(layer: Layer, x: Tensor) -> Tensor:
-    """A layer's input ``[T, B, ...]``, also where it came as the one step ``[1, B, ...]`` that all of them repeat."""
+    """A layer's input at all steps, ``[T, B, ...]``; a single one, ``[1, B, ...]``, is repeated at all of them."""
     return x.expand(layer.timesteps, *x.shape[1:]) if len(x) == 1 else x
 
 
 def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor]:
-    """What a layer's rows are multiplied with, filtered over time if asked: ``x [T, B, ...]`` -> ``[groups, n, d]``.
+    """The vectors that a layer's rows are multiplied with: ``x [T, B, ...]`` -> parts of ``[groups, n, d]``.
 
-    They come in parts of about :data:`UNFOLDED` entries: a convolution's are many times its input.
+    ``x`` is filtered over time by the impulse response ``[T]``, where there is one. The vectors come in parts of about
+    :data:`UNFOLDED` entries, since those of a convolution take many times the memory of its input.
 
     Raises:
         CalibrationError: the input is not finite.
@@ -76,7 +77,7 @@ def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor
 
 
 class _HessianSum:
-    """A forward pre-hook that adds up ``2 z^T z`` over the inputs of one layer, filtered over time if asked."""
+    """A forward pre-hook that adds up ``2 z^T z`` over the inputs of one layer, filtered by its response."""
 
     def __init__(self, layer: Layer, response: Tensor | None, dtype: torch.dtype) -> None:
         weight = layer.rows
@@ -88,14 +89,15 @@ class _HessianSum:
             add_products(self.total, z)
 
     def mean(self, samples: float) -> Tensor:
-        """The Hessian, over the samples of all processes."""
-        return symmetric(reduced(self.total)).div_(samples)
+        """The Hessian, a mean over the samples of all ranks, of which there are ``samples``."""
+        return symmetric(summed_over_ranks(self.total)).div_(samples)
 
 
 def add_products(total: Tensor, z: Tensor) -> None:
-    """Add ``2 z^T z`` to the upper triangle of ``total [groups, d, d]``, in strips: little more than half the work.
+    """Add ``2 z^T z`` to the upper triangle of ``total [groups, d, d]``; ``z`` is ``[groups, n, d]``.
 
-    What it does below the diagonal is within a strip of it; see :func:`symmetric`.
+    The product is computed in strips of :data:`STRIP` rows from the diagonal on, little more than half the work of the
+    whole. Entries below the diagonal are wrong afterwards; :func:`symmetric` puts them right.
     """
     for start in range(0, total.shape[1], STRIP):
         strip = slice(start, start + STRIP)
@@ -103,7 +105,7 @@ def add_products(total: Tensor, z: Tensor) -> None:
 
 
 def symmetric(total: Tensor) -> Tensor:
-    """The symmetric matrices of which ``total [groups, d, d]`` holds the upper triangles."""
+    """The symmetric matrices whose upper triangles are those of ``total [groups, d, d]``."""
     return total.triu() + total.triu(1).mT
 
 
@@ -111,7 +113,7 @@ def hessians(
     network: nn.Module,
     layers: Sequence[Layer],
     responses: Mapping[str, Tensor | None],
-    batches: Callable[[], Iterable[Tensor]],
+    batches: Batches,
     *,
     dtype: torch.dtype = torch.float64,
     parameters: Mapping[str, Tensor] = MappingProxyType({}),
@@ -119,9 +121,9 @@ def hessians(
     """``H = 2 E[sum over time and positions of z z^T]`` of each layer, a mean over samples: ``[groups, d, d]``.
 
     ``z`` is a layer's unfolded input, filtered over time by ``responses[layer.name]`` ``[T]`` (SBC: the membrane), or
-    as it is where that is None (OBC: the input current). All layers see the inputs of the network as it stands, but
-    for the ``parameters`` (by qualified name) that take the place of its own. Under ``torch.distributed`` each rank
-    takes its share of the batches, and the sums are reduced.
+    not filtered where that is None (OBC: the input current). The network runs with ``parameters`` (by qualified name)
+    in place of its own. Under ``torch.distributed`` each rank runs a part of the batches, and the sums are those of
+    all.
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
@@ -136,49 +138,55 @@ def drift(
     network: nn.Module,
     layer: Layer,
     response: Tensor | None,
-    batches: Callable[[], Iterable[Tensor]],
+    batches: Batches,
     dense: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
-    """How a layer's inputs changed: ``2 E[z' z'^T]`` and ``2 E[(z - z') z'^T]``, both ``[groups, d, d]``.
+    """How compressed layers changed the inputs of a later one: ``2 E[z' z'^T]`` and ``2 E[(z - z') z'^T]``.
 
-    ``z'`` are the inputs (filtered, unfolded; see :func:`hessians`) in the network as it stands, ``z`` those with the
-    parameters ``dense`` (by qualified name).
+    Both are ``[groups, d, d]``. ``z'`` are the inputs (filtered, unfolded; see :func:`hessians`) in the network with
+    its present parameters, ``z`` those with the parameters ``dense`` (by qualified name).
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
     """
     weight, samples = layer.rows, 0
-    now = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
-    change = torch.zeros_like(now)
-    seen: list[Tensor] = []
+    present = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
+    change = torch.zeros_like(present)
+    recorded: list[Tensor] = []  # the layer's inputs in the dense and in the present network
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0].to(dtype))
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        recorded.append(inputs[0].to(dtype))
 
-    with evaluating(network), hooks([layer.module], look, before=True):
-        for x in share(batches()):
+    with evaluating(network), hooks([layer.module], record, before=True):
+        for x in batches_of_rank(batches()):
             samples += _run(network, x, dense)
             _run(network, x)
-            for before, after in zip(*(vectors(layer, inputs, response) for inputs in seen), strict=True):
-                add_products(now, after)
+            for before, after in zip(*(vectors(layer, inputs, response) for inputs in recorded), strict=True):
+                add_products(present, after)
                 change.baddbmm_((before - after).mT, after, alpha=2)
-            seen.clear()
+            recorded.clear()
     count = _counted(samples, weight.device)
-    return symmetric(reduced(now)).div_(count), reduced(change).div_(count)
+    return symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count)
 
 
 def observe(
     network: nn.Module,
     watched: Mapping[nn.Module, Hook],
-    batches: Callable[[], Iterable[Tensor]],
+    batches: Batches,
     parameters: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> float:
-    """Run the network over the batches, each hook seeing its module's inputs; the number of samples.
+    """Run the network over the batches, and call the hook of each watched module with the module's inputs.
 
-    ``parameters`` (by qualified name) take the place of the network's own.
-    Under ``torch.distributed`` each rank sees its share of the batches, and the number is that of all together.
+    Args:
+        network: in evaluation mode meanwhile.
+        watched: hooks by module.
+        batches: the calibration data; under ``torch.distributed`` each rank runs a part of them.
+        parameters: take the place of the network's own, by qualified name.
+
+    Returns:
+        The number of samples that all ranks ran together.
 
     Raises:
         CalibrationError: no calibration data.
@@ -186,13 +194,13 @@ def observe(
     with evaluating(network), ExitStack() as stack:
         for module, hook in watched.items():
             stack.enter_context(hooks([module], hook, before=True))
-        samples = sum(_run(network, x, parameters) for x in share(batches()))
+        samples = sum(_run(network, x, parameters) for x in batches_of_rank(batches()))
     return _counted(samples, next(network.parameters()).device)
 
 
 def _counted(samples: int, device: torch.device) -> float:
-    """The samples of all processes."""
-    count = float(reduced(torch.tensor(samples, dtype=torch.float64, device=device)))
+    """The number of samples of all ranks, from that of this one."""
+    count = float(summed_over_ranks(torch.tensor(samples, dtype=torch.float64, device=device)))
     if count == 0:
         raise CalibrationError("the calibration set is empty: ask for at least one sample")
     return count
@@ -205,7 +213,7 @@ def _run(network: nn.Module, x: Tensor, parameters: Mapping[str, Tensor] = Mappi
 
 
 def parts_of(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
-    """Layers in execution order, cut into parts whose Hessians fit into ``max_memory`` bytes; one layer at least."""
+    """Split the layers into consecutive parts whose Hessians fit into ``max_memory`` bytes; a part has at least one."""
     parts: list[list[Layer]] = []
     used = 0
     for layer in layers:

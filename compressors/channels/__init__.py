@@ -1,1 +1,1 @@
-"""Ground of the methods that take out whole channels."""
+"""Channel pruning: which channels belong together, scores of channels, and how they are removed from a network."""

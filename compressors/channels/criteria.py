@@ -1,4 +1,4 @@
-"""How much each channel of a layer's neurons does, seen on calibration data."""
+"""Criteria of channel pruning: a score of each channel of a layer's neurons, measured on calibration data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -8,12 +8,11 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
 from compressors.calibration.hessians import observe
-from compressors.calibration.processes import reduced
+from compressors.calibration.processes import Batches, summed_over_ranks
 from compressors.channels.tracing import Bundle, Channels
 from compressors.network.layers import Layer, LayerError, hooks
 from compressors.network.neurons import charged, storing_potentials
 
-Batches = Callable[[], Iterable[Tensor]]
 SINGULAR_VALUE = 1e-6  # QP-SNN's tolerance, absolute
 
 
@@ -69,12 +68,12 @@ def channel_means(network: nn.Module, layers: Sequence[Layer], measure: Measure,
     # One for every layer beforehand: a process that gets no batch has to take part in the sum.
     sums = {layer.name: layer.rows.new_zeros(len(layer.rows), dtype=torch.float64) for layer in neurons.values()}
 
-    def look(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         sums[neurons[neuron].name] += channels_checked(neurons[neuron], measure(neuron, inputs[0], output)).sum(0)
 
-    with storing_potentials(neurons), hooks(list(neurons), look):
+    with storing_potentials(neurons), hooks(list(neurons), add):
         samples = observe(network, {}, batches)
-    return {name: reduced(total) / samples for name, total in sums.items()}
+    return {name: summed_over_ranks(total) / samples for name, total in sums.items()}
 
 
 def channels_checked(layer: Layer, values: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ def channels_checked(layer: Layer, values: Tensor) -> Tensor:
 
 
 def measured_layers(bundle: Bundle, measured: Mapping[str, Tensor]) -> list[str]:
-    """The layers of a bundle whose channels were measured.
+    """The layers of a bundle whose channels were measured: the keys of ``measured`` among them.
 
     Raises:
         LayerError: there is none; names those that go together.
@@ -100,8 +99,8 @@ def measured_layers(bundle: Bundle, measured: Mapping[str, Tensor]) -> list[str]
     names = [name for name in bundle.layers if name in measured]
     if not names:
         raise LayerError(
-            f"layer {bundle.layers[0]!r}: no spiking neuron follows it, and its channels cannot be judged; exclude "
-            f" {', '.join(bundle.layers)}"
+            f"layer {bundle.layers[0]!r}: no spiking neuron follows it, and its channels cannot be scored; exclude "
+            f"{', '.join(bundle.layers)}"
         )
     return names
 
@@ -112,10 +111,10 @@ def group_scores(channels: Channels, bundles: Iterable[Bundle], scores: Mapping[
     Raises:
         LayerError: none of the layers that go together has any; names them.
     """
-    found: dict[int, float] = {}
+    group_means: dict[int, float] = {}
     for bundle in bundles:
         names = measured_layers(bundle, scores)
         labels = torch.cat([channels.layers[name].outputs for name in names])
         values = torch.cat([scores[name].cpu() for name in names])
-        found |= {group: float(values[labels == group].mean()) for group in bundle.groups.tolist()}
-    return found
+        group_means |= {group: float(values[labels == group].mean()) for group in bundle.groups.tolist()}
+    return group_means

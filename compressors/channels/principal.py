@@ -1,10 +1,10 @@
-"""How many directions the channels of a layer really use, and which channels span them: principal components.
+"""Principal components of a layer's channels: how many explain the variance, and which channels span them.
 
 Garg, Panda, Roy, "A Low Effort Approach to Structured CNN Design Using PCA" (IEEE Access 2020, arXiv 1812.06224):
 samples and positions are observations, channels are variables; means are removed, variances are not made equal.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
 from compressors.calibration.hessians import observe
-from compressors.calibration.processes import reduced
+from compressors.calibration.processes import Batches, summed_over_ranks
 from compressors.channels.criteria import channels_checked
 from compressors.network.layers import Layer, hooks
 from compressors.network.neurons import OUT_OF_REACH, charged, storing_potentials
@@ -21,17 +21,17 @@ Reading = Callable[[Any, Tensor], Tensor]  # neuron, input [T, B, C, ...] -> [B,
 
 
 def mean_current(neuron: MemoryModule, x: Tensor) -> Tensor:
-    """The input of a neuron, a mean over time: no leak, no reset."""
+    """The input current of a neuron, a mean over time: no leak, no reset; ``[B, C, ...]``."""
     return x.mean(0)
 
 
 def mean_charge(neuron: MemoryModule, x: Tensor) -> Tensor:
-    """The membrane potential before firing, a mean over time: with leak and reset."""
+    """The membrane potential before firing, a mean over time: with leak and reset; ``[B, C, ...]``."""
     return charged(neuron, x).mean(0)
 
 
 def integrated(neuron: MemoryModule, x: Tensor) -> Tensor:
-    """The potential that the whole input leaves in a neuron that cannot fire, per step: with leak, without reset."""
+    """The last potential of a neuron that cannot fire, over the number of steps: leak, no reset; ``[B, C, ...]``."""
     threshold, v = neuron.v_threshold, neuron.v
     try:
         neuron.reset()
@@ -57,15 +57,13 @@ class _Moments:
         self.sums.addmm_(rows.T, rows)
 
     def covariance(self) -> Tensor:
-        """``[C, C]``, over all processes."""
-        sums = reduced(self.sums)
+        """``[C, C]``, over the observations of all ranks."""
+        sums = summed_over_ranks(self.sums)
         mean = sums[:-1, -1] / sums[-1, -1]
         return sums[:-1, :-1] / sums[-1, -1] - torch.outer(mean, mean)
 
 
-def covariances(
-    network: nn.Module, layers: Sequence[Layer], reading: Reading, batches: Callable[[], Iterable[Tensor]]
-) -> dict[str, Tensor]:
+def covariances(network: nn.Module, layers: Sequence[Layer], reading: Reading, batches: Batches) -> dict[str, Tensor]:
     """Covariance of the channels of the neurons after some layers: by layer name, ``[C, C]`` float64.
 
     Layers that no neuron follows are left out.
@@ -77,16 +75,16 @@ def covariances(
     neurons = {layer.channel_neuron: layer for layer in layers if layer.channel_neuron is not None}
     moments = {layer.name: _Moments(len(layer.rows), layer.rows.device) for layer in neurons.values()}
 
-    def look(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         moments[neurons[neuron].name].add(channels_checked(neurons[neuron], reading(neuron, inputs[0])))
 
-    with storing_potentials(neurons), hooks(list(neurons), look):
+    with storing_potentials(neurons), hooks(list(neurons), add):
         observe(network, {}, batches)
-    return {name: found.covariance() for name, found in moments.items()}
+    return {name: moment.covariance() for name, moment in moments.items()}
 
 
 def unexplained(covariance: Tensor) -> Tensor:
-    """Share of the variance that the first j principal components leave, for j from 0 to C: ``[C + 1]``, 1 to 0.
+    """Fraction of the variance that the first j principal components leave, for j from 0 to C: ``[C + 1]``, 1 to 0.
 
     Zeros where there is no variance at all.
     """
@@ -99,12 +97,12 @@ def unexplained(covariance: Tensor) -> Tensor:
 
 
 def significant(covariance: Tensor, threshold: float, *, authors_count: bool = False) -> int:
-    """Number of principal components that explain the share ``threshold`` of the variance; 0 without variance.
+    """Number of principal components that explain the fraction ``threshold`` of the variance; 0 without variance.
 
     Args:
         covariance: ``[C, C]``.
         threshold: above 0, at most 1; 0.999 in the method of 2018.
-        authors_count: as in the authors' code, the number of cumulative shares below the threshold, which is one less.
+        authors_count: one less, as the authors' code counts: the cumulative fractions below the threshold.
     """
     explained = 1 - unexplained(covariance)[1:]
     if not covariance.diagonal().any():
@@ -116,7 +114,7 @@ def significant(covariance: Tensor, threshold: float, *, authors_count: bool = F
 def spanning_order(covariance: Tensor) -> list[int]:
     """Channels in the order in which each has the most variance that those before it do not explain.
 
-    Pivoted Cholesky factorisation; a copy of a channel that is in comes last.
+    By pivoted Cholesky factorisation. A copy of an earlier channel adds no variance, and comes last.
     """
     size = len(covariance)
     left = covariance.diagonal().clone()

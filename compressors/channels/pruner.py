@@ -1,4 +1,4 @@
-"""Ground of the methods that take whole channels out: which go, and when in the life of a fit."""
+"""The base class of channel pruning: which channels are removed, and when in a fit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,19 +25,19 @@ class ChannelPrunerState(State):
 
 
 class ChannelPruner(Compressor):
-    """Base of the methods that take out whole channels: the network ends with narrower plain layers, and no masks.
+    """Base of the methods that remove whole channels: the network ends with narrower plain layers, and no masks.
 
-    The network is cut in ``setup("fit")``, before optimizers and processes' replicas take hold of its parameters. The
-    density counts what is left of the weights of the included layers, of which none is emptied; a network has no more
-    weights than asked for, and fewer by less than one channel. Layers that are excluded keep their outputs, and lose
-    the inputs that others no longer give them.
+    The network is cut in ``setup("fit")``, before optimizers and DDP take hold of its parameters. The density is the
+    fraction of the included layers' weights that is left. The cut network has no more weights than that, and fewer by
+    less than one channel; every layer keeps one channel at least. Layers that are excluded keep their outputs, and lose
+    the inputs that other layers no longer give them.
     """
 
     structured = True
     state: ChannelPrunerState = field(default_factory=ChannelPrunerState, init=False, compare=False, repr=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Calibrate and cut, on the device that the fit will use; a resumed checkpoint brings widths of its own."""
+        """Calibrate and cut, on the device of the fit; a checkpoint loaded later may bring widths of its own."""
         if stage != "fit" or self.compression is not None:
             return
         pl_module.to(trainer.strategy.root_device)
@@ -49,11 +49,11 @@ class ChannelPruner(Compressor):
         self.state.widths_hook = pl_module.register_load_state_dict_pre_hook(take_widths)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A checkpoint has been loaded by now, if there is one."""
+        """A checkpoint to resume from has been loaded by now."""
         self._remove_widths_hook()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind in the module."""
+        """Take the hook off the module, whatever ended the fit."""
         self._remove_widths_hook()
 
     def _remove_widths_hook(self) -> None:
@@ -62,7 +62,7 @@ class ChannelPruner(Compressor):
             self.state.widths_hook = None
 
     def held_masks(self) -> Masks:
-        """There are no masks to hold: what went is not there."""
+        """There are no masks to enforce: pruned channels are no longer there."""
         return {}
 
 
@@ -72,7 +72,7 @@ def epochs_of(trainer: Trainer) -> int:
 
 
 def channels_of(network: Network) -> Channels:
-    """The channels of a network, followed through a sample of the calibration data."""
+    """Which channels of a network belong together, traced with a sample of the calibration data."""
     sample = next(network.calibration())[:1]
     return find_channels(network.module, lambda: network.module(sample))
 
@@ -94,7 +94,7 @@ def bundles_of(network: Network, channels: Channels) -> list[Bundle]:
 
 
 def by_rank(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int, float]:
-    """Keys that take the same share of every bundle, its lowest scores first: each group's rank in it, in (0, 1)."""
+    """Keys by which every bundle loses the same fraction, lowest scores first: ranks in the bundle, in (0, 1)."""
     keys: dict[int, float] = {}
     for bundle in bundles:
         ranked = sorted(bundle.groups.tolist(), key=lambda group: scores[group])
@@ -103,7 +103,7 @@ def by_rank(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int,
 
 
 def relative(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int, float]:
-    """Keys that compare channels of all layers: the score in units of its bundle's mean (zeros stay zeros)."""
+    """Keys that compare the channels of all layers: each score over the mean of its bundle (zeros stay zeros)."""
     keys: dict[int, float] = {}
     for bundle in bundles:
         groups = bundle.groups.tolist()
@@ -112,11 +112,11 @@ def relative(bundles: Sequence[Bundle], scores: Mapping[int, float]) -> dict[int
     return keys
 
 
-def narrowed(network: Network, wanted: Cut) -> tuple[LayerCompression, ...]:
-    """Cut a network, its optimizers' memory with it, and say what was done to each of its layers."""
+def narrowed(network: Network, planned: Cut) -> tuple[LayerCompression, ...]:
+    """Cut a network and the state of its optimizers; the account of each of its layers."""
     dense = {layer.name: tuple(layer.module.weight.shape) for layer in network.layers}
-    outputs = {name: wanted.kept(entry.outputs).nonzero().flatten() for name, entry in wanted.channels.layers.items()}
-    cut(network.module, wanted, network.module.trainer.optimizers)
+    outputs = {name: planned.kept(entry.outputs).nonzero().flatten() for name, entry in planned.channels.layers.items()}
+    cut(network.module, planned, network.module.trainer.optimizers)
     return tuple(
         replace(entry, before=dense[entry.name], outputs=outputs[entry.name].to(entry.mask.device))
         for entry in untouched(network)

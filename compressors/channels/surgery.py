@@ -1,7 +1,7 @@
-"""Network surgery: channels are taken out of layers and of all that depends on them, and narrower plain layers remain.
+"""Removing channels from a network: from layers and from all that depends on them; narrower plain layers remain.
 
-Modules stay the same objects, and so do their parameters, whose data become smaller: optimizers and hooks keep their
-hold on them. Which channels go together is :mod:`compressors.channels.tracing`' affair.
+Modules stay the same objects, and so do their parameters, whose data become smaller: references that optimizers and
+hooks have to them stay valid. Which channels go together is found by :mod:`compressors.channels.tracing`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ Keep = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Cut:
-    """Groups of channels to take out of a network, and what is left of each of its layers."""
+    """Groups of channels to remove from a network, and what is left of each of its layers."""
 
     channels: Channels
     groups: frozenset[int]
@@ -51,42 +51,42 @@ class Cut:
         }
 
 
-def cut(network: nn.Module, wanted: Cut, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-    """Take channels out, in place; all states of neurons are reset.
+def cut(network: nn.Module, planned: Cut, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+    """Remove channels in place; all states of neurons are reset.
 
     Args:
-        network: the network whose channels were found.
-        wanted: what goes.
-        optimizers: those whose state (momentum) is to be cut alike; none before the first step.
+        network: the network whose channels were traced.
+        planned: the groups to remove.
+        optimizers: their states (momentum) are cut alike; they have none before the first step.
 
     Raises:
         LayerError: a group that is fixed, or all outputs of a layer; nothing was changed.
     """
-    _check(wanted)
-    knife = _Knife(list(optimizers))
-    for layer in wanted.channels.layers.values():
-        _narrow_layer(layer, wanted, knife)
-    for other in wanted.channels.others.values():
-        kept = wanted.kept(other.groups).nonzero().flatten()
+    _check(planned)
+    narrow = _Narrowing(list(optimizers))
+    for layer in planned.channels.layers.values():
+        _narrow_layer(layer, planned, narrow)
+    for other in planned.channels.others.values():
+        kept = planned.kept(other.groups).nonzero().flatten()
         for name in other.tensors:
-            knife(other.module, name, 0, kept)
+            narrow(other.module, name, 0, kept)
         if isinstance(other.module, _BatchNorm):
             other.module.num_features = len(kept)
     forget_state(network)
 
 
-def _check(wanted: Cut) -> None:
-    if FIXED in wanted.groups:
+def _check(planned: Cut) -> None:
+    if FIXED in planned.groups:
         raise LayerError("the group 0 holds all channels that cannot be cut: leave it out")
-    for name, layer in wanted.channels.layers.items():
-        if not wanted.kept(layer.outputs).any():
+    for name, layer in planned.channels.layers.items():
+        if not planned.kept(layer.outputs).any():
             raise LayerError(
                 f"layer {name!r} would lose all of its {len(layer.outputs)} outputs: leave it one at least"
             )
 
 
-class _Knife:
-    """Takes entries out of a tensor along one axis, of its gradient's and its optimizers' state alike."""
+class _Narrowing:
+    """Keeps some entries of a parameter or buffer along one axis, and the same ones of its state in the optimizers."""
 
     def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self.optimizers = optimizers
@@ -109,20 +109,20 @@ def _grouped(layer: Weighted) -> bool:
     return getattr(layer.module, "groups", 1) > 1
 
 
-def _narrow_layer(layer: Weighted, wanted: Cut, knife: _Knife) -> None:
+def _narrow_layer(layer: Weighted, planned: Cut, narrow: _Narrowing) -> None:
     module: Any = layer.module
-    outputs, inputs = (wanted.kept(groups).nonzero().flatten() for groups in (layer.outputs, layer.inputs))
-    knife(module, "weight", 0, outputs)
-    knife(module, "bias", 0, outputs)
+    outputs, inputs = (planned.kept(groups).nonzero().flatten() for groups in (layer.outputs, layer.inputs))
+    narrow(module, "weight", 0, outputs)
+    narrow(module, "bias", 0, outputs)
     if _grouped(layer):
-        module.groups = module.groups * len(inputs) // module.in_channels  # whole groups went
+        module.groups = module.groups * len(inputs) // module.in_channels  # whole groups are removed
     else:
-        knife(module, "weight", 1, inputs)
+        narrow(module, "weight", 1, inputs)
     _set_widths(module, len(inputs), len(outputs))
 
 
 def _set_widths(module: Any, inputs: int, outputs: int) -> None:
-    """Say the new widths where the module keeps them."""
+    """Set the attributes in which a layer keeps its widths."""
     kind = "features" if isinstance(module, nn.Linear) else "channels"
     setattr(module, f"in_{kind}", inputs)
     setattr(module, f"out_{kind}", outputs)
@@ -131,7 +131,7 @@ def _set_widths(module: Any, inputs: int, outputs: int) -> None:
 def adopt_widths(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Narrow a network to the shapes of a cut network's state dict, so that it can be loaded; values are undefined.
 
-    What is not narrower in the state dict is left for ``load_state_dict`` to complain about.
+    Tensors of other shapes that are not narrower keep theirs, and ``load_state_dict`` will refuse them.
     """
     own = network.state_dict()
     narrower = {name: tensor.shape for name, tensor in state.items() if name in own and _narrower(tensor, own[name])}
@@ -156,7 +156,7 @@ def _narrower(tensor: Tensor, than: Tensor) -> bool:
 
 
 def _set_numbers(module: Any) -> None:
-    """Bring the numbers a module keeps of its widths in line with its tensors."""
+    """Set the attributes in which a module keeps its widths from the shapes of its tensors."""
     if isinstance(module, _BatchNorm):
         module.num_features = module.num_features if module.weight is None else len(module.weight)
     elif isinstance(module, nn.Linear):
@@ -170,7 +170,7 @@ def _set_numbers(module: Any) -> None:
 
 
 def removal_order(bundles: Iterable[Bundle], keys: Mapping[int, float]) -> list[int]:
-    """Groups by their key, least first, without the one of each bundle that must stay: its highest, of equals the last.
+    """Groups by their key, least first, without the one that stays in each bundle: its highest, of equal ones the last.
 
     Args:
         bundles: the layers that can be narrowed.
@@ -184,7 +184,7 @@ def removal_order(bundles: Iterable[Bundle], keys: Mapping[int, float]) -> list[
 
 
 def cut_to(channels: Channels, order: list[int], names: Iterable[str], density: float) -> Cut:
-    """The shortest beginning of ``order`` whose removal leaves at most this share of the named layers' weights.
+    """The fewest first groups of ``order`` whose removal leaves at most this fraction of the named layers' weights.
 
     Raises:
         BudgetError: even the removal of all leaves more.

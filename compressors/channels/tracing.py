@@ -2,7 +2,7 @@
 
 Every output channel of a layer gets a label, and every activation a tensor of labels of its own shape. Reshapes act on
 labels as they act on activations, an addition of two activations ties the labels that meet, and a computation that
-mixes channels in a way not known here holds them fixed. What is tied in the end is cut together or not at all.
+mixes channels in a way not known here fixes them. Channels that are tied in the end are removed together or not at all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -73,12 +73,12 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Channels:
-    """How the channels of a network hang together. A group is cut whole or not at all; group 0 cannot be cut.
+    """Which channels of a network belong together. A group is cut whole or not at all; group 0 cannot be cut.
 
     Args:
         layers: layers with weights by name, in order of execution.
         others: BatchNorms and neurons with tensors of their own for each channel, by name.
-        reasons: what holds channels of a layer fixed, by the layer's name.
+        reasons: why channels of a layer are fixed, by the layer's name.
     """
 
     layers: dict[str, Weighted]
@@ -87,16 +87,16 @@ class Channels:
 
     def bundles(self) -> list[Bundle]:
         """The layers that can lose outputs, those tied to each other together, in order of execution."""
-        found: list[tuple[list[str], set[int]]] = []
+        bundles: list[tuple[list[str], set[int]]] = []  # names of layers, and their groups
         for name, layer in self.layers.items():
             groups = set(layer.outputs.tolist()) - {FIXED}
             if not groups:
                 continue
-            tied = [bundle for bundle in found if bundle[1] & groups]
+            tied = [bundle for bundle in bundles if bundle[1] & groups]
             layers = [*(entry for bundle in tied for entry in bundle[0]), name]
-            found = [bundle for bundle in found if bundle not in tied]
-            found.append((layers, groups.union(*(bundle[1] for bundle in tied))))
-        return [Bundle(tuple(layers), torch.tensor(sorted(groups))) for layers, groups in found]
+            bundles = [bundle for bundle in bundles if bundle not in tied]
+            bundles.append((layers, groups.union(*(bundle[1] for bundle in tied))))
+        return [Bundle(tuple(layers), torch.tensor(sorted(groups))) for layers, groups in bundles]
 
     def require_cuttable(self, name: str) -> None:
         """Refuse a layer that cannot lose any output channel.
@@ -160,8 +160,8 @@ class _Trail(TorchFunctionMode):
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Labels of an activation, of its shape."""
-        found = self._labelled.get(id(tensor))
-        return torch.zeros(tensor.shape, dtype=torch.int64) if found is None else found[1]
+        entry = self._labelled.get(id(tensor))
+        return torch.zeros(tensor.shape, dtype=torch.int64) if entry is None else entry[1]
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Hold channels fixed."""
@@ -339,9 +339,9 @@ class _Trail(TorchFunctionMode):
 
 
 def _tensors(collection: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    apply_to_collection(collection, Tensor, found.append)
-    return found
+    tensors: list[Tensor] = []
+    apply_to_collection(collection, Tensor, tensors.append)
+    return tensors
 
 
 def _varying(labels: Tensor) -> int:

@@ -19,8 +19,8 @@ from compressors.quantization.grids import MAX_BITS, MIN_BITS, Grid, fit_grid, p
 from compressors.second_order import obs
 from compressors.second_order.fixed_order import quantize_fixed_order
 from compressors.second_order.problem import Pattern, Problem
-from compressors.second_order.solution_cache import Solutions
-from compressors.second_order.solvers import Solver, solver_for
+from compressors.second_order.solution_cache import SolutionCache
+from compressors.second_order.solvers import AUTO, SOLVERS, Solver, solver_for
 from compressors.weights.allocation import ALLOCATIONS, Curve, lamp, split, weights_of
 from compressors.weights.pruner import LayerBudget, LayerResult, Pruner, PrunerState
 
@@ -28,7 +28,6 @@ CORRECTION = 0.5  # of the way to the target that makes up for the changed input
 BY_LOSS = ("loss", "relative_loss")
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 VARIANTS = ("exact", "paper")
-SOLVERS = ("exact", "refined", "fast", "auto")
 
 Response = Callable[[Layer], Tensor | None]
 """Layer -> the filter over time ``[T]`` through which its inputs are seen; None where they are seen as they are."""
@@ -93,8 +92,8 @@ class Curvature:
         except obs.HessianError as error:
             raise CalibrationError(f"layer {layer.name!r}: {error}") from error
         weight = dense[f"{layer.name}.weight"].flatten(1).to(hessian)
-        gain = layer.row_gain().to(weight) if self.weigh_rows else weight.new_ones(len(weight))
-        return Problem(weight, hessian, gain)
+        factor = layer.batchnorm_factor().to(weight) if self.weigh_rows else weight.new_ones(len(weight))
+        return Problem(weight, hessian, factor)
 
     def problem_as_compressed(
         self, network: Network, layer: Layer, response: Tensor | None, dense: Mapping[str, Tensor]
@@ -160,7 +159,7 @@ class LayerSolver:
     per: str
     symmetric: bool
     search: bool
-    solutions: Solutions
+    solutions: SolutionCache
 
     def __post_init__(self) -> None:
         if self.pattern.name == "block4" and self.name != "exact":
@@ -274,7 +273,7 @@ class BudgetSplit:
         for name, problem in problems.items():
             losses, order = self._losses(problem)
             costs = activity[name].synops(len(problem.weight)).to(losses)
-            saved = costs.gather(1, self.solver.solutions.course(problem).order)
+            saved = costs.gather(1, self.solver.solutions.elimination(problem).order)
             cost = saved.sum() - torch.cat([saved.new_zeros(1), saved.flatten()[order][:-1].cumsum(0)])
             curves[name] = Curve(cost, self._lost(losses, order) / self._unit(problem))
             every += float(saved.sum())
@@ -286,7 +285,7 @@ class BudgetSplit:
 
     def _losses(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """The losses of all steps of all rows behind BatchNorm, and the places of the ones from the least upwards."""
-        losses = (self.solver.solutions.course(problem).losses * problem.gain.square()[:, None]).flatten()
+        losses = problem.after_batchnorm(self.solver.solutions.elimination(problem).losses).flatten()
         return losses, losses.argsort(stable=True)
 
     @staticmethod
@@ -302,7 +301,7 @@ class BudgetSplit:
 
     def _bit_curve(self, problem: Problem) -> Curve:
         """A layer's loss at each width, judged by the fast solver, and the bits of its weights."""
-        scale = problem.gain[:, None]
+        scale = problem.batchnorm_factor[:, None]
         losses = []
         for bits in range(MIN_BITS, MAX_BITS + 1):
             rounded = quantize_fixed_order(problem.weight, problem.hessian, self.solver.grid(problem.weight, bits))
@@ -315,7 +314,7 @@ class BudgetSplit:
         """What a layer's losses are measured in: 1, or the loss of the layer's whole output."""
         if self.allocation == "loss":
             return 1.0
-        scaled = problem.weight * problem.gain[:, None]
+        scaled = problem.weight * problem.batchnorm_factor[:, None]
         return obs.layer_loss(scaled, torch.zeros_like(scaled), problem.hessian)
 
 
@@ -390,7 +389,7 @@ class OBC(Pruner):
             self._set("allocation", "lamp" if self.synops is None else "relative_loss")
         super().__post_init__()
         require_known("variant", self.variant, VARIANTS)
-        require_known("solver", self.solver, SOLVERS)
+        require_known("solver", self.solver, [name for name in (*SOLVERS, AUTO) if name != "paper"])
         if self.variant == "paper" and self.solver != "exact":
             raise OptionError(f"variant 'paper' is a solver of its own: leave out solver {self.solver!r}")
         if self.synops is not None and self.allocation not in BY_LOSS:
@@ -413,7 +412,7 @@ class OBC(Pruner):
     def layer_solver(self) -> LayerSolver:
         """Which solver."""
         name = "paper" if self.variant == "paper" else self.solver
-        solutions = Solutions(None if self.cache is None else Path(self.cache))
+        solutions = SolutionCache(None if self.cache is None else Path(self.cache))
         return LayerSolver(name, Pattern(self.pattern), self.per, self.symmetric, self.search, solutions)
 
     @cached_property

@@ -185,7 +185,7 @@ class QPSNN(ChannelPruner):
 
     def _coded(self, entry: LayerCompression) -> LayerCompression:
         """The account of a layer with its grid and codes, where it is quantised."""
-        behind = self.rounded.behind.get(entry.name)
+        behind = self.rounded.latent.get(entry.name)
         if behind is None:
             return entry
         grid = self.rounded.quantizer.grid(behind)
@@ -239,13 +239,13 @@ class QPSNN(ChannelPruner):
 
     def state_dict(self) -> dict[str, Any]:
         """The account, the weights behind the rounded ones, and what is still to be done."""
-        rounded = {"behind": dict(self.rounded.behind), "rounded": list(self.rounded.names)}
+        rounded = {"behind": dict(self.rounded.latent), "rounded": list(self.rounded.names)}
         return {"compression": super().state_dict(), **rounded, "steps": list(self.state.steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was saved."""
         super().load_state_dict(state_dict["compression"])
-        self.rounded.names, self.rounded.behind = tuple(state_dict["rounded"]), dict(state_dict["behind"])
+        self.rounded.names, self.rounded.latent = tuple(state_dict["rounded"]), dict(state_dict["behind"])
         self.state.steps = tuple(state_dict["steps"])
 
 

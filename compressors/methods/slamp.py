@@ -110,7 +110,7 @@ class SLAMP(LAMP):
     def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Activity) -> LayerResult:
         """Prune a layer and bound the distortion."""
         result = super().compress_layer(network, layer, part, statistics)
-        removed = (layer.rows - result.weight) * layer.row_gain()[:, None]
+        removed = (layer.rows - result.weight) * layer.batchnorm_factor()[:, None]
         return replace(result, loss=distortion_bound(removed, response_of(layer), statistics))
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:

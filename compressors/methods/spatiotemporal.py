@@ -19,7 +19,7 @@ from compressors.channels.surgery import Cut, cut_to, removal_order
 from compressors.channels.tracing import Bundle, Channels
 from compressors.compression import LayerCompression
 from compressors.network.layers import COMPRESSIBLE, LayerError
-from compressors.network.leaks import train_leaks
+from compressors.network.leaks import make_leaks_trainable
 from compressors.options import require_known
 from compressors.quantization.grids import fit_grid
 from compressors.weights.schedule import round_at
@@ -135,7 +135,7 @@ class SpatioTemporal(ChannelPruner):
         if self.timesteps and not isinstance(getattr(pl_module, "timesteps", None), int):
             raise LayerError(f"{type(pl_module).__name__} has no attribute `timesteps` to lower: leave out timesteps")
         if stage == "fit" and self.learn_leaks:
-            train_leaks(pl_module)
+            make_leaks_trainable(pl_module)
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and self.timesteps and not epochs:
             set_timesteps(pl_module, self.timesteps[-1])

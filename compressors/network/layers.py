@@ -50,13 +50,13 @@ class Layer:
         """The weight as a matrix, one row an output unit: ``[out, in/groups * taps]`` (a view)."""
         return self.module.weight.detach().flatten(1)
 
-    def row_gain(self) -> Tensor:
+    def batchnorm_factor(self) -> Tensor:
         """The factor BatchNorm puts on each output unit, ``gamma / sqrt(var + eps)``: ``[out]`` (ones without it)."""
         norm = self.norm
         if norm is None or norm.running_var is None:
             return torch.ones(len(self.rows), device=self.rows.device)
-        gain = torch.rsqrt(norm.running_var + norm.eps)
-        return gain if norm.weight is None else gain * norm.weight.detach()
+        factor = torch.rsqrt(norm.running_var + norm.eps)
+        return factor if norm.weight is None else factor * norm.weight.detach()
 
 
 def is_neuron(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Neurons whose leak is trained: LIF neurons become parametric ones, and compute the same until they are trained."""
+"""Trained leaks: LIF neurons become parametric LIF neurons, which compute the same until they are trained."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from compressors.network.layers import forget_state
 
 
-def train_leaks(network: nn.Module) -> list[str]:
-    """Replace every LIF neuron by a parametric one of the same leak, in place; the names of those replaced."""
+def make_leaks_trainable(network: nn.Module) -> list[str]:
+    """Replace every LIF neuron by a parametric one of the same leak, in place; the names of the replaced neurons.
+
+    Neurons lose their membrane potentials.
+    """
     names = [name for name, module in network.named_modules() if type(module) is LIFNode]
     for name in names:
         _replace(network, name)
@@ -19,7 +22,7 @@ def train_leaks(network: nn.Module) -> list[str]:
 
 
 def adopt_leaks(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Make those LIF neurons parametric whose trained leak (``w``) stands in a state dict, so that it can be loaded."""
+    """Prepare a network to load a state dict with trained leaks: LIF neurons whose ``w`` is in it become parametric."""
     modules = dict(network.named_modules())
     for key in state:
         name, _, leaf = key.rpartition(".")

@@ -23,7 +23,9 @@ ERROR_NORM = 2.4  # OBC's: large errors weigh somewhat more than in the mean squ
 
 
 class GridError(ValueError):
-    """A grid that cannot be: such as one outside 2 to 8 bits, or for weights that are not finite."""
+    """A grid that does not exist (such as one outside 2 to 8 bits), or weights that no grid can hold (not finite)."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def paper_grid(weight: Tensor, bits: int) -> Grid:
 def _check_finite(weight: Tensor) -> None:
     if not torch.isfinite(weight).all():
         row = int((~torch.isfinite(weight)).flatten(1).any(1).nonzero()[0])
-        raise GridError(f"row {row} of the weight has NaN or infinite entries: nothing to quantise before it is mended")
+        raise GridError(f"row {row} of the weight has NaN or infinite entries: they cannot be quantised")
 
 
 def _whole_range(rows: Tensor, bits: int, symmetric: bool) -> Grid:

@@ -1,4 +1,4 @@
-"""ReScaW, the weight quantiser of QP-SNN: weights are rescaled so that they use all codes.
+"""ReScaW, the weight quantiser of QP-SNN: weights are rescaled before rounding, so that they use all codes.
 
 Wei and others, "QP-SNN: Quantized and Pruned Spiking Neural Networks" (ICLR 2025, arXiv 2502.05905).
 """
@@ -37,23 +37,24 @@ class MidRise(Grid):
         )
 
 
-def mean_magnitude(rows: Tensor, share: float) -> Tensor:
+def mean_magnitude(rows: Tensor, quantile: float) -> Tensor:
     """``|W|_1 / |W|`` of each row: QP-SNN's choice of gamma."""
     return rows.abs().mean(1, keepdim=True)
 
 
-def largest_magnitude(rows: Tensor, share: float) -> Tensor:
+def largest_magnitude(rows: Tensor, quantile: float) -> Tensor:
     """``max |W|`` of each row."""
     return rows.abs().amax(1, keepdim=True)
 
 
-def percentile(rows: Tensor, share: float) -> Tensor:
-    """The larger magnitude of the two percentiles ``share`` and ``1 - share`` of each row."""
-    ends = torch.quantile(rows.double(), torch.tensor([share, 1 - share], dtype=torch.float64, device=rows.device), 1)
+def percentile(rows: Tensor, quantile: float) -> Tensor:
+    """The larger magnitude of two quantiles of each row, such as the 0.99 and the 0.01 quantile."""
+    both = torch.tensor([quantile, 1 - quantile], dtype=torch.float64, device=rows.device)
+    ends = torch.quantile(rows.double(), both, 1)
     return ends.abs().amax(0)[:, None].to(rows)
 
 
-def unscaled(rows: Tensor, share: float) -> Tensor:
+def unscaled(rows: Tensor, quantile: float) -> Tensor:
     """1: the plain quantiser that ReScaW is compared with, whose codes reach from -1 to 1."""
     return torch.ones_like(rows[:, :1])
 
@@ -64,15 +65,16 @@ GAMMAS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "percentile": percentile,
     "none": unscaled,
 }
+"""Gamma ``[rows, 1]`` of a weight ``[rows, d]`` and the quantile, which ``percentile`` alone looks at."""
 
 
 @dataclass(frozen=True)
 class ReScaW:
     """``W -> gamma (2/s round(s/2 (clamp(W/gamma, -1, 1) + 1)) - 1)`` with ``s = 2^bits - 1``.
 
-    Gamma takes no gradient. Rescaled by the mean magnitude, a Gaussian layer has 42 % of its weights at the two
-    outermost levels, and none at zero: a network that was trained without it is clipped more than rounded, and has to
-    be trained again, while ``max`` and ``percentile`` hardly clip.
+    Gamma takes no gradient. With the mean magnitude for gamma, 42 % of the weights of a Gaussian layer end at the two
+    outermost levels, and none at zero: a network that was trained without ReScaW is mostly clipped, and has to be
+    trained again; ``max`` and ``percentile`` hardly clip.
 
     Args:
         bits: 2 to 8.
@@ -81,19 +83,19 @@ class ReScaW:
             paper's formula reads.
         gradient: ``masked``, the paper's straight-through gradient: 1 where ``|W| <= gamma``, else 0; or ``scaled``,
             that of the published code: ``1 / gamma`` everywhere.
-        share: of the percentile.
+        quantile: of the weights that gamma is with ``percentile``, 0.5 to 1.
     """
 
     bits: int
     gamma: str = "mean"
     per: str = "channel"
     gradient: str = "masked"
-    share: float = 0.99
+    quantile: float = 0.99
 
     def scale(self, weight: Tensor) -> Tensor:
         """Gamma of a weight ``[out, ...]``: ``[out, 1]`` or ``[1, 1]``; above 0, as good as 0 for a row of zeros."""
         rows = weight.detach().flatten(1)
-        gamma = GAMMAS[self.gamma](rows if self.per == "channel" else rows.reshape(1, -1), self.share)
+        gamma = GAMMAS[self.gamma](rows if self.per == "channel" else rows.reshape(1, -1), self.quantile)
         return gamma.clamp_min(torch.finfo(gamma.dtype).tiny * 2**self.bits)
 
     def grid(self, weight: Tensor) -> MidRise:
@@ -109,38 +111,39 @@ class ReScaW:
 
 
 class RoundedWeights:
-    """Layers of a module that compute with rounded weights, while the weights behind them are trained.
+    """Quantisation-aware training: layers compute with rounded weights, while their latent (real) weights are trained.
 
-    The weights behind stand here while the rounded ones are in the module, and nowhere else.
+    :meth:`put` before a forward pass exchanges the latent weights in the module for rounded ones, and keeps them here;
+    :meth:`take` before the optimizer's step puts them back, with the straight-through gradient.
 
     Args:
         quantizer: how weights are rounded.
         names: of the layers.
 
     Attributes:
-        behind: weights by layer name; empty while they are in the module.
+        latent: the latent weights by layer name; empty while they are in the module.
     """
 
     def __init__(self, quantizer: ReScaW, names: Iterable[str] = ()) -> None:
         self.quantizer, self.names = quantizer, tuple(names)
-        self.behind: dict[str, Tensor] = {}
+        self.latent: dict[str, Tensor] = {}
 
     def put(self, module: nn.Module) -> None:
-        """Put rounded weights in place, unless they are."""
-        if self.behind:
+        """Put rounded weights into the module, unless they are there."""
+        if self.latent:
             return
         with torch.no_grad():
             for name in self.names:
                 weight = module.get_parameter(f"{name}.weight")
-                self.behind[name] = weight.detach().clone()
+                self.latent[name] = weight.detach().clone()
                 weight.copy_(self.quantizer.grid(weight).nearest(weight.flatten(1)).view_as(weight))
 
     def take(self, module: nn.Module) -> None:
-        """Put the weights behind back, with the gradient that reaches them."""
+        """Put the latent weights back, and multiply their gradients by the straight-through factor."""
         with torch.no_grad():
-            for name, behind in self.behind.items():
+            for name, latent in self.latent.items():
                 weight = module.get_parameter(f"{name}.weight")
-                weight.copy_(behind)
+                weight.copy_(latent)
                 if weight.grad is not None:
-                    weight.grad.mul_(self.quantizer.slope(behind).to(weight))
-        self.behind = {}
+                    weight.grad.mul_(self.quantizer.slope(latent).to(weight))
+        self.latent = {}

@@ -1,1 +1,12 @@
-"""Least squares on a layer's Hessian: pure functions of tensors."""
+"""Least squares on a layer's Hessian: which weights to remove or round, and what the others become.
+
+Pure functions of tensors: nothing here knows Lightning or a compressor. Where everything stands, from the top:
+
+- :mod:`~compressors.second_order.solvers`: the ways of pruning and quantising one layer that a user can choose from.
+- :mod:`~compressors.second_order.solution_cache`: keeps their results on disk, under a hash of what they depend on.
+- :mod:`~compressors.second_order.problem`: their input (weight, Hessian, BatchNorm's factors), and sparsity patterns.
+- :mod:`~compressors.second_order.obs`: the exact way, one function a step, named there in order.
+- :mod:`~compressors.second_order.elimination`: the loop inside its first steps, and
+  :mod:`~compressors.second_order.kernels`: what of it is compiled.
+- :mod:`~compressors.second_order.fixed_order`: the fast way (SparseGPT, GPTQ), on one page.
+"""

@@ -20,8 +20,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from compressors.masks import largest
 from compressors.quantization.grids import Grid
-from compressors.second_order.obs import HessianError, kept_systems
+from compressors.second_order.obs import SINGULAR, HessianError, kept_systems
 
 BLOCK = 128  # columns between two updates of those behind
 SPAN = 32  # columns among which saliencies are compared
@@ -35,8 +36,8 @@ def prune_fixed_order(
 ) -> tuple[Tensor, Tensor]:
     """SparseGPT: of each span of columns the least saliencies ``(R_ii v_i)^2`` go, wherever in the rows they stand.
 
-    Each span keeps its share of ``keep``, so the total is exact. Columns before a removed weight do not make up for
-    it: :func:`compressors.second_order.obs.least_squares` on the mask does better still.
+    Each span keeps a part of ``keep`` in proportion to its columns, and the total is exact. Columns before a removed
+    weight do not make up for it: :func:`compressors.second_order.obs.least_squares` on the mask does better still.
 
     Args:
         weight: ``[rows, d]``.
@@ -56,8 +57,8 @@ def prune_fixed_order(
     columns = weight.shape[1]
 
     def select(saliency: Tensor, place: slice) -> Tensor:
-        share = keep * place.stop // columns - keep * place.start // columns
-        return _largest(saliency.flatten(), share, 0).view_as(saliency)
+        keep_of_span = keep * place.stop // columns - keep * place.start // columns
+        return largest(saliency, keep_of_span)
 
     return _pruned(weight, hessian, select, grid, span)
 
@@ -77,7 +78,8 @@ def prune_n_of_m(
         raise ValueError(f"{kept} weights kept of every {group}: keep between 0 and {group}")
 
     def select(saliency: Tensor, place: slice) -> Tensor:
-        return _largest(saliency, min(kept, saliency.shape[1]), 1)
+        chosen = saliency.argsort(dim=1, descending=True, stable=True)[:, :kept]
+        return torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, chosen, True)
 
     return _pruned(weight, hessian, select, grid, group)
 
@@ -148,7 +150,8 @@ def _sweep(
 ) -> Tensor:
     """Settle the columns in place, from the first to the last: ``values [groups, d, rows of a group]``.
 
-    ``select`` is asked about ``span`` columns when the first of them is reached. Returns which entries are kept: bool.
+    ``select`` chooses among ``span`` columns when the first of them is reached. Returns which entries are kept: bool,
+    of the shape of ``values``.
     """
     columns = values.shape[1]
     block = span * max(1, BLOCK // span)
@@ -185,16 +188,10 @@ def _factor(hessian: Tensor) -> tuple[Tensor, Tensor]:
     """``R_ii [groups, d]`` and ``R_ij / R_jj [groups, d, d]`` of ``H = R R^T``: a Cholesky factor read backwards."""
     factor, failed = torch.linalg.cholesky_ex(hessian.flip(1, 2))
     if failed.any():
-        raise HessianError("the Hessian is singular: raise `damping`, or use more calibration samples than inputs")
+        raise HessianError(SINGULAR)
     upper = factor.flip(1, 2)
     diagonal = upper.diagonal(dim1=1, dim2=2).clone()
     return diagonal, upper.div_(diagonal[:, None])
-
-
-def _largest(scores: Tensor, keep: int, dim: int) -> Tensor:
-    """A bool mask of the ``keep`` largest scores along a dimension; of equal ones the first."""
-    chosen = scores.argsort(dim=dim, descending=True, stable=True).narrow(dim, 0, keep)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(dim, chosen, True)
 
 
 def _by_columns(matrix: Tensor, groups: int) -> Tensor:

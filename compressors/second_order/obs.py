@@ -1,4 +1,4 @@
-"""The second-order solver: Optimal Brain Surgeon on linear layers, as pure functions of tensors.
+"""The exact second-order solver: Optimal Brain Surgeon on linear layers, as pure functions of tensors.
 
 A layer maps inputs ``x`` to ``W x``; removing weights changes ``W`` by ``D`` and costs ``1/2 tr(D H D^T)``, where
 ``H = 2 E[x x^T]`` is the Hessian of the squared output error. ``H`` is the same for all rows (output units) of a
@@ -6,14 +6,26 @@ group, so every row is a problem of its own. ExactOBS (Frantar, Singh, Alistarh,
 arXiv 2208.11580, section 4) solves it greedily: remove the weight whose loss ``w_p^2 / (2 [H^-1]_pp)`` is least,
 let the others make up for it, and drop the removed index from ``H^-1``.
 
+The steps, in order:
+
+1. :func:`damped`: the Hessian is made positive definite.
+2. :func:`eliminate`: every weight of every row is removed, and the order and the losses are taken down. Each row begins
+   with the :func:`inverse` of its group's Hessian; :func:`_in_chunks` hands the rows, as many as working memory holds,
+   to :func:`compressors.second_order.elimination.fix_weights`, whose loops over single weights are compiled on the CPU
+   (:func:`compressors.second_order.kernels.fix_singly`). One elimination serves every density.
+3. :func:`steps_per_row`, :func:`mask_after`: the steps of least loss in the whole layer are taken, and give the mask.
+4. :func:`least_squares`: the best weights on that mask, one linear system a row
+   (:func:`compressors.second_order.kernels.solve_kept`).
+5. :func:`quantize`: what is left is rounded, by the same elimination with levels of a grid in place of zeros.
+
+:func:`eliminate_blocks` and :func:`mask_of_pattern` take the place of steps 2 and 3 for blocks and N:M patterns. On
+other devices than the CPU, tensor operations over many rows take the place of the compiled loops.
+
 Shapes: ``weight [rows, d]``; ``hessian [groups, d, d]``, where row ``r`` belongs to group ``r // (rows / groups)``
 (one group but for grouped convolutions).
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
-from importlib import import_module
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,13 +33,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressors.quantization.grids import Grid
-from compressors.second_order.elimination import Course, Rule, compiled, run
+from compressors.second_order.elimination import EliminationTrace, Rule, compiled, fix_weights
 
-MAX_BYTES = 2**27  # of working memory: more would leave the processor's caches, and gain nothing
+MAX_BYTES = 2**27  # of working memory: more would leave the processor's caches, and save no time
+
+SINGULAR = "the Hessian is singular: raise `damping`, or use more calibration samples than inputs"
+SINGULAR_ON_MASK = "the Hessian is singular on the mask: raise `damping`, or use more calibration samples"
 
 
 class HessianError(ValueError):
     """A Hessian that cannot be used: not finite, empty, or singular in spite of its damping."""
+
+    exit_status = 2
 
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
@@ -58,18 +75,21 @@ def inverse(hessian: Tensor) -> Tensor:
     """
     factor, failed = torch.linalg.cholesky_ex(hessian)
     if failed.any():
-        raise HessianError("the Hessian is singular: raise `damping`, or use more calibration samples than inputs")
+        raise HessianError(SINGULAR)
     return torch.cholesky_inverse(factor)
 
 
-def eliminate(weight: Tensor, hessian: Tensor, *, batch: int = 1, max_bytes: int = MAX_BYTES) -> Course:
+def eliminate(weight: Tensor, hessian: Tensor, *, batch: int = 1, max_bytes: int = MAX_BYTES) -> EliminationTrace:
     """ExactOBS: remove every weight of every row, one at a time, always the one that costs least.
 
     Args:
         weight: ``[rows, d]``.
         hessian: ``[groups, d, d]``, positive definite; see :func:`damped`.
         batch: steps between two looks at the losses. 1 is exact; SBC's public code takes several weights at once.
-        max_bytes: bound on the working memory; rows are treated in chunks that keep to it, one row at least.
+        max_bytes: bound on the working memory; rows are worked on in chunks that keep to it, one row at least.
+
+    Returns:
+        The order in which each row's weights leave and the losses of the steps, all ``[rows, d]``.
 
     Raises:
         HessianError: see :func:`inverse`.
@@ -77,11 +97,11 @@ def eliminate(weight: Tensor, hessian: Tensor, *, batch: int = 1, max_bytes: int
     return _in_chunks(weight, hessian, Rule.pruning(weight, batch=batch), weight.shape[1], max_bytes)
 
 
-def eliminate_groups(weight: Tensor, hessian: Tensor, width: int, *, max_bytes: int = MAX_BYTES) -> Course:
+def eliminate_blocks(weight: Tensor, hessian: Tensor, width: int, *, max_bytes: int = MAX_BYTES) -> EliminationTrace:
     """As :func:`eliminate`, but ``width`` neighbouring columns leave together: OBC's block sparsity (section 4).
 
-    The loss of a group ``B`` is ``1/2 w_B^T (H^-1[B, B])^-1 w_B``. Where the columns are no whole number of groups, the
-    last one is smaller. The course is over groups: ``[rows, ceil(d / width)]``.
+    The loss of a block ``B`` is ``1/2 w_B^T (H^-1[B, B])^-1 w_B``. Where the columns are no whole number of blocks, the
+    last one is smaller. A step is one of a block: the trace is ``[rows, ceil(d / width)]``. Always on the CPU.
 
     Raises:
         HessianError: see :func:`inverse`.
@@ -97,15 +117,15 @@ def eliminate_groups(weight: Tensor, hessian: Tensor, width: int, *, max_bytes: 
 def mask_of_pattern(weight: Tensor, hessian: Tensor, kept: int, of: int, *, max_bytes: int = MAX_BYTES) -> Tensor:
     """N:M sparsity by ExactOBS: ``kept`` of every ``of`` neighbouring columns stay. Bool ``[rows, d]``, True is kept.
 
-    A group that has lost its share is left alone (OBC, section 4). Where the columns are no whole number of groups, the
-    last one is smaller, and keeps as many or all it has.
+    A group that has lost ``of - kept`` loses no more (OBC, section 4). Where the columns are no whole number of groups,
+    the last one is smaller, and keeps as many or all it has.
 
     Raises:
         HessianError: see :func:`inverse`.
     """
     columns = weight.shape[1]
     steps = columns // of * (of - kept) + max(0, columns % of - kept)
-    rule = Rule.pruning(weight, most=of - kept, of=of)
+    rule = Rule.pruning(weight, max_fixed=of - kept, group_size=of)
     order = _in_chunks(weight, hessian, rule, steps, max_bytes).order
     return torch.ones_like(weight, dtype=torch.bool).scatter_(1, order, False)
 
@@ -129,33 +149,37 @@ def quantize(
         HessianError: see :func:`inverse`.
     """
     rows = len(weight)
-    rule = Rule(grid.scale.expand(rows, 1)[:, 0], grid.zero.expand(rows, 1)[:, 0], top=2**grid.bits - 1)
-    rule = replace(rule, scale=rule.scale.contiguous(), zero=rule.zero.contiguous())
+    scale, zero = (tensor.expand(rows, 1)[:, 0].contiguous() for tensor in (grid.scale, grid.zero))
+    rule = Rule(scale, zero, max_code=2**grid.bits - 1)
     if mask is None or bool(mask.all()):
-        course = _in_chunks(weight, hessian, rule, weight.shape[1], max_bytes)
-        return torch.zeros_like(weight).scatter_(1, course.order, course.values)
+        trace = _in_chunks(weight, hessian, rule, weight.shape[1], max_bytes)
+        return torch.zeros_like(weight).scatter_(1, trace.order, trace.values)
     result = torch.zeros_like(weight)
     for part, places, _, systems in kept_systems(hessian, mask, max_bytes):
-        memory = inverse(systems).flatten(1)
-        course = run(weight[part].gather(1, places), places, memory, rule.of_rows(part), places.shape[1])
-        result[part] = torch.zeros_like(weight[part]).scatter_(1, course.order, course.values)
+        inverses = inverse(systems).flatten(1)
+        kept = weight[part].gather(1, places)
+        trace = fix_weights(kept, places, inverses, rule.of_rows(part), places.shape[1])
+        result[part] = torch.zeros_like(weight[part]).scatter_(1, trace.order, trace.values)
     return result
 
 
-def _in_chunks(weight: Tensor, hessian: Tensor, rule: Rule, steps: int, max_bytes: int) -> Course:
-    """The course of all rows, as many of them at once as the memory allows."""
+def _in_chunks(weight: Tensor, hessian: Tensor, rule: Rule, steps: int, max_bytes: int) -> EliminationTrace:
+    """Fix ``steps`` weights of every row. Each row needs an inverse Hessian of its own, ``[d, d]``.
+
+    So the rows are worked on in chunks, as large as ``max_bytes`` of inverses allow; one row at least.
+    """
     rows, columns = weight.shape
     inverses = inverse(hessian).flatten(1)
     group = torch.arange(rows, device=weight.device) // (rows // len(hessian))
     chunk = min(rows, max(1, max_bytes // (columns * columns * weight.element_size())))
-    memory = weight.new_empty(chunk, columns * columns)
+    buffer = weight.new_empty(chunk, columns * columns)
     index = torch.arange(columns, device=weight.device)
     parts = []
     for start in range(0, rows, chunk):
         part = slice(start, min(rows, start + chunk))
-        own = torch.index_select(inverses, 0, group[part], out=memory[: len(group[part])])
-        parts.append(run(weight[part], index.repeat(len(own), 1), own, rule.of_rows(part), steps))
-    return Course.joined(parts, 0)
+        own = torch.index_select(inverses, 0, group[part], out=buffer[: len(group[part])])
+        parts.append(fix_weights(weight[part], index.repeat(len(own), 1), own, rule.of_rows(part), steps))
+    return EliminationTrace.joined(parts, 0)
 
 
 def kept_systems(
@@ -209,7 +233,11 @@ def least_squares(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int 
     Raises:
         HessianError: a Hessian is not positive definite on the mask.
     """
-    return _of_kept(weight, hessian, mask, max_bytes, judged=False)
+    if compiled(weight):
+        from compressors.second_order import kernels
+
+        return _row_by_row(kernels.solve_kept, weight, hessian, mask)
+    return _rows_together(lambda solution, factor: solution, weight, hessian, mask, max_bytes)
 
 
 def saliencies(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int = 2**30) -> Tensor:
@@ -220,45 +248,55 @@ def saliencies(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int = 2
     Raises:
         HessianError: a Hessian is not positive definite on the mask.
     """
-    return _of_kept(weight, hessian, mask, max_bytes, judged=True)
+    if compiled(weight):
+        from compressors.second_order import kernels
+
+        return _row_by_row(kernels.saliencies_of_kept, weight, hessian, mask)
+    return _rows_together(_squares_over_variances, weight, hessian, mask, max_bytes)
 
 
-def _of_kept(weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int, *, judged: bool) -> Tensor:
-    """The optimal weights on a mask, or what each of them is worth: ``[rows, d]``."""
-    groups, columns = len(hessian), weight.shape[1]
-    target = torch.einsum("grd,gde->gre", weight.view(groups, -1, columns), hessian).reshape(weight.shape)
+def _squares_over_variances(solution: Tensor, factor: Tensor) -> Tensor:
+    """``w_j^2 / [H^-1]_jj`` from ``w [n, k]`` and the Cholesky factors of ``H`` ``[n, k, k]``: ``[n, k]``."""
+    return solution.square() / torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)
+
+
+def _row_by_row(kernel: Callable[..., Any], weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+    """What a compiled kernel makes of the system of each row's kept weights: ``[rows, d]``, zero off the mask."""
+    from compressors.second_order import kernels
+
+    target = _right_sides(weight, hessian)
     result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-    solve = _solve_one_by_one if compiled(weight) else partial(_solve_together, max_bytes=max_bytes)
-    if not solve(hessian, mask, target, result, judged=judged):
-        raise HessianError("the Hessian is singular on the mask: raise `damping`, or use more calibration samples")
+    arrays = [tensor.contiguous().numpy() for tensor in (hessian, mask, target)]
+    with kernels.threads(torch.get_num_threads()):
+        solved = kernel(*arrays, result.numpy())
+    if not solved.all():
+        raise HessianError(SINGULAR_ON_MASK)
     return result
 
 
-def _solve_one_by_one(hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor, *, judged: bool) -> bool:
-    """Solve for the kept weights of each row, compiled; False where a Hessian is not positive definite."""
-    kernels: Any = import_module("compressors.second_order.kernels")  # both are compiled at their first use
-    systems: Any = import_module("compressors.second_order.systems")
-    solve = systems.judge_kept if judged else systems.solve_kept
-    with kernels.threads(torch.get_num_threads()):
-        given = (tensor.contiguous().numpy() for tensor in (hessian, mask, target))
-        solved = solve(*given, result.numpy())
-    return bool(solved.all())
+def _rows_together(
+    finish: Callable[[Tensor, Tensor], Tensor], weight: Tensor, hessian: Tensor, mask: Tensor, max_bytes: int
+) -> Tensor:
+    """The same as tensor operations, for devices that take many rows at once.
 
-
-def _solve_together(
-    hessian: Tensor, mask: Tensor, target: Tensor, result: Tensor, max_bytes: int, *, judged: bool
-) -> bool:
-    """The same as tensor operations, for devices that take many rows at once."""
+    ``finish`` makes the result of the solutions ``[n, k]`` of ``n`` rows and their Cholesky factors ``[n, k, k]``.
+    """
+    target = _right_sides(weight, hessian)
+    result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     for part, places, padding, systems in kept_systems(hessian, mask, max_bytes):
         right = target[part].gather(1, places).masked_fill(padding, 0.0)[:, :, None]
         factor, failed = torch.linalg.cholesky_ex(systems)
         if failed.any():
-            return False
-        solved = torch.cholesky_solve(right, factor)[:, :, 0]
-        if judged:
-            solved = solved.square() / torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)
-        result[part] = result[part].scatter_(1, places, solved.masked_fill(padding, 0.0))
-    return True
+            raise HessianError(SINGULAR_ON_MASK)
+        values = finish(torch.cholesky_solve(right, factor)[:, :, 0], factor)
+        result[part] = result[part].scatter_(1, places, values.masked_fill(padding, 0.0))
+    return result
+
+
+def _right_sides(weight: Tensor, hessian: Tensor) -> Tensor:
+    """``W H``, row by row with the Hessian of its group: ``[rows, d]``."""
+    rows = weight.view(len(hessian), -1, weight.shape[1])
+    return torch.einsum("grd,gde->gre", rows, hessian).reshape(weight.shape)
 
 
 def layer_loss(before: Tensor, after: Tensor, hessian: Tensor) -> float:

@@ -1,32 +1,42 @@
 """How one layer's second-order problem is solved: exactly, in a fixed order, or as the authors of SBC do it.
 
-Each solver prunes and quantises a layer; they share the statistics, so that any of them can stand in for another.
+Each solver prunes and quantises a layer, and all work on the same :class:`~compressors.second_order.problem.Problem`,
+so that any of them can take the place of another.
 """
 
 import logging
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from compressors.calibration.hessians import CalibrationError
 from compressors.masks import largest
 from compressors.quantization.grids import Grid
+from compressors.registry import suggestion
 from compressors.second_order import obs
 from compressors.second_order.fixed_order import prune_fixed_order, prune_n_of_m, quantize_fixed_order
-from compressors.second_order.problem import Pattern, Problem
-from compressors.second_order.solution_cache import Solutions
+from compressors.second_order.problem import Pattern, PatternError, Problem
+from compressors.second_order.solution_cache import SolutionCache
 
-EXACT_OPERATIONS = 10**13  # of exact elimination in one layer, above which "auto" refines a fixed order's mask
-SOLVING_OPERATIONS = 10**12  # of solving for a layer's weights that are left, above which the sweep's are kept
-REFINING_OPERATIONS = 2 * 10**11  # rows x (weights left in a row)^3 in the first round of refining a layer's mask
+EXACT_OPERATIONS = 10**13  # "auto" takes the exact solver for layers whose elimination takes at most as many
+SOLVING_OPERATIONS = 10**12  # the fast solver ends with least squares on its mask where this takes at most as many
+REFINING_OPERATIONS = 2 * 10**11  # rows x (weights left in a row)^3, at most, in the first round of the refined solver
 ROUNDS, HEAD_START = 4, 3
 BLOCK_WIDTH = 4
 PAPER_BATCHES = 256  # of the elimination of a row in SBC's public code
 
+AUTO = "auto"
+
 log = logging.getLogger(__name__)
+
+
+class SolverError(ValueError):
+    """A solver that does not exist."""
+
+    exit_status = 2
 
 
 class Solver(Protocol):
@@ -35,7 +45,17 @@ class Solver(Protocol):
     name: str
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """The new weight and its mask, both ``[rows, d]``."""
+        """The new weight and its mask (bool, True is kept), both ``[rows, d]``.
+
+        Args:
+            problem: the layer.
+            keep: weights to keep; an N:M pattern fixes their number itself.
+            pattern: which weights may be pruned.
+
+        Raises:
+            PatternError: this solver cannot prune in that pattern.
+            HessianError: the Hessian is not positive definite.
+        """
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
         """The weight on its grid: ``[rows, d]``; ``weight`` is the pruned one, zero off the mask."""
@@ -46,53 +66,53 @@ class Exact:
 
     name = "exact"
 
-    def __init__(self, solutions: Solutions) -> None:
-        self.solutions = solutions
+    def __init__(self, cache: SolutionCache) -> None:
+        self.cache = cache
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """Eliminate, take the global step, and solve for the weights that are left."""
+        """Eliminate, take the steps of least loss in the layer, and solve for the weights that are left."""
         weight, hessian = problem.weight, problem.hessian
         if pattern.groups is not None:
             kept, of = pattern.groups
             mask = obs.mask_of_pattern(weight, hessian, kept, of)
         else:
             width = BLOCK_WIDTH if pattern.name == "block4" else 1
-            course = self.solutions.course(problem, width=width)
-            remove = course.losses.numel() - max(1, round(keep / width))
-            steps = obs.steps_per_row(course.losses * problem.gain.square()[:, None], remove)
-            groups = obs.mask_after(course.order, steps)
-            mask = groups.repeat_interleave(width, dim=1)[:, : weight.shape[1]]
+            trace = self.cache.elimination(problem, width=width)
+            remove = trace.losses.numel() - max(1, round(keep / width))
+            steps = obs.steps_per_row(problem.after_batchnorm(trace.losses), remove)
+            blocks = obs.mask_after(trace.order, steps)
+            mask = blocks.repeat_interleave(width, dim=1)[:, : weight.shape[1]]
         return obs.least_squares(weight, hessian, mask), mask
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
         """OBQ on the weights that are left."""
         quantize = partial(obs.quantize, weight, problem.hessian, grid, mask)
-        return self.solutions.quantized("quantize", problem, weight, mask, grid, quantize)
+        return self.cache.get_or_quantize("quantize", problem, weight, mask, grid, quantize)
 
 
 class FixedOrder:
     """SparseGPT and GPTQ: all rows settle their columns in one order; see :mod:`compressors.second_order.fixed_order`.
 
-    A sweep can make up for a weight only in the columns after it. So where that costs at most
-    :data:`SOLVING_OPERATIONS`, the weights that are left are solved for once more, as :class:`Exact` does: at low
-    densities this is worth more than the choice of weights.
+    A sweep over the columns can make up for a weight only in those after it. So where it takes at most
+    :data:`SOLVING_OPERATIONS`, the weights that are left are solved for once more by least squares on the mask, as
+    :class:`Exact` does: at low densities this lowers the loss more than a better choice of weights would.
     """
 
     name = "fast"
 
-    def __init__(self, solutions: Solutions) -> None:
-        self.solutions = solutions
+    def __init__(self, cache: SolutionCache) -> None:
+        self.cache = cache
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """One sweep over the columns; rows compete by their loss behind BatchNorm."""
+        """One sweep over the columns; rows are compared by their losses behind BatchNorm."""
 
         def solve() -> dict[str, Tensor]:
             weight, mask = self._pruned(problem, keep, pattern)
             return {"weight": weight, "mask": mask}
 
-        depends = (problem.weight, problem.hessian, problem.gain)
-        found = self.solutions.found(f"{self.name} {pattern.name} {keep}", depends, solve)
-        return found["weight"], found["mask"]
+        depends = (problem.weight, problem.hessian, problem.batchnorm_factor)
+        solution = self.cache.get_or_solve(f"{self.name} {pattern.name} {keep}", depends, solve)
+        return solution["weight"], solution["mask"]
 
     def _pruned(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         weight, mask = self._swept(problem, keep, pattern)
@@ -102,26 +122,27 @@ class FixedOrder:
 
     def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         if pattern.name == "block4":
-            raise CalibrationError("the fast solver has no blocks of four: take solver='exact' or another pattern")
+            raise PatternError("the fast solver has no blocks of four: take solver='exact' or another pattern")
         if pattern.groups is not None:
             return prune_n_of_m(problem.weight, problem.hessian, *pattern.groups)
-        gain = problem.gain.clamp_min(problem.gain.max() * 1e-9)[:, None]
-        weight, mask = prune_fixed_order(problem.weight * gain, problem.hessian, keep)
-        return weight / gain, mask
+        factor = problem.batchnorm_factor.clamp_min(problem.batchnorm_factor.max() * 1e-9)[:, None]
+        weight, mask = prune_fixed_order(problem.weight * factor, problem.hessian, keep)
+        return weight / factor, mask
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
         """GPTQ, the most active inputs first."""
-        some = None if mask.all() else mask
-        quantize = partial(quantize_fixed_order, weight, problem.hessian, grid, mask=some)
-        return self.solutions.quantized("fast quantize", problem, weight, mask, grid, quantize)
+        pruned = None if mask.all() else mask
+        quantize = partial(quantize_fixed_order, weight, problem.hessian, grid, mask=pruned)
+        return self.cache.get_or_quantize("fast quantize", problem, weight, mask, grid, quantize)
 
 
 class Refined(FixedOrder):
-    """A fixed order down to some more weights than asked for, then rounds in which each row judges its own.
+    """SparseGPT down to more weights than asked for, then :data:`ROUNDS` rounds of pruning by exact saliencies.
 
-    In a round the weights that are left are solved for, and those with the least saliencies in the Hessian of what
-    their row has left go; each of :data:`ROUNDS` takes the same share. The fixed order leaves as much more, at most
-    :data:`HEAD_START` times, as :data:`REFINING_OPERATIONS` allow.
+    In a round the least saliencies of the layer go, each computed in the Hessian of the weights that its row has left,
+    as if these had been solved for anew (:func:`compressors.second_order.obs.saliencies`). Every round keeps the same
+    fraction of the weights. SparseGPT leaves :data:`HEAD_START` times as many as asked for, or as many as
+    :data:`REFINING_OPERATIONS` allow.
     """
 
     name = "refined"
@@ -134,34 +155,34 @@ class Refined(FixedOrder):
             return super()._pruned(problem, keep, pattern)
         _, mask = self._swept(problem, first, pattern)
         for left in reversed(range(ROUNDS)):
-            worth = obs.saliencies(problem.weight, problem.hessian, mask) * problem.gain.square()[:, None]
-            mask = largest(worth, round(keep * (first / keep) ** (left / ROUNDS)))
+            saliency = problem.after_batchnorm(obs.saliencies(problem.weight, problem.hessian, mask))
+            mask = largest(saliency, round(keep * (first / keep) ** (left / ROUNDS)))
         return obs.least_squares(problem.weight, problem.hessian, mask), mask
 
 
 class Paper:
-    """As the public code of SBC does it (facts of arXiv 2506.03996's repository, in our own words).
+    """The procedure of SBC's public code (the repository of arXiv 2506.03996, read and written anew here).
 
-    Pruning: a row's weights leave in about 256 batches, each with the loss it had when its batch was chosen; the
-    smallest of these losses go, wherever they stand; then the weights that are left are solved for, from the original
-    ones. Quantising: one order for all rows, by the increasing diagonal of the inverse Hessian, on a grid over the
-    whole range.
+    Pruning: each row is eliminated in about 256 batches of weights, and a weight's loss is that of the moment when its
+    batch was chosen. The weights with the smallest losses of the layer are pruned, in whatever order their row gave
+    them up; then those that are left are solved for, from the original ones. Quantising: all rows in one order, by the
+    increasing diagonal of the inverse Hessian.
     """
 
     name = "paper"
 
-    def __init__(self, solutions: Solutions) -> None:
-        self.solutions = solutions
+    def __init__(self, cache: SolutionCache) -> None:
+        self.cache = cache
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """Eliminate in batches, and take the smallest recorded losses."""
+        """Eliminate in batches, prune the weights of the smallest losses, and solve for those that are left."""
         if pattern.name != "unstructured":
-            raise CalibrationError(f"the paper's procedure has no pattern {pattern.name!r}: take variant='exact'")
-        course = self.solutions.course(problem, batch=math.ceil(problem.weight.shape[1] / PAPER_BATCHES))
-        losses = course.losses * problem.gain.square()[:, None]
+            raise PatternError(f"the paper's procedure has no pattern {pattern.name!r}: take variant='exact'")
+        trace = self.cache.elimination(problem, batch=math.ceil(problem.weight.shape[1] / PAPER_BATCHES))
+        losses = problem.after_batchnorm(trace.losses)
         gone = losses.flatten().argsort(stable=True)[: losses.numel() - keep]
         by_step = torch.ones(losses.numel(), dtype=torch.bool, device=losses.device).index_fill_(0, gone, False)
-        mask = torch.empty_like(by_step.view_as(losses)).scatter_(1, course.order, by_step.view_as(losses))
+        mask = torch.empty_like(by_step.view_as(losses)).scatter_(1, trace.order, by_step.view_as(losses))
         return obs.least_squares(problem.weight, problem.hessian, mask), mask
 
     def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
@@ -170,18 +191,36 @@ class Paper:
         return quantize_fixed_order(weight, problem.hessian, grid, mask=None if mask.all() else mask, order=order)
 
 
-def solver_for(choice: str, problem: Problem, name: str, solutions: Solutions) -> Solver:
-    """The solver of the layer ``name``: a solver's own name, or for ``auto`` the one that it can afford.
+SOLVERS: Mapping[str, Callable[[SolutionCache], Solver]] = {
+    kind.name: kind for kind in (Exact, Refined, FixedOrder, Paper)
+}
+"""All solvers by name; besides them there is the choice :data:`AUTO`, see :func:`solver_for`."""
 
-    ``auto`` is exact where that takes at most :data:`EXACT_OPERATIONS`, and tells the log what it chose, and why.
+
+def solver_for(choice: str, problem: Problem, layer: str, cache: SolutionCache) -> Solver:
+    """The solver of a layer.
+
+    Args:
+        choice: a name of :data:`SOLVERS`, or ``auto``: ``exact`` where that takes at most :data:`EXACT_OPERATIONS`,
+            else ``refined``; which one and why is written to the log.
+        problem: the layer's.
+        layer: its name, for the log.
+        cache: where solutions are kept.
+
+    Raises:
+        SolverError: an unknown name.
     """
-    if choice != "auto":
-        solvers = {kind.name: kind for kind in (Exact, FixedOrder, Refined, Paper)}
-        solver: Solver = solvers[choice](solutions)
-        return solver
-    exact = problem.operations <= EXACT_OPERATIONS
+    if choice == AUTO:
+        choice = _affordable(problem, layer)
+    if choice not in SOLVERS:
+        raise SolverError(f"unknown solver {choice!r}: {suggestion(choice, [*SOLVERS, AUTO])}")
+    return SOLVERS[choice](cache)
+
+
+def _affordable(problem: Problem, layer: str) -> str:
+    choice = Exact.name if problem.operations <= EXACT_OPERATIONS else Refined.name
     log.info(
         "layer %s (%d x %d): %s solver, since exact elimination takes %.1e operations (limit %.0e)",
-        name, *problem.weight.shape, "exact" if exact else "refined", problem.operations, EXACT_OPERATIONS,
+        layer, *problem.weight.shape, choice, problem.operations, EXACT_OPERATIONS,
     )  # fmt: skip
-    return Exact(solutions) if exact else Refined(solutions)
+    return choice

@@ -21,7 +21,7 @@ from benchmark.networks.zoo.transformers import pool_spikes
 from compressors.base import Compressor
 from compressors.network.layers import find_layers, is_neuron
 from compressors.registry import COMPRESSORS
-from tests.contract.test_compressors import QUIET
+from tests.compressors.networks import QUIET
 
 CLASSES, T, BATCH = 5, 3, 4
 NAMES = sorted(MODELS)

@@ -41,7 +41,7 @@ def test_make_targets_of_the_readme_exist():
 
 
 def test_compressor_of_the_guide_meets_its_budget():
-    from tests.contract.test_compressors import fit
+    from tests.compressors.networks import fit
 
     namespace: dict = {}
     exec(compile(blocks("CONTRIBUTING.md", "python")[0], "CONTRIBUTING.md", "exec"), namespace)

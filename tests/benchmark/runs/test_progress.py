@@ -12,7 +12,7 @@ from benchmark.runs.progress import SuiteProgress
 from compressors.base import track
 from compressors.methods.lamp import LAMP
 from compressors.methods.sbc import SBC
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier
+from tests.compressors.networks import QUIET, RandomEvents, classifier
 
 
 class Validated(RandomEvents):

@@ -19,7 +19,7 @@ from compressors.compression import Compression
 from compressors.methods.obc import OBC
 from compressors.methods.random_pruning import RandomPruning
 from compressors.methods.rtn import RTN
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier, make
+from tests.compressors.networks import QUIET, RandomEvents, classifier, make
 
 FOREIGN = """
     import base64, json, sys, zlib

@@ -2,33 +2,18 @@
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from compressors.calibration.activity import activities, changes
 from compressors.calibration.hessians import CalibrationError
-from compressors.network.layers import Layer, find_layers, hooks
+from compressors.network.layers import Layer, hooks
 from hardware import HardwareCost
+from tests.compressors.networks import BatchFirst, layers_of
 
 T, SAMPLES = 5, 6
-
-
-class BatchFirst(LightningModule):
-    """Gives a time-major network batch-first inputs."""
-
-    def __init__(self, *modules: nn.Module) -> None:
-        super().__init__()
-        self.net = nn.Sequential(*modules)
-        functional.set_step_mode(self.net, "m")
-
-    def forward(self, x):
-        functional.reset_net(self.net)
-        return self.net(x.transpose(0, 1))
-
-    def test_step(self, batch, index):
-        self(batch[0])
 
 
 def small_net(seed: int = 0) -> BatchFirst:
@@ -50,10 +35,6 @@ def events(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(1, 4, (SAMPLES, T, 2, 6, 6), generator=generator)  # several events in one bin
     return counts * (torch.rand(counts.shape, generator=generator) < 0.4).float()
-
-
-def layers_of(net: BatchFirst, x: torch.Tensor):
-    return find_layers(net, lambda: net(x[:1]))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from spikingjelly.activation_based import functional, neuron
 from compressors.channels.criteria import channel_means, mean_potential, numerical_rank, spike_map_rank
 from compressors.network.layers import LayerError, find_layers
 from compressors.network.neurons import charged
-from tests.contract.test_compressors import RandomEvents, classifier
+from tests.compressors.networks import RandomEvents, classifier
 
 
 def test_numerical_ranks():

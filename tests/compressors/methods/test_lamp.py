@@ -9,7 +9,7 @@ from compressors.budget import BudgetError
 from compressors.methods.lamp import LAMP
 from compressors.methods.magnitude import Magnitude
 from compressors.weights.allocation import lamp, lamp_scores
-from tests.compressors.methods.test_slamp import classifier, fit, masks, same
+from tests.compressors.methods.leaky_networks import classifier, fit, masks, same
 
 
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.07])

@@ -1,8 +1,6 @@
 """OBC and SBC as wholes: budgets shared by loss, patterns, the paper's procedure, compressed inputs."""
 
 import itertools
-import logging
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,25 +11,14 @@ from spikingjelly.activation_based import functional
 from compressors import OBC, SBC
 from compressors.budget import BudgetError
 from compressors.calibration.activity import activities
-from compressors.calibration.hessians import CalibrationError, drift, vectors
+from compressors.calibration.hessians import drift, vectors
 from compressors.methods.obc import CORRECTION
 from compressors.network.layers import find_layers
-from compressors.quantization.grids import paper_grid
-from compressors.second_order import obs, solvers
-from compressors.second_order.problem import Pattern, Problem
-from compressors.second_order.solution_cache import Solutions
-from compressors.second_order.solvers import Exact, FixedOrder, Paper, Refined, solver_for
+from compressors.second_order import obs
 from compressors.weights.allocation import Curve, split
-from tests.compressors.second_order.oracles import fix_one_by_one, random_problem
-from tests.contract.test_compressors import RandomEvents, classifier, fit
+from tests.compressors.networks import RandomEvents, classifier, fit
 
 METHODS = [OBC, SBC]
-
-
-def problem(rows=6, columns=40, seed=0) -> Problem:
-    weight, hessian = random_problem(rows, columns, seed=seed)
-    gain = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
-    return Problem(weight, hessian, gain)
 
 
 # Budgets -------------------------------------------------------------------------------------------------------------
@@ -156,82 +143,6 @@ def test_jointly_pruned_and_quantised_weights_are_both(options):
 # Solvers -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_papers_pruning_takes_the_smallest_recorded_losses_and_solves_from_the_original_weights(monkeypatch):
-    monkeypatch.setattr(solvers, "PAPER_BATCHES", 10)  # so that 40 columns leave four at a time
-    given_problem, keep = problem(), 70
-    weight, mask = Paper(Solutions(None)).prune(given_problem, keep, Pattern())
-    plain = fix_one_by_one(given_problem.weight, given_problem.hessian, lambda row, w: torch.zeros_like(w), 40, batch=4)
-    losses = torch.empty(6, 40, dtype=torch.float64).scatter_(1, plain.order, plain.losses)
-    losses = losses * given_problem.gain.square()[:, None]
-    expected = losses > losses.flatten().sort().values[240 - keep - 1]
-    assert torch.equal(mask, expected)
-    torch.testing.assert_close(weight, obs.least_squares(given_problem.weight, given_problem.hessian, expected))
-
-
-def test_the_papers_quantisation_is_sequential_in_the_order_of_the_inverse_diagonal():
-    given_problem = problem(4, 24)
-    grid = paper_grid(given_problem.weight, 3)
-    everything = torch.ones_like(given_problem.weight, dtype=torch.bool)
-    result = Paper(Solutions(None)).quantize(given_problem, everything, given_problem.weight, grid)
-    weight, inverse = given_problem.weight.clone(), torch.linalg.inv(given_problem.hessian[0])
-    for column in inverse.diagonal().argsort().tolist():
-        target = grid.nearest(weight)[:, column]
-        step = inverse[column] / inverse[column, column]
-        free = step.clone()
-        weight = weight - (weight[:, column] - target)[:, None] * free
-        weight[:, column] = target
-        inverse = inverse - torch.outer(inverse[:, column], step)
-        inverse[column, :] = inverse[:, column] = 0.0
-        inverse[column, column] = 1.0
-    torch.testing.assert_close(result, weight)
-
-
-@pytest.mark.parametrize("keep", [120, 50])
-def test_exact_loses_less_than_the_paper_and_both_less_than_the_fast_solver(keep):
-    losses = dict.fromkeys(("exact", "paper", "refined", "fast"), 0.0)
-    for seed in range(6):
-        given_problem = replace(problem(seed=seed), gain=torch.ones(6, dtype=torch.float64))
-        for name in losses:
-            weight, mask = solver_for(name, given_problem, "a", Solutions(None)).prune(given_problem, keep, Pattern())
-            assert int(mask.sum()) == keep
-            losses[name] += given_problem.loss(weight)
-    assert losses["exact"] < losses["paper"] < losses["fast"]
-    assert losses["exact"] < losses["refined"] < losses["fast"]
-
-
-def test_fast_pruning_ends_with_the_best_weights_on_its_mask_where_that_is_affordable(monkeypatch):
-    given_problem = problem()
-    solved, mask = FixedOrder(Solutions(None)).prune(given_problem, 50, Pattern())
-    gradient = (solved - given_problem.weight) @ given_problem.hessian[0]
-    torch.testing.assert_close(gradient * mask, torch.zeros_like(gradient))
-    monkeypatch.setattr(solvers, "SOLVING_OPERATIONS", 0)
-    swept, again = FixedOrder(Solutions(None)).prune(given_problem, 50, Pattern())
-    assert torch.equal(mask, again)
-    assert given_problem.loss(solved) < given_problem.loss(swept)
-
-
-@pytest.mark.parametrize("operations", [0, 10, 10**11])
-def test_refining_keeps_as_many_as_asked_for_whatever_it_may_cost(monkeypatch, operations):
-    given_problem = problem()
-    monkeypatch.setattr(solvers, "REFINING_OPERATIONS", operations)
-    for keep in (1, 7, 50, 239, 240):
-        weight, mask = Refined(Solutions(None)).prune(given_problem, keep, Pattern())
-        assert int(mask.sum()) == keep
-        assert not weight[~mask].any()
-    fast, refined = (kind(Solutions(None)).prune(given_problem, 50, Pattern()) for kind in (FixedOrder, Refined))
-    assert torch.equal(fast[1], refined[1]) == (operations < 10**11)
-
-
-def test_auto_is_exact_as_long_as_it_can_afford_it_and_says_so(caplog, monkeypatch):
-    small = problem(6, 40)
-    with caplog.at_level(logging.INFO, "compressors.second_order.solvers"):
-        assert isinstance(solver_for("auto", small, "conv1", Solutions(None)), Exact)
-        monkeypatch.setattr(solvers, "EXACT_OPERATIONS", small.operations / 2)
-        assert isinstance(solver_for("auto", small, "conv2", Solutions(None)), Refined)
-    assert "layer conv1 (6 x 40): exact solver" in caplog.text
-    assert "layer conv2 (6 x 40): refined solver, since exact elimination takes 2.6e+05 operations" in caplog.text
-
-
 @pytest.mark.parametrize("solver", ["auto", "refined", "fast"])
 def test_the_solver_stands_in_the_record(solver):
     compressor = OBC(0.3, solver=solver)
@@ -269,14 +180,6 @@ def test_finished_layers_are_found_again_whatever_the_solver(tmp_path, solver, b
     assert len(finished) * 3 == len(set(tmp_path.iterdir())) * 2
     assert again.reused_seconds() > plain.reused_seconds() == 0
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in modules), strict=True))
-
-
-def test_a_damaged_solution_is_refused_by_its_name(tmp_path):
-    fit(OBC(0.5, cache=tmp_path))
-    for path in tmp_path.iterdir():
-        path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(CalibrationError, match="is not a readable elimination .*: delete it and run again"):
-        fit(OBC(0.5, cache=tmp_path))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,7 @@ from benchmark.networks.classifier import SNNClassifier
 from compressors.budget import BudgetError
 from compressors.methods.qpsnn import QPSNN
 from compressors.network.layers import LayerError
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier, fit, weights
+from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 
 
 def silent_channel(module, channel):

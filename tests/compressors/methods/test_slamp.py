@@ -7,12 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import LightningDataModule, Trainer
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import layer, neuron
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from benchmark.networks.classifier import SNNClassifier
 from compressors.base import Compressor
 from compressors.budget import BudgetError
 from compressors.calibration.activity import Activity, activities, changes
@@ -21,59 +18,8 @@ from compressors.methods.magnitude import Magnitude
 from compressors.methods.slamp import SLAMP, VARIANTS, distortion_bound, response_of, step_weights
 from compressors.network.layers import LayerError, hooks
 from compressors.weights.allocation import ALLOCATIONS
-from tests.compressors.calibration.test_activity import BatchFirst, layers_of
-
-CLASSES = 3
-QUIET = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
-
-
-class Events(LightningDataModule):
-    """Random event frames; ``x [B, T, 2, 6, 6]``."""
-
-    def __init__(self, timesteps: int, rate: float = 0.4):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.x = (torch.rand(12, timesteps, 2, 6, 6, generator=generator) < rate).float()
-        self.y = torch.randint(CLASSES, (12,), generator=generator)
-
-    def train_dataloader(self):
-        return DataLoader(TensorDataset(self.x, self.y), batch_size=4)
-
-    calibration_dataloader = test_dataloader = train_dataloader
-
-
-def classifier(taus=(2.0, 2.0, 2.0), timesteps: int = 4, seed: int = 0) -> SNNClassifier:
-    torch.manual_seed(seed)
-    net = nn.Sequential(
-        layer.Conv2d(2, 6, 3, padding=1, bias=False),
-        neuron.LIFNode(tau=taus[0], v_threshold=0.3),
-        layer.MaxPool2d(2),
-        layer.Flatten(),
-        layer.Linear(6 * 9, 16, bias=False),
-        neuron.LIFNode(tau=taus[1], v_threshold=0.2),
-        layer.Linear(16, CLASSES),
-        neuron.LIFNode(tau=taus[2], v_threshold=0.2),
-    )
-    functional.set_step_mode(net, "m")
-    return SNNClassifier(net, classes=CLASSES, timesteps=timesteps)
-
-
-def fit(compressor: Compressor, module: SNNClassifier | None = None, data=None) -> Compressor:
-    module = module or classifier()
-    data = data or Events(module.timesteps)
-    compressor.state.track = lambda sequence, description: sequence
-    Trainer(max_epochs=0, callbacks=[compressor], **QUIET).fit(module, datamodule=data)
-    return compressor
-
-
-def masks(compressor: Compressor) -> dict[str, torch.Tensor]:
-    return compressor.compression.masks()
-
-
-def same(first: Compressor, second: Compressor) -> bool:
-    one, other = masks(first), masks(second)
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
+from tests.compressors.methods.leaky_networks import Events, classifier, fit, masks, same
+from tests.compressors.networks import BatchFirst, layers_of
 
 # Weights of the steps -------------------------------------------------------------------------------------------------
 
@@ -206,7 +152,7 @@ def test_without_spikes_no_membrane_moves_further_than_the_bound(make_neuron, ma
     before = entry.module.weight.detach().clone()
     with torch.no_grad():
         entry.module.weight.mul_(torch.rand_like(before) < density)
-    removed = (before - entry.module.weight.detach()).flatten(1) * entry.row_gain()[:, None]
+    removed = (before - entry.module.weight.detach()).flatten(1) * entry.batchnorm_factor()[:, None]
     (moved,) = changes(net, [entry], {f"{entry.name}.weight": before}, batches).values()
     assert 0 < moved.potential <= distortion_bound(removed, response_of(entry), found) * (1 + 1e-5)
 

@@ -19,10 +19,10 @@ from compressors.channels.principal import READINGS, covariances, significant, s
 from compressors.channels.tracing import find_channels
 from compressors.methods.spatiotemporal import SpatioTemporal, begin_anew, variance_keys
 from compressors.network.layers import LayerError, find_layers
-from compressors.network.leaks import train_leaks
+from compressors.network.leaks import make_leaks_trainable
 from compressors.network.neurons import charged
 from compressors.quantization.grids import fit_grid
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier, fit, weights
+from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 
 SEEDS = st.integers(0, 999)
 
@@ -351,7 +351,7 @@ def test_every_layer_is_rounded_to_a_grid_of_its_own_after_training(epochs):
 
 def test_leaks_are_trained_and_the_result_loads(tmp_path):
     module, plain, x = classifier().eval(), classifier().eval(), RandomEvents().x
-    assert train_leaks(module) == ["network.2", "network.6"]
+    assert make_leaks_trainable(module) == ["network.2", "network.6"]
     torch.testing.assert_close(module(x), plain(x))
 
     trained, pruner = classifier(), SpatioTemporal(0.6, learn_leaks=True)

@@ -147,8 +147,8 @@ def test_batchnorm_gain(found):
     net.norm.running_var.copy_(torch.tensor([1.0, 4.0, 9.0, 16.0]))
     with torch.no_grad():
         net.norm.weight.copy_(torch.tensor([1.0, 1.0, 3.0, -4.0]))
-    torch.testing.assert_close(layers[0].row_gain(), torch.tensor([1.0, 0.5, 1.0, -1.0]), rtol=1e-4, atol=0)
-    assert torch.equal(layers[1].row_gain(), torch.ones(4))
+    torch.testing.assert_close(layers[0].batchnorm_factor(), torch.tensor([1.0, 0.5, 1.0, -1.0]), rtol=1e-4, atol=0)
+    assert torch.equal(layers[1].batchnorm_factor(), torch.ones(4))
 
 
 def test_patterns_choose_layers(found):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from compressors.second_order.elimination import Course
+from compressors.second_order.elimination import EliminationTrace
+from compressors.second_order.problem import Problem
 
 
 def random_problem(
@@ -18,12 +19,19 @@ def random_problem(
     return weight, 2 * inputs.mT @ inputs / inputs.shape[1] + 0.01 * torch.eye(columns, dtype=dtype)
 
 
-def eliminate_one_by_one(weight: Tensor, hessian: Tensor, batch: int = 1) -> Course:
+def layer_problem(rows: int = 6, columns: int = 40, seed: int = 0) -> Problem:
+    """A random problem whose rows have different factors of BatchNorm."""
+    weight, hessian = random_problem(rows, columns, seed=seed)
+    factor = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    return Problem(weight, hessian, factor)
+
+
+def eliminate_one_by_one(weight: Tensor, hessian: Tensor, batch: int = 1) -> EliminationTrace:
     """ExactOBS by the book: after each removal the whole inverse is updated (Frantar and others, eq. 4)."""
     return fix_one_by_one(weight, hessian, lambda row, w: torch.zeros_like(w), weight.shape[1], batch=batch)
 
 
-def fix_one_by_one(weight, hessian, nearest, steps, *, step_size=None, quota=None, batch=1) -> Course:
+def fix_one_by_one(weight, hessian, nearest, steps, *, step_size=None, quota=None, batch=1) -> EliminationTrace:
     """Row by row, weight by weight: fix the one of least loss at ``nearest(row, weights)``, and update everything.
 
     ``step_size [rows]`` switches on OBQ's outlier rule; ``quota`` is (how many, of how many neighbours) may be fixed.
@@ -63,10 +71,12 @@ def fix_one_by_one(weight, hessian, nearest, steps, *, step_size=None, quota=Non
         order.append(pivots)
         losses.append(loss)
         values.append(value)
-    return Course(torch.tensor(order), torch.tensor(losses, dtype=torch.float64), torch.tensor(values).to(weight))
+    return EliminationTrace(
+        torch.tensor(order), torch.tensor(losses, dtype=torch.float64), torch.tensor(values).to(weight)
+    )
 
 
-def prune_groups_one_by_one(weight: Tensor, hessian: Tensor, width: int) -> Course:
+def prune_blocks_one_by_one(weight: Tensor, hessian: Tensor, width: int) -> EliminationTrace:
     """Block pruning by the book: ``w_B^T (H^-1[B, B])^-1 w_B`` of every group anew after every removal."""
     rows, columns = weight.shape
     order, losses = [], []
@@ -89,4 +99,6 @@ def prune_groups_one_by_one(weight: Tensor, hessian: Tensor, width: int) -> Cour
         groups, loss = zip(*trace, strict=True)
         order.append(groups)
         losses.append(loss)
-    return Course(torch.tensor(order), torch.tensor(losses, dtype=torch.float64), torch.zeros(rows, columns // width))
+    return EliminationTrace(
+        torch.tensor(order), torch.tensor(losses, dtype=torch.float64), torch.zeros(rows, columns // width)
+    )

@@ -169,7 +169,7 @@ def test_gptq_loses_less_than_rounding(bits, density):
 
 @pytest.mark.parametrize(("rows", "columns", "groups"), SHAPES)
 @pytest.mark.parametrize("span", [16, 32, 128, 150])
-def test_sparsegpt_takes_the_same_course_as_the_plain_one(rows, columns, groups, span):
+def test_sparsegpt_follows_the_same_trace_as_the_plain_one(rows, columns, groups, span):
     weight, hessian = random_problem(rows, columns, groups)
     keep = round(0.4 * weight.numel())
     plain, plain_mask = prune_one_by_one(weight, hessian, keep, span)

@@ -13,7 +13,7 @@ from compressors.second_order import elimination, obs
 from tests.compressors.second_order.oracles import (
     eliminate_one_by_one,
     fix_one_by_one,
-    prune_groups_one_by_one,
+    prune_blocks_one_by_one,
     random_problem,
 )
 
@@ -36,14 +36,14 @@ def both_ways(request, monkeypatch):
 
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("rows", "columns", "groups"), SHAPES)
-def test_blocked_elimination_takes_the_same_course_as_the_plain_one(rows, columns, groups):
+def test_blocked_elimination_follows_the_same_trace_as_the_plain_one(rows, columns, groups):
     weight, hessian = random_problem(rows, columns, groups)
     blocked, plain = obs.eliminate(weight, hessian), eliminate_one_by_one(weight, hessian)
     assert torch.equal(blocked.order, plain.order)
     torch.testing.assert_close(blocked.losses, plain.losses, rtol=1e-8, atol=1e-10)
 
 
-def test_the_plain_version_that_times_are_compared_with_takes_the_same_course_too():
+def test_the_plain_version_that_times_are_compared_with_follows_the_same_trace_too():
     weight, hessian = random_problem(6, 70, 3, seed=10)
     assert torch.equal(eliminate_plain(weight, hessian).order, eliminate_one_by_one(weight, hessian).order)
 
@@ -51,18 +51,18 @@ def test_the_plain_version_that_times_are_compared_with_takes_the_same_course_to
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize(("rows", "columns", "groups"), [(4, 30, 1), (6, 90, 3)])
-def test_elimination_in_batches_takes_the_plain_course(rows, columns, groups, batch):
+def test_elimination_in_batches_follows_the_plain_trace(rows, columns, groups, batch):
     weight, hessian = random_problem(rows, columns, groups, seed=9)
-    course = obs.eliminate(weight, hessian, batch=batch)
+    trace = obs.eliminate(weight, hessian, batch=batch)
     plain = eliminate_one_by_one(weight, hessian, batch)
-    assert torch.equal(course.order, plain.order)
-    torch.testing.assert_close(course.losses, plain.losses, rtol=1e-8, atol=1e-10)
+    assert torch.equal(trace.order, plain.order)
+    torch.testing.assert_close(trace.losses, plain.losses, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (1, 4), (3, 5)])
 @pytest.mark.parametrize("columns", [16, 83])
-def test_n_of_m_takes_the_plain_course_and_keeps_exactly_n(kept, of, columns):
+def test_n_of_m_follows_the_plain_trace_and_keeps_exactly_n(kept, of, columns):
     weight, hessian = random_problem(6, columns, 2, seed=11)
     mask = obs.mask_of_pattern(weight, hessian, kept, of)
     sizes = torch.bincount(torch.arange(columns) // of)
@@ -88,26 +88,26 @@ def test_a_pattern_loses_more_than_free_choice_and_less_than_magnitude():
 
 
 @pytest.mark.parametrize(("columns", "width"), [(40, 4), (96, 4), (30, 5), (150, 2)])
-def test_groups_take_the_plain_course(columns, width):
+def test_blocks_follow_the_plain_trace(columns, width):
     weight, hessian = random_problem(4, columns, 2, seed=12)
-    course, plain = obs.eliminate_groups(weight, hessian, width), prune_groups_one_by_one(weight, hessian, width)
-    assert torch.equal(course.order, plain.order)
-    torch.testing.assert_close(course.losses, plain.losses, rtol=1e-8, atol=1e-10)
+    trace, plain = obs.eliminate_blocks(weight, hessian, width), prune_blocks_one_by_one(weight, hessian, width)
+    assert torch.equal(trace.order, plain.order)
+    torch.testing.assert_close(trace.losses, plain.losses, rtol=1e-8, atol=1e-10)
 
 
-def test_a_last_group_that_is_smaller_is_a_group_of_its_own():
+def test_a_last_block_that_is_smaller_is_a_block_of_its_own():
     weight, hessian = random_problem(5, 10, seed=13)
-    course = obs.eliminate_groups(weight, hessian, 4)
-    assert torch.equal(course.order.sort(dim=1).values, torch.arange(3).expand(5, 3))
+    trace = obs.eliminate_blocks(weight, hessian, 4)
+    assert torch.equal(trace.order.sort(dim=1).values, torch.arange(3).expand(5, 3))
     total = obs.layer_loss(weight, torch.zeros_like(weight), hessian)
-    assert float(course.losses.sum()) == pytest.approx(total, rel=1e-9)
+    assert float(trace.losses.sum()) == pytest.approx(total, rel=1e-9)
 
 
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("bits", [2, 3, 4])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(("rows", "columns", "groups"), [(4, 24, 1), (6, 90, 3)])
-def test_obq_takes_the_plain_course_outliers_included(rows, columns, groups, bits, symmetric):
+def test_obq_follows_the_plain_trace_outliers_included(rows, columns, groups, bits, symmetric):
     weight, hessian = random_problem(rows, columns, groups, seed=14)
     grid = fit_grid(weight, bits, symmetric=symmetric)
     plain = fix_one_by_one(

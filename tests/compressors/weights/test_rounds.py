@@ -13,7 +13,7 @@ from compressors.masks import largest
 from compressors.methods.magnitude import Magnitude
 from compressors.registry import COMPRESSORS
 from compressors.weights.pruner import Pruner
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier, weights
+from tests.compressors.networks import QUIET, RandomEvents, classifier, weights
 
 EPOCHS, ROUNDS = 4, [0.8, 0.55, 0.3]
 METHODS = sorted(COMPRESSORS)

@@ -136,6 +136,8 @@ def index_fields(form: str, shape: Shape, slots: int) -> dict[str, Field]:
 
 def pack(values: Integers, width: int) -> NDArray[np.uint8]:
     """Unsigned integers in ``width`` bits each, most significant bit first, the last byte filled up with zeros."""
+    if width % 8 == 0:
+        return values.astype(">u4").reshape(-1, 1).view(np.uint8)[:, 4 - width // 8 :].ravel()
     parts = [_bits(values[start : start + _CHUNK], width) for start in range(0, len(values), _CHUNK)]
     return np.concatenate([np.packbits(part) for part in parts] or [np.zeros(0, np.uint8)])
 
@@ -149,13 +151,20 @@ def unpack(data: NDArray[np.uint8], entries: int, width: int) -> Codes:
     size = -(-entries * width // 8)
     if data.size != size:
         raise EncodingError(f"{data.size} bytes instead of the {size} of {entries} entries of {width} bits")
-    values = np.zeros(entries, np.uint32)
-    for start in range(0, entries if width else 0, _CHUNK):
+    if width % 8 == 0:
+        return _integers(data.reshape(entries, width // 8))
+    parts = []
+    for start in range(0, entries, _CHUNK):
         count = min(_CHUNK, entries - start)
-        bits = np.unpackbits(data[start * width // 8 :], count=count * width) if count else data[:0]
-        padded = np.pad(bits.reshape(count, width), ((0, 0), (32 - width, 0)))
-        values[start : start + count] = np.packbits(padded, axis=1).view(">u4").ravel()
-    return values
+        bits = np.unpackbits(data[start * width // 8 :], count=count * width).reshape(count, width)
+        parts.append(_integers(np.packbits(np.pad(bits, ((0, 0), (-width % 8, 0))), axis=1)))
+    return np.concatenate(parts or [np.zeros(0, np.uint32)])
+
+
+def _integers(data: NDArray[np.uint8]) -> Codes:
+    """Big-endian bytes as integers: [n, 0 to 4] -> [n]."""
+    padded = np.pad(data, ((0, 0), (4 - data.shape[1], 0)))
+    return padded.view(">u4").ravel().astype(np.uint32)
 
 
 def _bits(values: Integers, width: int) -> NDArray[np.uint8]:
@@ -220,15 +229,17 @@ class _CSR:
     width: int | None = None
 
     def index(self, present: Present) -> dict[str, Integers]:
-        rows, columns = np.nonzero(present.reshape(len(present), -1))
-        return {"row_offsets": np.searchsorted(rows, np.arange(len(present) + 1)), "col_indices": columns}
+        matrix = present.reshape(len(present), -1)
+        self._column_bits(matrix.shape[1])
+        rows, columns = np.nonzero(matrix)
+        return {"row_offsets": np.searchsorted(rows, np.arange(len(matrix) + 1)), "col_indices": columns}
 
     def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
         rows, columns = _matrix(shape)
-        width = index_bits(columns) if self.width is None else self.width
-        if columns > 2**width:
-            raise EncodingError(f"csr{width} cannot number {columns} columns: use a wider index")
-        return {"row_offsets": Field(rows + 1, index_bits(slots + 1)), "col_indices": Field(slots, width)}
+        return {
+            "row_offsets": Field(rows + 1, index_bits(slots + 1)),
+            "col_indices": Field(slots, self._column_bits(columns)),
+        }
 
     def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
         rows, columns = _matrix(shape)
@@ -242,6 +253,12 @@ class _CSR:
         if (np.diff(places) <= 0).any():
             raise EncodingError("the columns of a row do not rise")
         return places
+
+    def _column_bits(self, columns: int) -> int:
+        width = index_bits(columns) if self.width is None else self.width
+        if columns > 2**width:
+            raise EncodingError(f"csr{width} cannot number {columns} columns: use a wider index")
+        return width
 
 
 class _Relative:

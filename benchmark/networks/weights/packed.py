@@ -284,6 +284,8 @@ def _read_grid(reader: _Reader, told: PackedWeight) -> _Grid:
     scale = reader.take("scale", torch.float32).astype(np.float32)
     if scale.shape not in ((told.shape[0], 1), (1, 1)):
         raise ValueError(f"scales {list(scale.shape)} for {told.shape[0]} rows")
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError("a scale that is not finite and above 0")
     zero = None
     if told.type == "int" and not told.symmetric:
         zero = reader.integers("zero_point", scale.size, told.num_bits).astype(np.int64).reshape(scale.shape)

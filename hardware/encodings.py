@@ -1,222 +1,355 @@
-"""Layers written in each memory format, bit by bit, and read back: what `memory.layouts` claims, done.
+"""Layers written in each memory format of :mod:`hardware.memory`, and read back: what its formulas claim, done.
 
-Weights are unsigned codes of `bits` bits; code 0 is the weight zero. The shape, the width and the number of
-kept weights stand beside the bits, as a network's configuration holds them.
+Weights are unsigned codes of some bits each. A format keeps the codes of some positions of the weight, its slots, in
+an order of its own, and an index of unsigned integers that says which positions these are:
+
+| format   | slots, in order                         | index                                                |
+|----------|-----------------------------------------|------------------------------------------------------|
+| dense    | all weights, row-major                  | none                                                 |
+| bitmask  | kept weights, row-major                 | `bitmask`: 1 bit a weight                            |
+| csr      | kept weights, row-major                 | `row_offsets` [R + 1], `col_indices`: those of scipy |
+| relative | kept weights and fillers, row-major     | `runs`: 4 bits a slot, the zeros before it           |
+| p:M      | p places of every M consecutive weights | `places`: the place in its group of each slot        |
+| block4x4 | 16 weights of a kept block, row-major   | `bitmask`: 1 bit a block                             |
+| narrowed | kept rows x kept channels, row-major    | `row_bitmask`, `channel_bitmask`                     |
+
+Slots that hold no weight hold code 0, which then stands for the weight zero: fillers bridge 16 zeros, a group may keep
+fewer than p, and the last groups and blocks may reach over the end of the matrix.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hardware.memory import BLOCK, RUN_BITS, in_blocks, in_groups, index_bits
+from hardware.memory import BLOCK, GROUPS, RUN_BITS, in_blocks, in_groups, index_bits
 
-Codes = NDArray[np.int64]
-Bits = NDArray[np.bool_]
+Codes = NDArray[np.uint32]
+Integers = NDArray[np.integer]
+Present = NDArray[np.bool_]
+Shape = tuple[int, ...]
+Places = NDArray[np.int64] | slice  # of the slots in the flattened weight; one past its end: outside of the matrix
+
+_CHUNK = 2**16  # a multiple of 8: whole bytes at any width
+
+
+class EncodingError(ValueError):
+    """Codes that a format cannot hold, or an index that no layer of this shape has."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A part of an index: ``entries`` unsigned integers of ``width`` bits each."""
+
+    entries: int
+    width: int
+
+    @property
+    def bits(self) -> int:
+        """Bits of all entries."""
+        return self.entries * self.width
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A layer's weights as bits.
+    """A layer's weights in one format.
 
     Args:
-        format: name of the format, as in `memory.layouts`.
+        format: its name, as in :func:`hardware.memory.layouts`.
         shape: shape of the weight.
         bits: bits of one code.
-        kept: number of nonzero codes.
-        length: number of bits of the payload that count.
-        payload: the bits, most significant first, filled up to whole bytes.
+        values: the codes of the slots.
+        index: the parts of the index by name.
     """
 
     format: str
-    shape: tuple[int, ...]
+    shape: Shape
     bits: int
-    kept: int
-    length: int
-    payload: bytes
+    values: Codes
+    index: Mapping[str, Integers] = field(default_factory=dict)
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of the index."""
+        fields = index_fields(self.format, self.shape, len(self.values))
+        return sum(part.bits for part in fields.values())
+
+    @property
+    def total_bits(self) -> int:
+        """Bits of codes and index."""
+        return len(self.values) * self.bits + self.index_bits
 
 
-def encode(codes: Codes, bits: int, form: str) -> Encoded:
+def encode(codes: Integers, bits: int, form: str, present: Present | None = None) -> Encoded:
     """Write codes [rows, channels, *taps] in a format.
 
+    Args:
+        codes: from 0 to 2^bits - 1.
+        bits: 1 to 32.
+        form: name of the format.
+        present: which weights are kept, where code 0 stands for a value as well; by default the codes that are not 0.
+
     Raises:
-        ValueError: if a code does not fit `bits` bits, or the format is unknown or cannot hold these zeros.
+        EncodingError: a code does not fit, the format is unknown, or it cannot hold these zeros.
     """
     if codes.size and not (codes.min() >= 0 and int(codes.max()) < 2**bits):
-        raise ValueError(f"codes from {codes.min()} to {codes.max()} do not fit {bits} bits")
-    matrix = codes.reshape(len(codes), -1)
-    if ":" in form:
-        stream = _write_groups(matrix, bits, *map(int, form.split(":")))
-    elif form.startswith("csr"):
-        stream = _write_csr(matrix, bits, _column_bits(form, matrix.shape[1]))
-    elif form in _WRITERS:
-        stream = _WRITERS[form](codes, bits)
-    else:
-        raise ValueError(f"unknown memory format {form!r}: the formats are csr, csr8, csr16, p:M and "
-                         f"{', '.join(_WRITERS)}")  # fmt: skip
-    payload = np.packbits(stream).tobytes()
-    return Encoded(form, codes.shape, bits, int(np.count_nonzero(codes)), len(stream), payload)
+        raise EncodingError(f"codes from {codes.min()} to {codes.max()} do not fit {bits} bits")
+    layout = _layout(form)
+    index = layout.index(codes != 0 if present is None else present)
+    values = np.append(codes.ravel(), 0).astype(np.uint32)[layout.places(codes.shape, index)]
+    if present is not None and len(values) != np.count_nonzero(present):
+        raise EncodingError(f"{form} stores zeros, for which these codes have no place")
+    return Encoded(form, codes.shape, bits, values, index)
 
 
-def decode(encoded: Encoded) -> Codes:
-    """Read codes back: int64 of `encoded.shape`."""
-    stream = np.unpackbits(np.frombuffer(encoded.payload, np.uint8), count=encoded.length).astype(bool)
-    shape = (encoded.shape[0], int(np.prod(encoded.shape[1:])))
-    if ":" in encoded.format:
-        matrix = _read_groups(stream, shape, encoded.bits, *map(int, encoded.format.split(":")))
-    elif encoded.format.startswith("csr"):
-        width = _column_bits(encoded.format, shape[1])
-        matrix = _read_csr(stream, shape, encoded.bits, encoded.kept, width)
-    else:
-        matrix = _READERS[encoded.format](stream, encoded)
-    return matrix.reshape(encoded.shape)
+def decode(encoded: Encoded) -> tuple[Codes, Present]:
+    """Read codes back, with the positions that have a slot, both of ``encoded.shape``; code 0 elsewhere.
+
+    Raises:
+        EncodingError: the index is not one of this format and shape.
+    """
+    for name, part in index_fields(encoded.format, encoded.shape, len(encoded.values)).items():
+        if len(encoded.index[name]) != part.entries:
+            raise EncodingError(f"{len(encoded.index[name])} entries of {name} instead of {part.entries}")
+    places = _layout(encoded.format).places(encoded.shape, encoded.index)
+    weights = prod(encoded.shape)
+    slots = weights if isinstance(places, slice) else len(places)
+    if slots != len(encoded.values):
+        raise EncodingError(f"{len(encoded.values)} values, and places for {slots}")
+    codes, stored = np.zeros(weights + 1, np.uint32), np.zeros(weights + 1, bool)
+    codes[places], stored[places] = encoded.values, True
+    return codes[:-1].reshape(encoded.shape), stored[:-1].reshape(encoded.shape)
 
 
-def _pack(values: NDArray[np.generic], width: int) -> Bits:
-    """Integers as bits, most significant first: [n] -> bool [n * width]."""
-    places = np.arange(width - 1, -1, -1)
-    return ((np.asarray(values, np.int64).reshape(-1, 1) >> places) & 1).astype(bool).ravel()
+def index_fields(form: str, shape: Shape, slots: int) -> dict[str, Field]:
+    """The parts of the index of a layer [rows, channels, *taps] with so many slots, by name.
+
+    Raises:
+        EncodingError: the format is unknown, or cannot number so many columns.
+    """
+    return _layout(form).fields(shape, slots)
 
 
-def _unpack(stream: Bits, width: int) -> Codes:
-    """Bits as integers: bool [n * width] -> [n]; width 0 says nothing but zeros."""
-    weights = 1 << np.arange(width - 1, -1, -1, dtype=np.int64)
-    return stream.reshape(-1, width) @ weights
+def pack(values: Integers, width: int) -> NDArray[np.uint8]:
+    """Unsigned integers in ``width`` bits each, most significant bit first, the last byte filled up with zeros."""
+    if width % 8 == 0:
+        return values.astype(">u4").reshape(-1, 1).view(np.uint8)[:, 4 - width // 8 :].ravel()
+    parts = [_bits(values[start : start + _CHUNK], width) for start in range(0, len(values), _CHUNK)]
+    return np.concatenate([np.packbits(part) for part in parts] or [np.zeros(0, np.uint8)])
 
 
-def _take(stream: Bits, *lengths: int) -> list[Bits]:
-    """Cut a stream into parts of these lengths and the rest."""
-    return np.split(stream, np.cumsum(lengths))
+def unpack(data: NDArray[np.uint8], entries: int, width: int) -> Codes:
+    """The integers that :func:`pack` wrote: uint32 [entries].
+
+    Raises:
+        EncodingError: there are more or fewer bytes than so many entries take.
+    """
+    size = -(-entries * width // 8)
+    if data.size != size:
+        raise EncodingError(f"{data.size} bytes instead of the {size} of {entries} entries of {width} bits")
+    if width % 8 == 0:
+        return _integers(data.reshape(entries, width // 8))
+    parts = []
+    for start in range(0, entries, _CHUNK):
+        count = min(_CHUNK, entries - start)
+        bits = np.unpackbits(data[start * width // 8 :], count=count * width).reshape(count, width)
+        parts.append(_integers(np.packbits(np.pad(bits, ((0, 0), (-width % 8, 0))), axis=1)))
+    return np.concatenate(parts or [np.zeros(0, np.uint32)])
 
 
-def _write_dense(codes: Codes, bits: int) -> Bits:
-    return _pack(codes, bits)
+def _integers(data: NDArray[np.uint8]) -> Codes:
+    """Big-endian bytes as integers: [n, 0 to 4] -> [n]."""
+    padded = np.pad(data, ((0, 0), (4 - data.shape[1], 0)))
+    return padded.view(">u4").ravel().astype(np.uint32)
 
 
-def _read_dense(stream: Bits, encoded: Encoded) -> Codes:
-    return _unpack(stream, encoded.bits)
+def _bits(values: Integers, width: int) -> NDArray[np.uint8]:
+    """Bits of integers: [n] -> uint8 [n, width], zeros and ones."""
+    return np.unpackbits(values.astype(">u4").reshape(-1, 1).view(np.uint8), axis=1)[:, 32 - width :]
 
 
-def _write_bitmask(codes: Codes, bits: int) -> Bits:
-    present = codes.ravel() != 0
-    return np.concatenate([present, _pack(codes.ravel()[present], bits)])
+class _Layout(Protocol):
+    """One format: its index, and where its slots are."""
+
+    def index(self, present: Present) -> dict[str, Integers]:
+        """The index of a layer with these weights kept."""
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        """What the index consists of."""
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        """Where the slots are in the flattened weight: raises EncodingError if the index is not one of this shape."""
 
 
-def _read_bitmask(stream: Bits, encoded: Encoded) -> Codes:
-    present, values = _take(stream, int(np.prod(encoded.shape)))
-    codes = np.zeros(present.size, np.int64)
-    codes[present] = _unpack(values, encoded.bits)
-    return codes
+def _layout(form: str) -> _Layout:
+    if form in _PLAIN:
+        return _PLAIN[form]
+    if group := re.fullmatch(r"(\d{1,2}):(\d{1,2})", form):
+        peak, size = int(group[1]), int(group[2])
+        if size in GROUPS and peak <= size:
+            return _Groups(peak, size)
+    raise EncodingError(f"unknown memory format {form!r}: the formats are {', '.join(_PLAIN)} and p:M of {GROUPS}")
 
 
-def _column_bits(form: str, columns: int) -> int:
-    width = int(form[3:]) if form != "csr" else index_bits(columns)
-    if columns > 2**width:
-        raise ValueError(f"{form} cannot number {columns} columns: use a wider index")
-    return width
+def _matrix(shape: Shape) -> tuple[int, int]:
+    """Rows and columns."""
+    return shape[0], prod(shape[1:])
 
 
-def _write_csr(matrix: Codes, bits: int, column_bits: int) -> Bits:
-    rows, columns = np.nonzero(matrix)
-    pointers = np.searchsorted(rows, np.arange(len(matrix) + 1))
-    values = matrix[rows, columns]
-    return np.concatenate(
-        [_pack(pointers, index_bits(len(rows) + 1)), _pack(columns, column_bits), _pack(values, bits)]
-    )
+class _Dense:
+    def index(self, present: Present) -> dict[str, Integers]:
+        return {}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        return {}
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        return slice(0, prod(shape))
 
 
-def _read_csr(stream: Bits, shape: tuple[int, int], bits: int, kept: int, column_bits: int) -> Codes:
-    width = index_bits(kept + 1)
-    pointer_bits, place_bits, values = _take(stream, (shape[0] + 1) * width, kept * column_bits)
-    matrix = np.zeros(shape, np.int64)
-    if kept:
-        columns = _unpack(place_bits, column_bits) if column_bits else np.zeros(kept, np.int64)
-        rows = np.repeat(np.arange(shape[0]), np.diff(_unpack(pointer_bits, width)))
-        matrix[rows, columns] = _unpack(values, bits)
-    return matrix
+class _Bitmask:
+    def index(self, present: Present) -> dict[str, Integers]:
+        return {"bitmask": present.ravel().astype(np.uint8)}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        return {"bitmask": Field(prod(shape), 1)}
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        return np.flatnonzero(index["bitmask"])
 
 
-def _write_relative(codes: Codes, bits: int) -> Bits:
-    flat = codes.ravel()
-    kept = np.flatnonzero(flat)
-    zeros = np.diff(kept, prepend=-1) - 1
-    fillers = zeros >> RUN_BITS
-    ends = np.cumsum(fillers + 1) - 1  # the slot of each kept weight; the slots between are fillers
-    longest = 2**RUN_BITS - 1
-    runs = np.full(len(kept) + int(fillers.sum()), longest)
-    values = np.zeros(len(runs), np.int64)
-    runs[ends], values[ends] = zeros & longest, flat[kept]
-    return np.concatenate([_pack(runs, RUN_BITS), _pack(values, bits)])
+@dataclass(frozen=True)
+class _CSR:
+    """Column indices of ``width`` bits; None: as few as tell all columns apart."""
+
+    width: int | None = None
+
+    def index(self, present: Present) -> dict[str, Integers]:
+        matrix = present.reshape(len(present), -1)
+        self._column_bits(matrix.shape[1])
+        rows, columns = np.nonzero(matrix)
+        return {"row_offsets": np.searchsorted(rows, np.arange(len(matrix) + 1)), "col_indices": columns}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        rows, columns = _matrix(shape)
+        return {
+            "row_offsets": Field(rows + 1, index_bits(slots + 1)),
+            "col_indices": Field(slots, self._column_bits(columns)),
+        }
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        rows, columns = _matrix(shape)
+        offsets, column = index["row_offsets"].astype(np.int64), index["col_indices"].astype(np.int64)
+        counts = np.diff(offsets)
+        if offsets[0] != 0 or offsets[-1] != len(column) or (counts < 0).any():
+            raise EncodingError(f"the row offsets do not rise from 0 to {len(column)}")
+        if (column >= columns).any():
+            raise EncodingError(f"column {column.max()} of {columns}")
+        places = np.repeat(np.arange(rows), counts) * columns + column
+        if (np.diff(places) <= 0).any():
+            raise EncodingError("the columns of a row do not rise")
+        return places
+
+    def _column_bits(self, columns: int) -> int:
+        width = index_bits(columns) if self.width is None else self.width
+        if columns > 2**width:
+            raise EncodingError(f"csr{width} cannot number {columns} columns: use a wider index")
+        return width
 
 
-def _read_relative(stream: Bits, encoded: Encoded) -> Codes:
-    slots = encoded.length // (encoded.bits + RUN_BITS)
-    run_bits, values = _take(stream, slots * RUN_BITS)
-    codes = np.zeros(int(np.prod(encoded.shape)), np.int64)
-    places = np.cumsum(_unpack(run_bits, RUN_BITS) + 1) - 1
-    codes[places] = _unpack(values, encoded.bits)
-    return codes
+class _Relative:
+    def index(self, present: Present) -> dict[str, Integers]:
+        zeros = np.diff(np.flatnonzero(present), prepend=-1) - 1
+        fillers = zeros >> RUN_BITS
+        runs = np.full(len(zeros) + int(fillers.sum()), 2**RUN_BITS - 1)
+        runs[np.cumsum(fillers + 1) - 1] = zeros % 2**RUN_BITS
+        return {"runs": runs}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        return {"runs": Field(slots, RUN_BITS)}
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        places = np.cumsum(index["runs"].astype(np.int64) + 1) - 1
+        if len(places) and places[-1] >= prod(shape):
+            raise EncodingError(f"the runs end at weight {places[-1]} of {prod(shape)}")
+        return places
 
 
-def _write_groups(matrix: Codes, bits: int, peak: int, size: int) -> Bits:
-    groups = in_groups(matrix, size)
-    if np.count_nonzero(groups, axis=-1).max() > peak:
-        raise ValueError(f"a group of {size} weights keeps more than {peak}: the layer is not {peak}:{size}")
-    # Kept weights first, in their order; a free slot holds the zero of a place that is not kept.
-    places = np.argsort(groups == 0, axis=-1, kind="stable")[..., :peak]
-    values = np.take_along_axis(groups, places, axis=-1)
-    return np.concatenate([_pack(places, index_bits(size)), _pack(values, bits)])
+@dataclass(frozen=True)
+class _Groups:
+    """At most ``peak`` of every ``size`` consecutive weights of a row."""
+
+    peak: int
+    size: int
+
+    def index(self, present: Present) -> dict[str, Integers]:
+        groups = in_groups(present.reshape(len(present), -1), self.size)
+        if np.count_nonzero(groups, axis=-1).max() > self.peak:
+            raise EncodingError(
+                f"a group of {self.size} weights keeps more than {self.peak}: the layer is not {self.peak}:{self.size}"
+            )
+        # Kept weights first, in their order; a free slot holds the zero of a place that is not kept.
+        return {"places": np.argsort(groups == 0, axis=-1, kind="stable")[..., : self.peak].ravel()}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        return {"places": Field(slots, index_bits(self.size))}
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        rows, columns = _matrix(shape)
+        slots = (rows, -(-columns // self.size), self.peak)
+        if len(index["places"]) != prod(slots):
+            raise EncodingError(f"{len(index['places'])} places instead of {prod(slots)}")
+        inside = index["places"].astype(np.int64).reshape(slots)
+        if (np.diff(np.sort(inside, axis=-1), axis=-1) == 0).any():
+            raise EncodingError("a group has a place twice")
+        column = np.arange(0, columns, self.size)[:, None] + inside
+        flat = np.arange(rows)[:, None, None] * columns + column
+        return np.where(column < columns, flat, prod(shape)).ravel()
 
 
-def _read_groups(stream: Bits, shape: tuple[int, int], bits: int, peak: int, size: int) -> Codes:
-    slots = (shape[0], -(-shape[1] // size), peak)
-    place_bits, values = _take(stream, int(np.prod(slots)) * index_bits(size))
-    groups = np.zeros((*slots[:2], size), np.int64)
-    places = _unpack(place_bits, index_bits(size)).reshape(slots)
-    np.put_along_axis(groups, places, _unpack(values, bits).reshape(slots), axis=-1)
-    return groups.reshape(shape[0], -1)[:, : shape[1]]
+class _Blocks:
+    def index(self, present: Present) -> dict[str, Integers]:
+        blocks = in_blocks(present.reshape(len(present), -1))
+        return {"bitmask": blocks.any(axis=(1, 3)).ravel().astype(np.uint8)}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        return {"bitmask": Field(prod(-(-side // BLOCK) for side in _matrix(shape)), 1)}
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        rows, columns = _matrix(shape)
+        down, right = np.divmod(np.flatnonzero(index["bitmask"]), -(-columns // BLOCK))
+        row = down[:, None, None] * BLOCK + np.arange(BLOCK)[:, None]
+        column = right[:, None, None] * BLOCK + np.arange(BLOCK)
+        inside = (row < rows) & (column < columns)
+        return np.where(inside, row * columns + column, prod(shape)).ravel()
 
 
-def _write_blocks(codes: Codes, bits: int) -> Bits:
-    blocks = in_blocks(codes.reshape(len(codes), -1)).swapaxes(1, 2)
-    present = blocks.any(axis=(2, 3))
-    return np.concatenate([present.ravel(), _pack(blocks[present], bits)])
+class _Narrowed:
+    def index(self, present: Present) -> dict[str, Integers]:
+        windows = present.reshape(*present.shape[:2], -1).any(axis=2).astype(np.uint8)
+        return {"row_bitmask": windows.max(axis=1), "channel_bitmask": windows.max(axis=0)}
+
+    def fields(self, shape: Shape, slots: int) -> dict[str, Field]:
+        return {"row_bitmask": Field(shape[0], 1), "channel_bitmask": Field(shape[1], 1)}
+
+    def places(self, shape: Shape, index: Mapping[str, Integers]) -> Places:
+        rows, channels = np.flatnonzero(index["row_bitmask"]), np.flatnonzero(index["channel_bitmask"])
+        taps = prod(shape[2:])
+        windows = rows[:, None] * shape[1] + channels
+        return (windows[..., None] * taps + np.arange(taps)).ravel()
 
 
-def _read_blocks(stream: Bits, encoded: Encoded) -> Codes:
-    rows, columns = encoded.shape[0], int(np.prod(encoded.shape[1:]))
-    grid = (-(-rows // BLOCK), -(-columns // BLOCK))
-    present, values = _take(stream, grid[0] * grid[1])
-    blocks = np.zeros((*grid, BLOCK, BLOCK), np.int64)
-    blocks[present.reshape(grid)] = _unpack(values, encoded.bits).reshape(-1, BLOCK, BLOCK)
-    return blocks.swapaxes(1, 2).reshape(grid[0] * BLOCK, -1)[:rows, :columns]
-
-
-def _write_narrowed(codes: Codes, bits: int) -> Bits:
-    rows = codes.any(axis=tuple(range(1, codes.ndim)))
-    channels = codes.any(axis=(0, *range(2, codes.ndim)))
-    return np.concatenate([rows, channels, _pack(codes[rows][:, channels], bits)])
-
-
-def _read_narrowed(stream: Bits, encoded: Encoded) -> Codes:
-    rows, channels, values = _take(stream, *encoded.shape[:2])
-    codes = np.zeros(encoded.shape, np.int64)
-    kept = codes[rows][:, channels].shape
-    codes[np.ix_(rows, channels)] = _unpack(values, encoded.bits).reshape(kept)
-    return codes
-
-
-_WRITERS = {
-    "dense": _write_dense,
-    "bitmask": _write_bitmask,
-    "relative": _write_relative,
-    "block4x4": _write_blocks,
-    "narrowed": _write_narrowed,
-}
-_READERS = {
-    "dense": _read_dense,
-    "bitmask": _read_bitmask,
-    "relative": _read_relative,
-    "block4x4": _read_blocks,
-    "narrowed": _read_narrowed,
+_PLAIN: dict[str, _Layout] = {
+    "dense": _Dense(),
+    "bitmask": _Bitmask(),
+    "csr": _CSR(),
+    "csr8": _CSR(8),
+    "csr16": _CSR(16),
+    "relative": _Relative(),
+    "block4x4": _Blocks(),
+    "narrowed": _Narrowed(),
 }

@@ -96,6 +96,7 @@ def _network_file(given: dict[str, Any]) -> Path:
     type=click.Path(path_type=Path),
     help="The compressed network, .safetensors or .nir [default: beside the dense one, named by method and budget].",
 )
+@click.option("--plain", is_flag=True, help="Write every weight as a float, in place of packed codes and indices.")
 @device_options
 @AS_JSON
 @user_errors
@@ -108,6 +109,7 @@ def compress(
     max_memory: float | None,
     options: list[tuple[str, Any]],
     output: Path | None,
+    plain: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -124,9 +126,11 @@ def compress(
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
     suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
     target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
+    if plain and target.suffix == ".nir":
+        raise click.UsageError("--plain is said of .safetensors: NIR is never packed")
     limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}
     named = {"name": method, **dict(options), **limit}
-    summary = compress_checkpoint(_source(given), named, budget, target, aftercare, devices)
+    summary = compress_checkpoint(_source(given), named, budget, target, aftercare, devices, plain)
     if as_json:
         click.echo(json.dumps(summary))
     else:

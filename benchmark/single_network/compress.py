@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmark.files import write_atomically
-from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
@@ -29,6 +29,7 @@ def compress_checkpoint(
     output: Path,
     aftercare: Sequence[str] = (),
     devices: Devices | None = None,
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Compress, test before and after, write the network, and beside it a summary and a map of what was done (JSON).
 
@@ -36,13 +37,14 @@ def compress_checkpoint(
         source: the dense network and its data.
         method: the compressor's name and options.
         budget: what the compressed network may cost.
-        output: the file of the compressed network: NIR if its name ends so, else safetensors.
+        output: the file of the compressed network: NIR if its name ends so, else packed safetensors.
         aftercare: see :class:`compressors.base.Compressor`.
         devices: what to work on; by default a single one.
+        plain: write the safetensors unpacked, every weight as a float.
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
-        ``output``.
+        ``output``, and ``bytes``: those of a packed file, by what they hold.
 
     Raises:
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
@@ -65,19 +67,26 @@ def compress_checkpoint(
         "compressed": _figures(compressed),
         "compression": compressed.compression.to_dict(),
         "output": str(output),
+        "bytes": _write(output, compressed, subject, plain),
     }
-    _write(output, compressed.module, subject, compressed.compression.to_dict())
     write_map(output.with_suffix(".map.json"), compressed.compression)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _write(output: Path, module: SNNClassifier, subject: Subject, compression: dict[str, Any]) -> None:
+def _write(output: Path, compressed: Measured, subject: Subject, plain: bool) -> dict[str, int]:
+    """Write the network; the bytes of the file, of a packed one by what they hold."""
+    module, done = compressed.module, compressed.compression
+    told = {"compressed": done.to_dict(), "timesteps": module.timesteps}  # T may be lower than the data's
+    description = subject.description() | told
+    if output.suffix != ".nir" and not plain:
+        size = checkpoints.save_packed(output, module.network, description, done)
+        return {**asdict(size), "file": size.file}
     if output.suffix == ".nir":
         write_nir(output, module.network, subject.data.input_shape)
     else:
-        told = {"compressed": compression, "timesteps": module.timesteps}  # T may be lower than the data's
-        checkpoints.save(output, module.network, subject.description() | told)
+        checkpoints.save(output, module.network, description)
+    return {"file": output.stat().st_size}
 
 
 def _figures(measured: Measured) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
 def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
-    notes = [f"written: {summary['output']}, .json, .map.json"]
+    notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
     others = summary["compression"].get("left_alone")
     if others:
         notes.insert(0, f"left alone: {', '.join(others)}")
@@ -102,3 +111,12 @@ def show(summary: dict[str, Any]) -> Table:
         elif isinstance(before, int | float):
             table.add_row(figure, precise(before), precise(after), rounded(after / before) if before else "")
     return table
+
+
+def _sizes(summary: dict[str, Any]) -> str:
+    """The file's bytes against the bits that the compressed network is counted with."""
+    size = dict(summary["bytes"])
+    line = f"file: {size.pop('file'):,} bytes"
+    if size:
+        line += " = " + " + ".join(f"{name} {count:,}" for name, count in size.items())
+    return f"{line}; stored bits: {summary['compressed']['stored_bits'] / 8:,.0f} bytes"

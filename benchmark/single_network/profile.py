@@ -43,7 +43,7 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
         UnknownName: there is no such energy profile.
     """
     subject = open_subject(source)
-    counter = HardwareCost()
+    counter = HardwareCost({f"network.{name}": coding for name, coding in subject.checkpoint.codings.items()})
     with quiet():
         trainer = Trainer(callbacks=[counter], **trainer_settings())
         metrics = trainer.test(subject.module(), datamodule=subject.data, verbose=False)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmark.networks.weights import checkpoints
+from hardware import CostReport
 from tests.end_to_end.conftest import records
 
 pytestmark = pytest.mark.slow
@@ -29,7 +31,7 @@ def test_compress_then_profile(snnbench, dense, tmp_path):
     assert json.loads(output.with_suffix(".json").read_text()) == summary
     assert summary["compression"]["density"] == pytest.approx(0.2, abs=0.01)
     assert summary["compressed"]["synops"] < summary["dense"]["synops"]
-    kept = sum(int(w.count_nonzero()) for w in load_file(output).values())
+    kept = sum(int(w.count_nonzero()) for w in checkpoints.load(output).state.values())
     assert kept == sum(layer["kept"] for layer in summary["compression"]["layers"])
 
     picture, table = tmp_path / "bars.png", tmp_path / "table.csv"
@@ -42,12 +44,65 @@ def test_compress_then_profile(snnbench, dense, tmp_path):
     assert len(table.read_text().splitlines()) == len(profile["rows"]) + 1
 
 
+def test_the_file_is_as_small_as_its_record_and_is_taken_back_by_every_command(snnbench, dense, tmp_path):
+    packed, plain = tmp_path / "packed.safetensors", tmp_path / "plain.safetensors"
+    words = ("compress", "--checkpoint", dense, "--method", "rtn", "--bits", "4", "--output")
+    done = snnbench(*words, packed)
+    assert done.returncode == 0, done.stderr
+    assert "bytes = weights 9," in done.stdout  # 2312 x 8 and 8 x 10 weights of 4 bits
+    summary = json.loads(packed.with_suffix(".json").read_text())
+    size = summary["bytes"]
+    assert size["file"] == packed.stat().st_size == sum(size.values()) - size["file"]
+    stored = summary["compressed"]["stored_bits"]
+    assert 0 <= 8 * sum(size[part] for part in ("weights", "index", "scales", "others")) - stored < 8 * 8
+
+    assert snnbench(*words, plain, "--plain").returncode == 0
+    floats, read = load_file(plain), checkpoints.load(packed).state
+    assert floats.keys() == read.keys()
+    assert all(torch.equal(floats[name], read[name]) for name in floats)
+    assert json.loads(plain.with_suffix(".json").read_text())["bytes"] == {"file": plain.stat().st_size}
+
+    done = snnbench("profile", "--checkpoint", packed, "--json")
+    assert done.returncode == 0, done.stderr
+    profile = json.loads(done.stdout)
+    assert CostReport.from_dict(profile["report"]).stored_bits == stored
+    assert profile["accuracy"] == pytest.approx(summary["compressed"]["accuracy"])
+    total = profile["rows"][-1]
+    assert total["ac"] == pytest.approx(summary["compressed"]["synops_ac"])
+
+    refused = snnbench(*words, tmp_path / "small.nir", "--plain")
+    assert refused.returncode == 2
+    assert "--plain is said of .safetensors" in refused.stderr
+
+
+def test_a_suite_takes_a_packed_checkpoint(snnbench, dense, tiny, tmp_path):
+    packed = tmp_path / "packed.safetensors"
+    done = snnbench("compress", "--checkpoint", dense, "--method", "rtn", "--bits", "4", "--output", packed, "--json")
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads(done.stdout)["compressed"]["accuracy"]
+    tiny.write_text(tiny.read_text().replace("hidden: 8}", f"hidden: 8, checkpoint: {packed}}}"))
+    done = snnbench("run", tiny, "--no-wandb", "--results", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    (record,) = records(tmp_path / "again").values()
+    assert record["metrics"]["accuracy"] == pytest.approx(accuracy)
+
+
 def test_a_limit_on_memory_changes_nothing_but_that(snnbench, dense, tmp_path):
-    words = ("compress", "--checkpoint", dense, "--density", "0.2", "--calibration-samples", "20", "--output")
+    words = (
+        "compress",
+        "--checkpoint",
+        dense,
+        "--density",
+        "0.2",
+        "--calibration-samples",
+        "20",
+        "--plain",
+        "--output",
+    )
     for name, limit in (("one", ()), ("several", ("--max-memory", "1e-6"))):
         done = snnbench(*words, tmp_path / f"{name}.safetensors", "--method", "sbc", *limit)
         assert done.returncode == 0, done.stderr
-    one, several = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "several"))
+    one, several = (checkpoints.load(tmp_path / f"{name}.safetensors").state for name in ("one", "several"))
     assert all(torch.equal(one[name], several[name]) for name in one)
     refused = snnbench(*words, tmp_path / "x.safetensors", "--method", "random", "--max-memory", "1")
     assert refused.returncode == 2
@@ -83,7 +138,7 @@ def test_a_narrowed_network_is_profiled_as_it_was_measured(words, snnbench, dens
     done = snnbench("compress", *words, "--output", output, "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert load_file(output)["1.weight"].shape == (3, 2312)  # of 8 neurons
+    assert checkpoints.load(output).state["1.weight"].shape == (3, 2312)  # of 8 neurons
     done = snnbench("profile", "--checkpoint", output, "--json")
     assert done.returncode == 0, done.stderr
     profile = json.loads(done.stdout)

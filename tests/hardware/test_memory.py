@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from hardware.encodings import decode, encode
+from hardware.encodings import Encoded, EncodingError, decode, encode, index_fields, pack, unpack
 from hardware.memory import Mask, WeightCoding, best_format, entropy_bound_bits, format_bits, index_bits, layouts
 
 
@@ -18,15 +18,51 @@ def layers(draw):
     return codes, bits
 
 
+def through_bytes(encoded: Encoded) -> Encoded:
+    """The same, packed into bytes and read back; each part takes whole bytes."""
+    slots = len(encoded.values)
+    fields = index_fields(encoded.format, encoded.shape, slots)
+    raw = {name: pack(encoded.index[name], part.width) for name, part in fields.items()}
+    assert all(raw[name].size == -(-part.bits // 8) for name, part in fields.items())
+    index = {name: unpack(raw[name], part.entries, part.width) for name, part in fields.items()}
+    values = unpack(pack(encoded.values, encoded.bits), slots, encoded.bits)
+    return Encoded(encoded.format, encoded.shape, encoded.bits, values, index)
+
+
 @given(layers())
 @settings(max_examples=150, deadline=None)
-def test_every_format_gives_the_bits_back_at_the_length_it_claims(case):
+def test_every_format_gives_the_codes_back_at_the_length_it_claims(case):
     codes, bits = case
     for name, (slots, overhead) in layouts(Mask.of(codes != 0)).items():
         encoded = encode(codes, bits, name)
-        assert encoded.length == slots * bits + overhead, name
-        assert len(encoded.payload) == -(-encoded.length // 8)
-        np.testing.assert_array_equal(decode(encoded), codes, err_msg=name)
+        assert encoded.index_bits == overhead, name
+        assert encoded.total_bits == slots * bits + overhead, name
+        read, stored = decode(through_bytes(encoded))
+        np.testing.assert_array_equal(read, codes, err_msg=name)
+        assert stored[codes != 0].all(), name
+
+
+@given(layers(), st.integers(0, 2**31))
+@settings(max_examples=100, deadline=None)
+def test_without_a_code_for_zero_positions_tell_what_is_kept(case, seed):
+    codes, bits = case
+    present = np.random.default_rng(seed).random(codes.shape) < 0.4
+    for name in format_bits(Mask.of(present), WeightCoding(bits, has_zero=False)):
+        read, stored = decode(through_bytes(encode(codes * present, bits, name, present)))
+        np.testing.assert_array_equal(stored, present, err_msg=name)
+        np.testing.assert_array_equal(read, codes * present, err_msg=name)
+
+
+@pytest.mark.parametrize("width", range(33))
+def test_integers_of_any_width_are_packed_into_whole_bytes(width):
+    values = np.random.default_rng(width).integers(0, 2**width, 70_001)  # more than are packed at a time
+    raw = pack(values, width)
+    assert raw.size == -(-width * len(values) // 8)
+    np.testing.assert_array_equal(unpack(raw, len(values), width), values)
+    text = "".join(f"{value:0{width}b}" for value in values[:64]) if width else ""
+    assert np.unpackbits(raw[: 8 * width]).tolist() == [int(bit) for bit in text]
+    with pytest.raises(EncodingError, match=f"bytes instead of the {raw.size} of 70001 entries"):
+        unpack(np.append(raw, np.uint8(0)), len(values), width)
 
 
 @pytest.mark.parametrize("zeros", [0, 15, 16, 17, 31, 32, 33, 200])
@@ -34,8 +70,8 @@ def test_runs_of_zeros_around_the_counter_of_the_relative_format(zeros):
     codes = np.zeros((1, zeros + 2), np.int64)
     codes[0, [zeros, zeros + 1]] = 3, 1
     encoded = encode(codes, 4, "relative")
-    assert encoded.length == (2 + zeros // 16) * 8
-    np.testing.assert_array_equal(decode(encoded), codes)
+    assert encoded.total_bits == (2 + zeros // 16) * 8
+    np.testing.assert_array_equal(decode(encoded)[0], codes)
 
 
 @pytest.mark.parametrize(
@@ -102,14 +138,18 @@ def test_large_layers_are_summarised_in_chunks():
 
 def test_wrong_requests_are_named():
     codes = np.full((2, 300), 3)
-    with pytest.raises(ValueError, match="do not fit 1 bits"):
+    with pytest.raises(EncodingError, match="do not fit 1 bits"):
         encode(codes, 1, "dense")
-    with pytest.raises(ValueError, match="cannot number 300 columns"):
+    with pytest.raises(EncodingError, match="cannot number 300 columns"):
         encode(codes, 2, "csr8")
-    with pytest.raises(ValueError, match="not 2:4"):
+    with pytest.raises(EncodingError, match="not 2:4"):
         encode(codes, 2, "2:4")
-    with pytest.raises(ValueError, match="unknown memory format 'zip'"):
+    with pytest.raises(EncodingError, match="unknown memory format 'zip'"):
         encode(codes, 2, "zip")
+    with pytest.raises(EncodingError, match="dense stores zeros"):
+        encode(codes, 2, "dense", np.eye(2, 300) > 0)
+    with pytest.raises(EncodingError, match="2 entries of bitmask instead of 600"):
+        decode(Encoded("bitmask", (2, 300), 2, np.ones(2, np.uint32), {"bitmask": np.ones(2, np.uint8)}))
 
 
 def test_side_information():

@@ -1,10 +1,13 @@
-"""Networks as files: safetensors with a description, and other people's checkpoints. Loading one executes nothing."""
+"""Networks as files: safetensors with a description, plain or packed, and other people's checkpoints.
+
+Loading one executes nothing.
+"""
 
 import json
 import pickle
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,13 @@ from torch import Tensor, nn
 
 from benchmark.files import replacing, sha256
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.weights import packed
 from benchmark.networks.weights.published import PUBLISHED, locate
 from benchmark.networks.weights.releases import translated
 from compressors.channels.surgery import adopt_widths
+from compressors.compression import Compression
 from compressors.network.leaks import adopt_leaks
+from hardware.memory import WeightCoding
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,37 @@ class Checkpoint:
     """Weights by name, what is known about them, and the SHA-256 of the file they came from.
 
     ``state`` is None where the network named by the description brings its weights with it, as a NIR file's does.
+    ``codings`` says how the weights of layers are stored that are packed as integers, by the layer's name.
     """
 
     state: Mapping[str, Tensor] | None
     description: Mapping[str, Any]
     sha256: str
+    codings: Mapping[str, WeightCoding] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """Bytes of a packed file by what they hold.
+
+    Args:
+        weights: codes of the weights.
+        index: where they stand.
+        scales: scales and zero points.
+        others: biases, BatchNorms, leaks and whatever else the network has, stored plain.
+        header: the names and places of all tensors, and the description.
+    """
+
+    weights: int
+    index: int
+    scales: int
+    others: int
+    header: int
+
+    @property
+    def file(self) -> int:
+        """Bytes of the file."""
+        return self.weights + self.index + self.scales + self.others + self.header
 
 
 def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Checkpoint:
@@ -39,11 +71,48 @@ def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Chec
     Raises:
         StoreError: the folder is read-only or full.
     """
-    # Copies, since a layer that stands under two names would share its memory, which the format refuses.
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    state = _state(network)
     with replacing(path) as partial:
         save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
     return Checkpoint(state, description, sha256(path))
+
+
+def save_packed(path: Path, network: nn.Module, description: Mapping[str, Any], compression: Compression) -> PackedSize:
+    """Write a compressed network's state in the smallest format of each weight (see :mod:`.packed`).
+
+    What was written is read back before it takes its name.
+
+    Raises:
+        StoreError: the folder is read-only or full.
+        CheckpointError: what is read back is not the network's state, as the codes do not give its weights.
+    """
+    state = _state(network)
+    layers = {f"{layer.name.removeprefix('network.')}.weight": layer for layer in compression.layers}
+    content = packed.pack_state(state, layers)
+    header = {"snnbench": json.dumps(description, sort_keys=True), packed.KEY: content.contents}
+    with replacing(path) as partial:
+        save_file(dict(content.tensors), partial, metadata=header)
+        _refuse_differences(state, load(partial), path)
+        size = partial.stat().st_size
+    return PackedSize(**content.sizes, header=size - sum(content.sizes.values()))
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    # Copies, since a layer that stands under two names would share its memory, which the format refuses.
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _refuse_differences(state: Mapping[str, Tensor], written: Checkpoint, path: Path) -> None:
+    """Equal means the same bits; a negative zero is written as zero."""
+    assert written.state is not None
+    for name, tensor in state.items():
+        read = written.state[name]
+        different = (tensor != read) & ~(tensor.isnan() & read.isnan())
+        if different.any():
+            raise CheckpointError(
+                f"{path}: {name} has {int(different.sum())} weights that are not on the grid of its codes: "
+                "write the network plain (--plain)"
+            )
 
 
 def load(path: Path) -> Checkpoint:
@@ -80,9 +149,15 @@ def load(path: Path) -> Checkpoint:
 
 def _load_safetensors(path: Path) -> Checkpoint:
     with safe_open(path, "pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        description = json.loads((file.metadata() or {}).get("snnbench", "{}"))
-    return Checkpoint(state, description, sha256(path))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        header = file.metadata() or {}
+    description = json.loads(header.get("snnbench", "{}"))
+    if not isinstance(description, dict):
+        raise ValueError("its description is no mapping")
+    if packed.KEY not in header:
+        return Checkpoint(tensors, description, sha256(path))
+    state, codings = packed.unpack_state(tensors, header[packed.KEY])
+    return Checkpoint(state, description, sha256(path), codings)
 
 
 def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmark.questions.suite import Question
 from benchmark.records import RecordStore, RunRecord
-from benchmark.runs.children import WorkerError, deaf_to_interrupts, how_it_ended, stop
+from benchmark.runs.children import WorkerError, deaf_to_interrupts, end_with_parent, how_it_ended, stop
 from benchmark.runs.executors.grouping import shared_work
 from benchmark.runs.executors.local import Ending, Executor, LocalExecutor, OpenedData, Outcome
 from benchmark.runs.run import Setting, silent, unanswered
@@ -163,6 +163,7 @@ def _work(
     connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
 ) -> None:
     """A worker's life: answer lists of questions until told to stop, or until nobody is there to be told."""
+    end_with_parent()
     faulthandler.enable()  # a crash in compiled code would say nothing
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
     if place.gpu is not None:

@@ -146,7 +146,7 @@ def test_workers_end_with_a_parent_that_is_killed(tiny, tmp_path, environment):
     variables = environment | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     parent = subprocess.Popen(words, cwd=tmp_path, env=variables, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not list((tmp_path / "workers").iterdir()):
             assert time.monotonic() < deadline, "no worker has begun to prune"
             assert parent.poll() is None, "it ended by itself"

@@ -52,7 +52,7 @@ def test_two_jobs_give_the_records_of_one_process(tiny, tmp_path, cache):
 HUNGRY = '''
 import os, signal
 
-from compressors.magnitude import Magnitude
+from compressors.methods.magnitude import Magnitude
 
 
 class Hungry(Magnitude):

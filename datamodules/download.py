@@ -22,11 +22,11 @@ TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Download:
-    """An archive of a set.
+    """A file that somebody publishes.
 
     Args:
         url: where it is.
-        filename: its name in the set's folder.
+        filename: its name in the folder that it is fetched into.
         md5: of its content, as published.
         holds: archives inside it that are unpacked in their place.
     """
@@ -44,16 +44,26 @@ def fetch_and_unpack(archive: Download, root: Path) -> None:
         DataMissing: it cannot be fetched; what has arrived so far is kept, and the next call goes on from there.
         DataCorrupt: what arrived is not what was published, and was removed; or it cannot be unpacked.
     """
+    _unpack(fetch(archive, root), archive.holds)
+
+
+def fetch(download: Download, root: Path) -> Path:
+    """Fetch a file into `root` unless it is there, and check it.
+
+    Raises:
+        DataMissing: it cannot be fetched; what has arrived so far is kept, and the next call goes on from there.
+        DataCorrupt: what arrived, or was there, is not what was published, and was removed.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    target = root / archive.filename
-    if not target.is_file():
-        unfinished = target.with_name(target.name + ".part")
-        fetch(archive.url, unfinished)
-        _check(unfinished, archive)
-        settle(unfinished, target)
-    else:
-        _check(target, archive)
-    _unpack(target, archive.holds)
+    target = root / download.filename
+    if target.is_file():
+        _check(target, download)
+        return target
+    unfinished = target.with_name(target.name + ".part")
+    _append(download.url, unfinished)
+    _check(unfinished, download)
+    settle(unfinished, target)
+    return target
 
 
 def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
@@ -76,7 +86,7 @@ def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def fetch(url: str, target: Path) -> None:
+def _append(url: str, target: Path) -> None:
     """Append to `target` what is missing of it.
 
     Raises:
@@ -109,10 +119,10 @@ def _write(chunks: Iterable[bytes], target: Path, have: int, length: int) -> Non
         raise DataMissing(f"{target}: the connection closed early; run the command again, and it goes on")
 
 
-def _check(path: Path, archive: Download) -> None:
+def _check(path: Path, download: Download) -> None:
     md5 = checksum(path, "md5")
-    if md5 != archive.md5:
+    if md5 != download.md5:
         path.unlink()
         raise DataCorrupt(
-            f"{path.name} from {archive.url} has md5 {md5} instead of {archive.md5}; it was removed, fetch it again"
+            f"{path.name} from {download.url} has md5 {md5} instead of {download.md5}; it was removed, fetch it again"
         )

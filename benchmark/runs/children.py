@@ -1,7 +1,9 @@
 """Processes that this one starts, and what becomes of them."""
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import parent_process
@@ -9,6 +11,8 @@ from multiprocessing.context import SpawnProcess
 from threading import Thread
 
 GRACE_S = 10.0  # how long a process may take to leave nothing half-written behind when it is told to stop
+
+PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent ends
 
 
 class WorkerError(RuntimeError):
@@ -49,12 +53,17 @@ def how_it_ended(exitcode: int, remedy: str) -> str:
 def end_with_parent() -> None:
     """From now on this process ends at once when its parent is gone, whatever it is at.
 
+    Linux is asked to kill it: a thread cannot do so while compiled code (an elimination) holds the interpreter. The
+    thread does it on other systems, and if the parent went before Linux was asked.
+
     Raises:
         RuntimeError: it is no child of another process of Python's.
     """
     parent = parent_process()
     if parent is None:
         raise RuntimeError("there is no parent to end with: call this in a process that multiprocessing has started")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         parent.join()

@@ -104,8 +104,8 @@ def _executor(
     if means.executor == "ray":
         from benchmark.runs.executors.cluster import RayExecutor
 
-        return RayExecutor(store, setting, data, display, means.threads or 1, means.address, after)
+        return RayExecutor(store, setting, data, display, means.threads or 1, means.address, after=after)
     if means.jobs == 1:
-        return LocalExecutor(store, setting, data, display, after)
+        return LocalExecutor(store, setting, data, display, after=after)
     shares = places(means.jobs, means.threads or os.cpu_count() or 1, visible_gpus())
-    return ProcessExecutor(store, setting, data, display, shares, after)
+    return ProcessExecutor(store, setting, data, display, shares, after=after)

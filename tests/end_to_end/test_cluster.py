@@ -15,7 +15,7 @@ MORTAL = '''
 import os, signal
 from pathlib import Path
 
-from compressors.magnitude import Magnitude
+from compressors.methods.magnitude import Magnitude
 
 
 class Mortal(Magnitude):

@@ -52,7 +52,7 @@ def test_two_jobs_give_the_records_of_one_process(tiny, tmp_path, cache):
 HUNGRY = '''
 import os, signal
 
-from compressors.magnitude import Magnitude
+from compressors.methods.magnitude import Magnitude
 
 
 class Hungry(Magnitude):
@@ -118,3 +118,40 @@ def test_a_parent_that_is_interrupted_leaves_no_process_and_nothing_torn(tiny, t
     assert gone(parent.pid), "multiprocessing's own helper may outlive its parent for a moment, but nothing for long"
     assert records(tmp_path / "results")
     assert not list(tmp_path.glob("results/**/*.tmp"))
+
+
+ABSORBED = '''
+import ctypes, os
+from pathlib import Path
+
+from compressors.methods.magnitude import Magnitude
+
+
+class Absorbed(Magnitude):
+    """Is in compiled code that holds the interpreter, as an elimination is, for longer than anybody waits."""
+
+    def prune(self, layer, keep, statistics):
+        Path("workers", str(os.getpid())).touch()
+        ctypes.PyDLL(None).sleep(600)
+'''
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tiny, tmp_path, environment):
+    """One is in compiled code, the other has nothing left to do or is at a run: both end at once."""
+    (tmp_path / "absorbed.py").write_text(ABSORBED)
+    (tmp_path / "workers").mkdir()
+    tiny.write_text(tiny.read_text().replace("[identity, random, magnitude, obc]", "[absorbed:Absorbed, identity]"))
+    words = [sys.executable, "-m", "benchmark.cli", "run", str(tiny), "--no-wandb", "--jobs", "2"]
+    variables = environment | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    parent = subprocess.Popen(words, cwd=tmp_path, env=variables, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 600
+        while not list((tmp_path / "workers").iterdir()):
+            assert time.monotonic() < deadline, "no worker has begun to prune"
+            assert parent.poll() is None, "it ended by itself"
+            time.sleep(0.1)
+    finally:
+        parent.kill()
+    assert parent.wait() == -signal.SIGKILL
+    assert gone(parent.pid, within_s=10)

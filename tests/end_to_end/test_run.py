@@ -95,7 +95,7 @@ def test_two_processes_share_a_suite(tiny, tmp_path, environment):
 
 
 PLUGIN = '''
-from compressors.magnitude import Magnitude
+from compressors.methods.magnitude import Magnitude
 
 class Failing(Magnitude):
     """A compressor that fails on purpose."""

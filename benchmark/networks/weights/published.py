@@ -9,9 +9,7 @@ from typing import Any
 
 from benchmark.files import sha256
 from benchmark.networks.errors import CheckpointError
-from datamodules.download import fetch
-from datamodules.errors import DataMissing
-from datamodules.files import checksum, settle
+from datamodules.download import Download, fetch
 from datamodules.storage import cache_folder
 
 
@@ -66,11 +64,12 @@ def locate(name: str) -> Path:
         CheckpointError: it cannot be fetched, and which file to put where; or its content is another.
     """
     published = PUBLISHED[name]
-    target = cache_folder() / "published" / published.filename
+    folder = cache_folder() / "published"
+    target = folder / published.filename
     if not target.is_file():
         try:
-            _fetch(published, target)
-        except (OSError, DataMissing, LookupError, ValueError) as error:
+            fetch(_download(published), folder)
+        except (OSError, LookupError, ValueError) as error:
             raise CheckpointError(
                 f"{published.filename} cannot be fetched ({error}): get it from {published.page} and put it at {target}"
             ) from error
@@ -79,22 +78,11 @@ def locate(name: str) -> Path:
     return target
 
 
-def _fetch(published: Published, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    entry = _entry(published)
-    unfinished = target.with_name(target.name + ".part")
-    fetch(entry["download_url"], unfinished)
-    if checksum(unfinished, "md5") != entry["computed_md5"]:
-        unfinished.unlink()
-        raise ValueError("what arrived is not what figshare describes; it was removed")
-    settle(unfinished, target)
-
-
-def _entry(published: Published) -> dict[str, Any]:
+def _download(published: Published) -> Download:
     """What figshare says about the file: its address and checksum."""
     with urllib.request.urlopen(f"{API}/{published.article}/files", timeout=TIMEOUT_S) as response:
-        entries = json.load(response)
-    found = [entry for entry in entries if entry["name"] == published.filename]
-    if not found:
-        raise LookupError(f"the article has only {', '.join(entry['name'] for entry in entries)}")
-    return found[0]
+        entries = {entry["name"]: entry for entry in json.load(response)}
+    if published.filename not in entries:
+        raise LookupError(f"the article has only {', '.join(entries)}")
+    entry = entries[published.filename]
+    return Download(entry["download_url"], published.filename, entry["computed_md5"])

@@ -1,6 +1,6 @@
 """Runs on a Ray cluster. Workers give their records back as they come; only this process writes to the store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 from benchmark.files import write_atomically
 from benchmark.questions import build
 from benchmark.questions.suite import Question
-from benchmark.records import RecordStore, RunRecord
+from benchmark.records import RunRecord
 from benchmark.runs.dense import dense_network, dense_path
 from benchmark.runs.executors.grouping import shared_work
-from benchmark.runs.executors.local import Display, OpenedData, Outcome
+from benchmark.runs.executors.local import Executor, OpenedData, Outcome
 from benchmark.runs.run import Setting, run, silent, unanswered
 from datamodules.storage import cache_folder
 
@@ -28,7 +28,7 @@ class ClusterError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class RayExecutor:
+class RayExecutor(Executor):
     """Answers questions on a Ray cluster, as many at a time as it has room for.
 
     Every dense network is trained once, on one worker, and sent to the others, whose caches need not be shared: all
@@ -36,35 +36,14 @@ class RayExecutor:
     or ``$SNNBENCH_DATA`` names. A task whose worker is lost is repeated on another, ``RETRIES`` times.
 
     Args:
-        store: where the records go, on this machine.
-        setting: caches and data.
-        data: the data sets, opened here for their fingerprints.
-        display: is told of every run.
         threads: of each run, and the CPUs that it books; a GPU is booked as well where the cluster has any.
         address: of the cluster; None for ``$RAY_ADDRESS``, else one on this machine for as long as this lasts.
-        after: is given each new record once it is safely stored.
     """
 
-    store: RecordStore
-    setting: Setting
-    data: OpenedData
-    display: Display
     threads: int
     address: str | None = None
-    after: Callable[[RunRecord], None] = lambda record: None
 
-    def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
-        """Answer every question that has no finished record yet.
-
-        Raises:
-            ClusterError: no Ray, or no cluster at the address.
-            StoreError: a record cannot be written.
-            RecordError: a question's record is there and cannot be read.
-            DataMissing: a data set is not there; nothing was run.
-        """
-        self.store.writable()
-        self.data.check(questions)
-        outcome = Outcome()
+    def _answer_all(self, suite: str, questions: Sequence[Question], outcome: Outcome) -> None:
         todo = [question for question in questions if not self._found(question, outcome)]
         if todo:
             ray = connect(self.address)
@@ -72,15 +51,13 @@ class RayExecutor:
                 self._stream(ray, suite, shared_work(todo), outcome)
             finally:
                 ray.shutdown()  # with its driver gone, the cluster ends the tasks that are left
-        return outcome
 
     def _found(self, question: Question, outcome: Outcome) -> bool:
         run_id, _ = build.describe_question(question, self.data.of(question))
         record = self.store.find(question, run_id)
         if record is None:
             return False
-        outcome.count(record, "found")
-        self.display.finished(question, record, "found")
+        self._finish(question, record, "found", outcome)
         return True
 
     def _stream(self, ray: Any, suite: str, groups: Sequence[list[Question]], outcome: Outcome) -> None:
@@ -120,9 +97,7 @@ class RayExecutor:
 
     def _keep(self, record: RunRecord, outcome: Outcome) -> None:
         self.store.save(record)
-        outcome.count(record, record.status)
-        self.after(record)
-        self.display.finished(record.question, record, record.status)
+        self._finish(record.question, record, record.status, outcome)
 
 
 def connect(address: str | None) -> Any:

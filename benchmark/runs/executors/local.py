@@ -1,5 +1,6 @@
 """Runs in this process, one after the other, sharing the work with other processes on the same results folder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -23,13 +24,6 @@ class Display(Protocol):
 
     def finished(self, question: Question, record: RunRecord, ending: Ending) -> None:
         """A run has its record: made now, made now with an error, or found."""
-
-
-class Executor(Protocol):
-    """What answers the questions of a suite, wherever it does so."""
-
-    def __call__(self, suite: str, questions: Sequence[Question]) -> "Outcome":
-        """Answer every question that has no finished record yet, for the suite of that name."""
 
 
 @dataclass
@@ -78,11 +72,8 @@ class OpenedData:
 
 
 @dataclass(frozen=True)
-class LocalExecutor:
-    """Answers questions in this process.
-
-    Runs that another process is at are left to it and looked at again at the end: two processes on one suite share
-    its work, and one that takes over from a killed one repeats nothing that was finished.
+class Executor(ABC):
+    """Answers the questions of a suite; where the runs are done is each executor's own.
 
     Args:
         store: where the records go.
@@ -96,51 +87,70 @@ class LocalExecutor:
     setting: Setting
     data: OpenedData
     display: Display
-    after: Callable[[RunRecord], None] = lambda record: None
+    after: Callable[[RunRecord], None] = field(default=lambda record: None, kw_only=True)
 
     def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
-        """Answer every question that has no finished record yet.
+        """Answer every question that has no finished record yet, for the suite of that name.
 
         Raises:
             StoreError: a record cannot be written.
             RecordError: a question's record is there and cannot be read.
             DataMissing: a data set is not there; nothing was run.
+            WorkerError: a worker process ended before it began a run.
+            ClusterError: no Ray, or no cluster at the address.
         """
         self.store.writable()
         self.data.check(questions)
         outcome = Outcome()
-        busy = []
-        for question in questions:
-            try:
-                outcome.count(*self._answer(question, suite, timeout=0))
-            except Timeout:
-                busy.append(question)
-        for question in busy:
-            outcome.count(*self._answer(question, suite, timeout=-1))
+        self._answer_all(suite, questions, outcome)
         return outcome
 
-    def _answer(self, question: Question, suite: str, timeout: float) -> tuple[RunRecord, Ending]:
-        """The question's record and how it was come by.
+    @abstractmethod
+    def _answer_all(self, suite: str, questions: Sequence[Question], outcome: Outcome) -> None:
+        """Do the runs and keep their records; :meth:`_finish` is called for each."""
 
-        Args:
-            question: what to answer.
-            suite: its suite's name.
-            timeout: seconds to wait for another process that is at it; below zero: for ever.
-
-        Raises:
-            Timeout: another process is at it still.
-        """
-        data = self.data.of(question)
-        run_id, _ = build.describe_question(question, data)
-        with FileLock(self.store.lock_path(run_id), timeout=timeout):
-            record = self.store.find(question, run_id)
-            ending: Ending = "found"
-            if record is None:
-                self.display.started(question)
-                record = run(question, suite, data, self.setting)
-                self.store.save(record)
-                ending = record.status
+    def _finish(self, question: Question, record: RunRecord, ending: Ending, outcome: Outcome) -> None:
+        """Count a run whose record is in the store, and tell of it."""
+        outcome.count(record, ending)
         if ending != "found":
             self.after(record)
         self.display.finished(question, record, ending)
-        return record, ending
+
+
+class LocalExecutor(Executor):
+    """Answers questions in this process.
+
+    Runs that another process is at are left to it and looked at again at the end: two processes on one suite share
+    its work, and one that takes over from a killed one repeats nothing that was finished.
+    """
+
+    def _answer_all(self, suite: str, questions: Sequence[Question], outcome: Outcome) -> None:
+        busy = []
+        for question in questions:
+            try:
+                self._answer(question, suite, outcome, timeout=0)
+            except Timeout:
+                busy.append(question)
+        for question in busy:
+            self._answer(question, suite, outcome, timeout=-1)
+
+    def _answer(self, question: Question, suite: str, outcome: Outcome, timeout: float) -> None:
+        """Find or make the question's record.
+
+        Raises:
+            Timeout: another process was at it for so many seconds (-1: no end).
+        """
+        run_id, _ = build.describe_question(question, self.data.of(question))
+        with FileLock(self.store.lock_path(run_id), timeout=timeout):
+            record, ending = self._record(question, run_id, suite)
+        self._finish(question, record, ending, outcome)
+
+    def _record(self, question: Question, run_id: str, suite: str) -> tuple[RunRecord, Ending]:
+        """The question's record and how it was come by."""
+        found = self.store.find(question, run_id)
+        if found is not None:
+            return found, "found"
+        self.display.started(question)
+        record = run(question, suite, self.data.of(question), self.setting)
+        self.store.save(record)
+        return record, record.status

@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmark.questions.suite import Question
 from benchmark.records import RecordStore, RunRecord
-from benchmark.runs.children import WorkerError, deaf_to_interrupts, how_it_ended, stop
+from benchmark.runs.children import WorkerError, deaf_to_interrupts, end_with_parent, how_it_ended, stop
 from benchmark.runs.executors.grouping import shared_work
-from benchmark.runs.executors.local import Display, Ending, LocalExecutor, OpenedData, Outcome
+from benchmark.runs.executors.local import Ending, Executor, LocalExecutor, OpenedData, Outcome
 from benchmark.runs.run import Setting, silent, unanswered
 
 
@@ -47,53 +47,33 @@ def visible_gpus() -> list[str]:
 
 
 @dataclass(frozen=True)
-class ProcessExecutor:
+class ProcessExecutor(Executor):
     """Answers questions in worker processes, each of which is a :class:`LocalExecutor` on the same results folder.
 
     The records and their locks are all the state there is. A worker that is killed (by the system, for want of
-    memory) leaves a failed record of the run it was at; another takes its place.
+    memory) leaves a failed record of the run it was at; another takes its place. Progress within a run is not shown.
 
     Args:
-        store: where the records go.
-        setting: caches and data. Progress within a run is not shown.
-        data: the opened data sets.
-        display: is told of every run.
         places: what each of the workers may use.
-        after: is given each new record once it is safely stored.
     """
 
-    store: RecordStore
-    setting: Setting
-    data: OpenedData
-    display: Display
     places: Sequence[Place]
-    after: Callable[[RunRecord], None] = lambda record: None
 
-    def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
-        """Answer every question that has no finished record yet.
-
-        Raises:
-            StoreError: a record cannot be written.
-            RecordError: a question's record is there and cannot be read.
-            DataMissing: a data set is not there; nothing was run.
-            WorkerError: a worker ended before it began a run.
-        """
-        self.store.writable()
-        self.data.check(questions)
-        outcome = Outcome()
+    def _answer_all(self, suite: str, questions: Sequence[Question], outcome: Outcome) -> None:
         waiting = deque(shared_work(questions))
         workers = [self._start(suite, place) for place in self.places[: len(waiting)]]
         try:
-            while busy := _given_work(workers, waiting):
+            _hand_out(waiting, workers)
+            while busy := [worker for worker in workers if worker.todo]:
                 ready = wait([worker.connection for worker in busy])
                 for worker in busy:
                     if worker.connection in ready and not self._hear(worker, outcome):
                         workers[workers.index(worker)] = self._start(suite, worker.place)
                         waiting.appendleft(self._bury(worker, suite, outcome))
+                _hand_out(waiting, workers)
         finally:
             for worker in workers:
                 worker.stop()
-        return outcome
 
     def _start(self, suite: str, place: Place) -> "_Worker":
         """A new worker; its interpreter is a fresh one, because a forked CUDA or thread pool does not work."""
@@ -123,12 +103,6 @@ class ProcessExecutor:
                 worker.todo.remove(question)
                 self._finish(question, record, ending, outcome)
         return True
-
-    def _finish(self, question: Question, record: RunRecord, ending: Ending, outcome: Outcome) -> None:
-        outcome.count(record, ending)
-        if ending != "found":
-            self.after(record)
-        self.display.finished(question, record, ending)
 
     def _bury(self, worker: "_Worker", suite: str, outcome: Outcome) -> list[Question]:
         """Keep a record of the run that a dead worker was at, and give back what else it was to do."""
@@ -163,12 +137,11 @@ class _Worker:
         self.connection.close()
 
 
-def _given_work(workers: Sequence[_Worker], waiting: deque[list[Question]]) -> list[_Worker]:
-    """Give the idle workers what is waiting, and return those that have something to do."""
+def _hand_out(waiting: deque[list[Question]], workers: Sequence[_Worker]) -> None:
+    """Give idle workers what is waiting."""
     for worker in workers:
         while not worker.todo and waiting:
             worker.give(waiting.popleft())
-    return [worker for worker in workers if worker.todo]
 
 
 class _Reporter:
@@ -190,6 +163,7 @@ def _work(
     connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
 ) -> None:
     """A worker's life: answer lists of questions until told to stop, or until nobody is there to be told."""
+    end_with_parent()
     faulthandler.enable()  # a crash in compiled code would say nothing
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
     if place.gpu is not None:

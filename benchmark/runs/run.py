@@ -20,7 +20,7 @@ from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.questions import build
 from benchmark.questions.suite import FineTuning, Question
-from benchmark.records import RunRecord
+from benchmark.records import CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, quiet, trainer_settings
@@ -54,11 +54,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
-    """What compressing and testing a network gave. ``metrics`` are ``accuracy`` and ``loss`` on the test part."""
+    """What compressing and testing a network gave."""
 
     module: SNNClassifier
     compression: Compression
-    metrics: dict[str, float]
+    metrics: Metrics
     cost: CostReport
     seconds: dict[str, float]
 
@@ -146,7 +146,7 @@ def _fit_and_test(
             f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
         )
     functional.reset_net(module)
-    metrics = {name: float(results[0][f"test/{name}"]) for name in ("accuracy", "loss")}
+    metrics = Metrics(accuracy=results[0]["test/accuracy"], loss=results[0]["test/loss"])
     seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
     return Measured(module, compression, metrics, cost, seconds)
 
@@ -184,8 +184,8 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
             "status": "done",
             "dense": dense.origin,
             "metrics": measured.metrics,
-            "compression": measured.compression.to_dict(),
-            "cost": measured.cost.to_dict(),
+            "compression": CompressionAccount.model_validate(measured.compression.to_dict()),
+            "cost": measured.cost,
             "seconds": measured.seconds,
             "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
         }

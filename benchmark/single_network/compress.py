@@ -81,7 +81,7 @@ def _write(output: Path, module: SNNClassifier, subject: Subject, compression: d
 
 
 def _figures(measured: Measured) -> dict[str, Any]:
-    return {**measured.metrics, **measured.cost.totals(), "seconds": measured.seconds}
+    return {**measured.metrics.model_dump(), **measured.cost.totals(), "seconds": measured.seconds}
 
 
 def show(summary: dict[str, Any]) -> Table:

@@ -24,7 +24,6 @@ from benchmark.runs.executors.local import Display, LocalExecutor, OpenedData
 from benchmark.runs.run import Setting, silent
 from benchmark.wording import percent
 from compressors.registry import COMPRESSORS, OWN
-from hardware import CostReport
 
 SHIPPED = Path(__file__).parent
 NETWORK, BOUNDS = SHIPPED / "dense.safetensors", SHIPPED / "bounds.json"
@@ -79,13 +78,12 @@ def arithmetic() -> dict[str, str]:
 
 def figures(record: RunRecord) -> Figures:
     """What is compared of a finished run."""
-    cost = CostReport.from_dict(record.cost)
-    kept = sum(layer["kept"] for layer in record.compression["layers"])
+    answer = record.answer
     return {
-        "accuracy": record.metrics["accuracy"],
-        "weights_kept": kept,
-        "synops": sum(layer.synops for layer in cost.layers),
-        "stored_bits": cost.stored_bits,
+        "accuracy": answer.metrics.accuracy,
+        "weights_kept": sum(layer.kept for layer in answer.compression.layers),
+        "synops": answer.cost.synops,
+        "stored_bits": answer.cost.stored_bits,
     }
 
 

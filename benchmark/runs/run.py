@@ -4,8 +4,8 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache as memoised
 from importlib.metadata import version
@@ -25,10 +25,10 @@ from benchmark.runs import memory
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
+from benchmark.runs.opening import OpenedData, OpenedRun, Setting
 from compressors.base import Compressor
 from compressors.compression import Compression
-from compressors.progress import Item, Track
-from compressors.progress import track as default_track
+from compressors.progress import Item
 from compressors.registry import COMPRESSORS, OWN
 from datamodules.base import BenchmarkDataModule
 from hardware import CostReport, HardwareCost
@@ -42,17 +42,6 @@ def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a run needs beside its question: where things are, whom to tell about progress, and devices to work on."""
-
-    cache: Path
-    data_roots: dict[str, Path] = field(default_factory=dict)
-    track: Track = default_track
-    training_callbacks: Callable[[], list[Callback]] = list
-    group: DeviceGroup = field(default_factory=DeviceGroup)
-
-
-@dataclass(frozen=True)
 class Measured:
     """What compressing and testing a network gave."""
 
@@ -61,23 +50,6 @@ class Measured:
     metrics: Metrics
     cost: CostReport
     seconds: dict[str, float]
-
-
-def open_data(question: Question, setting: Setting) -> BenchmarkDataModule:
-    """The data module of a question, set up.
-
-    Raises:
-        DataMissing: its files are not there.
-    """
-    data = build.datamodule(
-        question.data,
-        batch_size=question.training.batch_size,
-        calibration_samples=question.calibration_samples,
-        seed=question.seed,
-        root=setting.data_roots.get(question.data.name),
-    )
-    data.prepare_data()
-    return data
 
 
 def compress_and_measure(
@@ -151,24 +123,23 @@ def _fit_and_test(
     return Measured(module, compression, metrics, cost, seconds)
 
 
-def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Setting) -> RunRecord:
-    """Answer a question. A failure is an answer too: its error becomes the record's.
+def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> RunRecord:
+    """Answer a run's question. A failure is an answer too: its error becomes the record's.
 
     ``KeyboardInterrupt`` and its like go through.
     """
-    group = setting.group
-    record = unanswered(question, suite, data, group.devices)
-    _, dense_id = build.describe_question(question, data)
+    question, group = run.question, setting.group
+    record = unanswered(run, suite, group.devices)
     peak_is_known = memory.forget_peak() and not group.devices.grouped  # which works in other processes
     try:
-        dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks(), group)
+        dense = dense_network(run, data, setting.cache, setting.training_callbacks(), group)
         compressor = build.compressor(
             question.compressor, question.budget, question.seed, setting.cache / "eliminations", question.aftercare
         )
         compressor.state.track = setting.track
         measured = compress_and_measure(
             dense.module,
-            data,
+            data.of(question),
             compressor,
             question.seed,
             finetuning=question.finetuning,
@@ -192,19 +163,19 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
     )
 
 
-def unanswered(question: Question, suite: str, data: BenchmarkDataModule, devices: Devices | None = None) -> RunRecord:
+def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> RunRecord:
     """The record of a run that has no answer: everything that is known beforehand."""
-    run_id, _ = build.describe_question(question, data)
+    question = run.question
     target = COMPRESSORS[question.compressor.name].load()
     return RunRecord(
-        id=run_id,
+        id=run.id,
         suite=suite,
         status="failed",
         question=question,
         version=target.version,
         control=target.control,
         division="post-training" if question.finetuning is None else "fine-tuned",
-        data=data.describe(),
+        data=dict(run.data),
         environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -6,11 +6,10 @@ from typing import Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from benchmark.questions import build
 from benchmark.questions.suite import Question
 from benchmark.records import RecordStore, RunRecord
-from benchmark.runs.run import Setting, open_data, run
-from datamodules.base import BenchmarkDataModule
+from benchmark.runs.opening import OpenedData, OpenedRun, Setting
+from benchmark.runs.run import answer
 
 Ending = Literal["done", "failed", "found"]
 
@@ -45,38 +44,6 @@ class Outcome:
         getattr(self, ending).append(record.id)
 
 
-class OpenedData:
-    """The data modules of questions: one for each data set, batch size and seed, opened when first asked for.
-
-    Args:
-        setting: where the data are.
-    """
-
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-        self._opened: dict[str, BenchmarkDataModule] = {}
-
-    def of(self, question: Question) -> BenchmarkDataModule:
-        """The data module of a question.
-
-        Raises:
-            DataMissing: its files are not there.
-        """
-        asked = question.model_dump_json(include={"data", "seed", "training", "calibration_samples"})
-        if asked not in self._opened:
-            self._opened[asked] = open_data(question, self._setting)
-        return self._opened[asked]
-
-    def check(self, questions: Iterable[Question]) -> None:
-        """Open everything, so that a missing set is known before the first run.
-
-        Raises:
-            DataMissing: the files of a data set are not there.
-        """
-        for question in questions:
-            self.of(question)
-
-
 @dataclass(frozen=True)
 class LocalExecutor:
     """Answers questions in this process.
@@ -106,41 +73,46 @@ class LocalExecutor:
             RecordError: a question's record is there and cannot be read.
             DataMissing: a data set is not there; nothing was run.
         """
-        self.store.writable()
         self.data.check(questions)
-        outcome = Outcome()
-        busy = []
-        for question in questions:
+        return self.answer(suite, map(self.data.run, questions))
+
+    def answer(self, suite: str, runs: Iterable[OpenedRun]) -> Outcome:
+        """Answer those of some opened runs that have no finished record yet.
+
+        Raises:
+            StoreError, RecordError, DataMissing: as above.
+        """
+        self.store.writable()
+        outcome, busy = Outcome(), []
+        for run in runs:
             try:
-                outcome.count(*self._answer(question, suite, timeout=0))
+                outcome.count(*self._answer(run, suite, timeout=0))
             except Timeout:
-                busy.append(question)
-        for question in busy:
-            outcome.count(*self._answer(question, suite, timeout=-1))
+                busy.append(run)
+        for run in busy:
+            outcome.count(*self._answer(run, suite, timeout=-1))
         return outcome
 
-    def _answer(self, question: Question, suite: str, timeout: float) -> tuple[RunRecord, Ending]:
-        """The question's record and how it was come by.
+    def _answer(self, run: OpenedRun, suite: str, timeout: float) -> tuple[RunRecord, Ending]:
+        """A run's record and how it was come by.
 
         Args:
-            question: what to answer.
+            run: what to answer.
             suite: its suite's name.
             timeout: seconds to wait for another process that is at it; below zero: for ever.
 
         Raises:
             Timeout: another process is at it still.
         """
-        data = self.data.of(question)
-        run_id, _ = build.describe_question(question, data)
-        with FileLock(self.store.lock_path(run_id), timeout=timeout):
-            record = self.store.find(question, run_id)
+        with FileLock(self.store.lock_path(run.id), timeout=timeout):
+            record = self.store.find(run.question, run.id)
             ending: Ending = "found"
             if record is None:
-                self.display.started(question)
-                record = run(question, suite, data, self.setting)
+                self.display.started(run.question)
+                record = answer(run, suite, self.data, self.setting)
                 self.store.save(record)
                 ending = record.status
         if ending != "found":
             self.after(record)
-        self.display.finished(question, record, ending)
+        self.display.finished(run.question, record, ending)
         return record, ending

@@ -16,7 +16,7 @@ from benchmark.questions.suite import Named
 from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.run import Measured, compress_and_measure
 from benchmark.single_network.compression_map import write_map
-from benchmark.single_network.subject import Source, Subject, open_subject
+from benchmark.single_network.subject import Source, open_subject
 from benchmark.wording import percent, points, precise, rounded
 from compressors.budget import Budget
 from datamodules.storage import cache_folder
@@ -48,6 +48,7 @@ def compress_checkpoint(
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
     """
     subject = open_subject(source)
+    description = subject.description()
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(subject.module().network, subject.data.input_shape)
     named = Named.model_validate(method)
@@ -56,28 +57,28 @@ def compress_checkpoint(
     with DeviceGroup(devices) as group:
         dense = compress_and_measure(subject.module(), subject.data, control, source.seed, group=group)
         compressed = compress_and_measure(subject.module(), subject.data, compressor, source.seed, group=group)
+    account = compressed.compression.to_dict()
     summary = {
         "checkpoint": str(source.checkpoint),
         "sha256": subject.checkpoint.sha256,
         "method": named.label,
-        "data": subject.data.describe(),
+        "data": description["data"],
         "dense": _figures(dense),
         "compressed": _figures(compressed),
-        "compression": compressed.compression.to_dict(),
+        "compression": account,
         "output": str(output),
     }
-    _write(output, compressed.module, subject, compressed.compression.to_dict())
+    _write(output, compressed.module, subject.data.input_shape, description | {"compressed": account})
     write_map(output.with_suffix(".map.json"), compressed.compression)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _write(output: Path, module: SNNClassifier, subject: Subject, compression: dict[str, Any]) -> None:
+def _write(output: Path, module: SNNClassifier, input_shape: tuple[int, int, int], description: dict[str, Any]) -> None:
     if output.suffix == ".nir":
-        write_nir(output, module.network, subject.data.input_shape)
-    else:
-        told = {"compressed": compression, "timesteps": module.timesteps}  # T may be lower than the data's
-        checkpoints.save(output, module.network, subject.description() | told)
+        write_nir(output, module.network, input_shape)
+    else:  # with the time steps, which may be fewer than the data's
+        checkpoints.save(output, module.network, description | {"timesteps": module.timesteps})
 
 
 def _figures(measured: Measured) -> dict[str, Any]:

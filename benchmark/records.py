@@ -1,14 +1,26 @@
 """What is kept of a run: one small JSON file, written at once or not at all."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from benchmark.files import write_atomically
 from benchmark.questions.suite import Question
+from hardware.report import CostReport, check_schema
 
 SCHEMA = 3
 """Raised when records get something that an older snnbench cannot read.
@@ -23,6 +35,12 @@ class RecordError(ValueError):
     exit_status = 1
 
 
+class NoAnswer(ValueError):
+    """A record of a run that failed, where one with results is needed."""
+
+    exit_status = 1
+
+
 class DenseNetwork(BaseModel):
     """The dense network a run started from."""
 
@@ -33,13 +51,85 @@ class DenseNetwork(BaseModel):
     seconds: float | None = None
 
 
+class Metrics(BaseModel):
+    """How good the compressed network is on the test part: share of samples classified correctly, and mean loss."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accuracy: float
+    loss: float
+
+
+class LayerAccount(BaseModel):
+    """What was done to one layer, without its mask.
+
+    What a method adds of its own (:attr:`compressors.compression.LayerCompression.extra`) is kept in ``model_extra``.
+
+    Attributes:
+        name: of the layer within the network.
+        shape: of its weight as it is now.
+        weights: how many weights the dense layer had.
+        kept: how many are left.
+        density: share of the dense layer's weights that are left.
+        loss: the method's own estimate of the harm; None where it has none.
+        bits: width of a weight; None where it is a float.
+        before: shape of the dense layer's weight, where channels were taken out.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    density: float
+    loss: float | None
+    bits: int | None = Field(default=None, exclude_if=lambda bits: bits is None)
+    before: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
+
+
+class CompressionAccount(BaseModel):
+    """What was done to a network, as :meth:`compressors.compression.Compression.to_dict` tells it.
+
+    Attributes:
+        density: share of weights kept over all compressed layers, as achieved.
+        seconds: wall time of calibration and compression.
+        layers: in order of execution.
+        aftercare: what was done afterwards -> names of the modules it was done to.
+        stages: what a method that works in stages had at the end of each.
+        left_alone: names of other modules with weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    density: float
+    seconds: float
+    layers: tuple[LayerAccount, ...]
+    aftercare: Mapping[str, tuple[str, ...]] = {}
+    stages: tuple[Mapping[str, Any], ...] = Field(default=(), exclude_if=lambda stages: not stages)
+    left_alone: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a finished run has: the network it started from, and what became of it."""
+
+    dense: DenseNetwork
+    metrics: Metrics
+    compression: CompressionAccount
+    cost: CostReport
+
+
 class RunRecord(BaseModel):
     """Question and answer of one run.
 
-    ``metrics`` holds ``accuracy`` (share of test samples) and ``loss``; ``compression`` what was done to each layer
-    (:meth:`compressors.base.Compression.to_dict`); ``cost`` the raw counts (:meth:`hardware.CostReport.to_dict`), from
-    which SynOps, memory and energy follow; ``seconds`` the wall time of each phase; ``peak_memory_bytes`` the process's
-    largest resident set during the run, and None where the system does not tell or the record is of schema 1.
+    ``compression`` says what was done to each layer; ``cost`` has the raw counts, from which SynOps, memory and energy
+    follow; ``seconds`` is the wall time of each phase; ``peak_memory_bytes`` the process's largest resident set during
+    the run, and None where the system does not tell or the record is of schema 1. A failed run has no ``metrics``,
+    ``compression`` and ``cost``: they are None here, and ``{}`` in the file.
+
+    Raises:
+        ValueError: a finished run lacks a part of its answer, or its cost report is of another schema.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,13 +146,58 @@ class RunRecord(BaseModel):
     error: str | None = None
     traceback: str | None = None
     dense: DenseNetwork | None = None
-    metrics: dict[str, float] = {}
-    compression: dict[str, Any] = {}
-    cost: dict[str, Any] = {}
+    metrics: Metrics | None = None
+    compression: CompressionAccount | None = None
+    cost: CostReport | None = None
     seconds: dict[str, float] = {}
     peak_memory_bytes: int | None = None
     environment: dict[str, Any] = {}
     created: str = Field(description="ISO 8601, UTC; not part of the question")
+
+    @field_validator("schema_version")
+    @classmethod
+    def _not_newer(cls, value: int) -> int:
+        if value > SCHEMA:
+            raise PydanticCustomError(
+                "newer_schema",
+                "schema {schema} is newer than this snnbench reads: update snnbench",
+                {"schema": value},
+            )
+        return value
+
+    @field_validator("metrics", "compression", "cost", mode="before")
+    @classmethod
+    def _absent_if_empty(cls, value: Any) -> Any:
+        return None if value == {} else value
+
+    @field_serializer("metrics", "compression", "cost", mode="wrap")
+    def _empty_if_absent(self, value: Any, serialize: SerializerFunctionWrapHandler) -> Any:
+        return {} if value is None else serialize(value)
+
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _of_present_schema(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value:
+            check_schema(value)
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RunRecord":
+        missing = [name for name in ("dense", "metrics", "compression", "cost") if getattr(self, name) is None]
+        if self.status == "done" and missing:
+            raise ValueError(f"a finished run without {', '.join(missing)}")
+        return self
+
+    @property
+    def answer(self) -> Answer:
+        """What came out of the run.
+
+        Raises:
+            NoAnswer: it failed.
+        """
+        if self.dense is None or self.metrics is None or self.compression is None or self.cost is None:
+            raise NoAnswer(f"run {self.id} failed ({self.error}): it has no results")
+        return Answer(self.dense, self.metrics, self.compression, self.cost)
 
 
 class RecordStore:
@@ -115,22 +250,18 @@ class RecordStore:
         probe.unlink()
 
     def __iter__(self) -> Iterator[RunRecord]:
-        """All readable records, in the order of their paths; see :meth:`problems` for the others."""
-        for path in self._files():
-            try:
-                yield read_record(path)
-            except RecordError:
-                continue
+        """All readable records, in the order of their paths."""
+        return iter(self.read()[0])
 
-    def problems(self) -> list[str]:
-        """What is wrong with the records that cannot be read."""
-        found = []
+    def read(self) -> tuple[list[RunRecord], list[str]]:
+        """All readable records, in the order of their paths, and what is wrong with each of the others."""
+        records, problems = [], []
         for path in self._files():
             try:
-                read_record(path)
+                records.append(read_record(path))
             except RecordError as error:
-                found.append(str(error))
-        return found
+                problems.append(str(error))
+        return records, problems
 
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/*/*.json"))
@@ -143,12 +274,17 @@ def read_record(path: Path) -> RunRecord:
         RecordError: not a record, or of a newer schema.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("schema_version", 0) > SCHEMA:
-            raise RecordError(
-                f"{path}: schema {content['schema_version']} is newer than this snnbench reads: update snnbench"
-            )
-        return RunRecord.model_validate(content)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise RecordError(f"{path}: not a run record ({first}); delete it and run the suite again") from error
+        return RunRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        newer = next((found for found in errors if found["type"] == "newer_schema"), None)
+        if newer is not None:
+            raise RecordError(f"{path}: {newer['msg']}") from error
+        place = ".".join(map(str, errors[0]["loc"]))
+        raise _unreadable(path, f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]) from error
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, reason: str) -> RecordError:
+    return RecordError(f"{path}: not a run record ({reason.splitlines()[0]}); delete it and run the suite again")

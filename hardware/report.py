@@ -299,8 +299,7 @@ class CostReport:
         Raises:
             ValueError: if the data have another schema version.
         """
-        if data.get("schema") != SCHEMA:
-            raise ValueError(f"cost report of schema {data.get('schema')!r}: this version reads {SCHEMA}")
+        check_schema(data)
         return cls(
             **{
                 **data,
@@ -310,6 +309,16 @@ class CostReport:
                 "uncounted": tuple(data["uncounted"]),
             }
         )
+
+
+def check_schema(data: Mapping[str, Any]) -> None:
+    """Refuse what :meth:`CostReport.to_dict` gave in a version with other fields.
+
+    Raises:
+        ValueError: names both schemas.
+    """
+    if data.get("schema") != SCHEMA:
+        raise ValueError(f"cost report of schema {data.get('schema')!r}: this version reads {SCHEMA}")
 
 
 def _rebuild(kind: type, data: Mapping[str, Any]) -> Any:

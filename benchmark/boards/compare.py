@@ -13,7 +13,6 @@ from scipy import stats
 from benchmark.questions.suite import digest
 from benchmark.records import RunRecord
 from benchmark.wording import points, precise, rounded
-from hardware.report import CostReport
 
 CONFIDENCE = 0.95
 
@@ -105,8 +104,8 @@ def significance(a: Mapping[int, RunRecord], b: Mapping[int, RunRecord]) -> Sign
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
         raise CompareError("the two questions share no seed: run one of them with the other's seeds")
-    left = np.array([a[seed].metrics["accuracy"] for seed in seeds])
-    right = np.array([b[seed].metrics["accuracy"] for seed in seeds])
+    left = np.array([a[seed].answer.metrics.accuracy for seed in seeds])
+    right = np.array([b[seed].answer.metrics.accuracy for seed in seeds])
     paired = all(_checkpoint(a[seed]) == _checkpoint(b[seed]) for seed in seeds)
     mean = float(right.mean() - left.mean())
     if len(seeds) < 2:
@@ -180,9 +179,13 @@ def _side_by_side(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple
 
 
 def _results(record: RunRecord) -> dict[str, float]:
-    cost = CostReport.from_dict(record.cost)
-    density = record.compression["density"]
-    return {**record.metrics, "density": density, **cost.totals(), "seconds to compress": record.compression["seconds"]}
+    answer = record.answer
+    return {
+        **answer.metrics.model_dump(),
+        "density": answer.compression.density,
+        **answer.cost.totals(),
+        "seconds to compress": answer.compression.seconds,
+    }
 
 
 def _layers(a: RunRecord, b: RunRecord) -> dict[str, dict[str, tuple[float | None, float | None]]]:
@@ -191,7 +194,7 @@ def _layers(a: RunRecord, b: RunRecord) -> dict[str, dict[str, tuple[float | Non
 
 
 def _layer_counts(record: RunRecord) -> dict[str, dict[str, float]]:
-    report = CostReport.from_dict(record.cost)
+    report = record.answer.cost
     return {
         layer.name: {
             "nonzero weights": layer.nonzero,

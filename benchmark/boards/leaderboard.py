@@ -36,8 +36,9 @@ def build(
         pairs = ((suite, record.suite), (data, question.data.name), (model, question.model.name))
         return all(wish is None or wish == name for wish, name in pairs)
 
-    board = standings((record for record in store if wanted(record)), energy_profile)
-    unreadable = tuple(Apart("", "unreadable", problem) for problem in store.problems())
+    records, problems = store.read()
+    board = standings(filter(wanted, records), energy_profile)
+    unreadable = tuple(Apart("", "unreadable", problem) for problem in problems)
     return replace(board, apart=board.apart + unreadable)
 
 

@@ -2,15 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import fmean, stdev
 
 from benchmark.questions.suite import Named, digest
-from benchmark.records import RunRecord
+from benchmark.records import Answer, RunRecord
 from compressors.budget import Budget
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
-from hardware.report import CostReport
 
 DENSE = "identity"  # the compressor that leaves the network as it is
 COSTS = ("synops", "stored_bits")  # each has a Pareto front of its own
@@ -166,6 +165,7 @@ class _Entry:
     """A finished record with its numbers."""
 
     record: RunRecord
+    answer: Answer
     values: Mapping[str, float]
 
     @property
@@ -178,8 +178,7 @@ class _Entry:
 
     @property
     def checkpoint(self) -> str:
-        assert self.record.dense is not None  # _measure refuses a record without it
-        return self.record.dense.sha256
+        return self.answer.dense.sha256
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -210,8 +209,8 @@ def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFIL
             apart.append(_apart(record, f"failed: {record.error}"))
             continue
         try:
-            groups[Setup.of(record)].append(_Entry(record, _measure(record, energy_profile)))
-        except (KeyError, TypeError, ValueError) as error:
+            groups[Setup.of(record)].append(_entry(record, energy_profile))
+        except (KeyError, ArithmeticError, ValueError) as error:
             apart.append(_apart(record, f"unreadable result ({type(error).__name__}: {error})"))
     tables: list[Table] = []
     for setup in sorted(groups):
@@ -238,18 +237,16 @@ def _apart(record: RunRecord, reason: str) -> Apart:
     return Apart(record.id, record.question.label, reason)
 
 
-def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
-    """The numbers of a finished record, as far as it has them; ``difference`` not among them.
+def _entry(record: RunRecord, energy_profile: str) -> _Entry:
+    """A finished record with its numbers, as far as it has them; ``difference`` not among them.
 
     Raises:
-        KeyError, TypeError, ValueError: something is missing, or of another schema.
+        ArithmeticError, ValueError: its cost report makes no sense (no samples, a layer in no format).
     """
-    if record.dense is None:
-        raise ValueError("it does not say which dense network it started from")
-    cost = CostReport.from_dict(record.cost)
-    return {
-        "accuracy": record.metrics["accuracy"],
-        "density": record.compression["density"],
+    answer, cost = record.answer, record.answer.cost
+    values = {
+        "accuracy": answer.metrics.accuracy,
+        "density": answer.compression.density,
         "bits": cost.weight_bits / max(1, sum(layer.nonzero for layer in cost.layers)),
         "synops": cost.synops / cost.samples,
         "synops_ac": cost.ac / cost.samples,
@@ -258,9 +255,11 @@ def _measure(record: RunRecord, energy_profile: str) -> dict[str, float]:
         "stored_bits": cost.stored_bits,
         "total_bits": cost.total_bits,
         "energy_j": energy(cost, energy_profile).joules,
-        "compression_seconds": record.compression["seconds"],
-        **({} if record.peak_memory_bytes is None else {"peak_memory_bytes": record.peak_memory_bytes}),
+        "compression_seconds": answer.compression.seconds,
     }
+    if record.peak_memory_bytes is not None:
+        values["peak_memory_bytes"] = record.peak_memory_bytes
+    return _Entry(record, answer, values)
 
 
 def _of_newest_version(entries: list[_Entry], apart: list[Apart]) -> list[_Entry]:
@@ -342,6 +341,4 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
 def _with_fronts(rows: list[Row]) -> tuple[Row, ...]:
     gains = [row.measured["accuracy"].mean for row in rows]
     on = {cost: pareto([row.measured[cost].mean for row in rows], gains) for cost in COSTS}
-    return tuple(
-        Row(**{**vars(row), "fronts": frozenset(cost for cost in COSTS if on[cost][i])}) for i, row in enumerate(rows)
-    )
+    return tuple(replace(row, fronts=frozenset(cost for cost in COSTS if on[cost][i])) for i, row in enumerate(rows))

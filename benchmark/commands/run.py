@@ -59,7 +59,7 @@ def run(
         content = wandb_sweep.only(content, only, build.questions_of(content))
     roots = {name: Path(str(folder)) for name, folder in data_roots}
     means = job.Means(jobs, threads, executor, address, Devices(**devices))
-    outcome = job.run(content, results, roots, means, use_wandb=use_wandb)
+    outcome = job.run_suite(content, results, roots, means, use_wandb=use_wandb)
     if as_json:
         click.echo(json.dumps({"suite": content.name, **vars(outcome)}))
     sys.exit(1 if outcome.failed else 0)

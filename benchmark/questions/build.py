@@ -1,6 +1,6 @@
 """From names and options in a question to objects, with errors in the user's words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import LOSSES, SNNClassifier
 from benchmark.networks.inference.multistep import multistep
 from benchmark.networks.weights import checkpoints
-from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training, digest
+from benchmark.networks.weights.checkpoints import Checkpoint
+from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training
 from compressors.base import Compressor
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, parameters_of, suggestion
@@ -101,8 +102,12 @@ def compressor(
     return _make("compressor", named, target, GIVEN_TO_COMPRESSORS, **taken)
 
 
-def check_suite(suite: Suite) -> None:
+def check_suite(suite: Suite, load: Callable[[Path], Checkpoint] = checkpoints.load) -> None:
     """Build everything a suite names, but for data and networks: mistakes are found before any work.
+
+    Args:
+        suite: what is asked.
+        load: reads the checkpoints that its networks come with.
 
     Raises:
         UnknownName: a name that nothing is registered under.
@@ -113,6 +118,8 @@ def check_suite(suite: Suite) -> None:
         check_options("data set", data, DATA[data.name].load(), GIVEN_TO_DATA)
     for model in suite.models:
         _check_model(model, [named.name for named in suite.compressors])
+        if model.weights is not None:
+            load(model.weights)
     kinds, budgets = kinds_of(suite), suite.budgets()
     for named in suite.compressors:
         met = [budget for kind in kinds[named.name] for budget in budgets[kind]]
@@ -125,8 +132,6 @@ def check_suite(suite: Suite) -> None:
 
 def _check_model(model: Model, compressors: Sequence[str]) -> None:
     check_options("model", model, MODELS[model.name].load(), GIVEN_TO_MODELS)
-    if model.weights is not None:
-        checkpoints.load(model.weights)
     for name in model.compressors or ():
         if name not in compressors:
             raise OptionError(
@@ -143,12 +148,3 @@ def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:
 def questions_of(suite: Suite) -> list[Question]:
     """All runs of a suite."""
     return list(suite.questions(kinds_of(suite)))
-
-
-def describe_question(question: Question, data: BenchmarkDataModule) -> tuple[str, str]:
-    """A question's run id and its dense network's id on the data, and with the checkpoint's weights, at hand."""
-    fingerprint = data.fingerprint()
-    if question.model.weights is not None:
-        fingerprint = digest([fingerprint, checkpoints.load(question.model.weights).sha256])
-    version = COMPRESSORS[question.compressor.name].load().version
-    return question.id(fingerprint, version), question.dense_id(fingerprint)

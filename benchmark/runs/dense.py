@@ -17,12 +17,15 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from spikingjelly.activation_based import functional
 
 from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import checkpoints
+from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions import build
 from benchmark.questions.suite import Question
 from benchmark.records import DenseNetwork
 from benchmark.runs import memory
 from benchmark.runs.distributed import DeviceGroup, Devices
+from benchmark.runs.opening import OpenedData, OpenedRun
 from datamodules.base import BenchmarkDataModule
 
 
@@ -35,21 +38,19 @@ class Dense:
 
 
 def dense_network(
-    question: Question,
-    data: BenchmarkDataModule,
-    dense_id: str,
+    run: OpenedRun,
+    data: OpenedData,
     cache: Path,
     callbacks: Sequence[Callback] = (),
     group: DeviceGroup | None = None,
 ) -> Dense:
-    """Load the question's dense network, or train and keep it. Two processes do not train the same one twice.
+    """Load the dense network that a run starts from, or train and keep it; two processes never train the same one.
 
     One that comes with its weights is kept in the same place, for all that looks for dense networks there.
 
     Args:
-        question: what network, on what data, trained how.
-        data: the data set, as the question names it.
-        dense_id: see :meth:`benchmark.questions.suite.Question.dense_id`.
+        run: what network, on what data, trained how.
+        data: the data set, and the weights that the network comes with.
         cache: folder of the kept networks.
         callbacks: for the training, such as a progress bar; left out where a group of processes does it.
         group: what it is trained on; by default one device.
@@ -58,22 +59,22 @@ def dense_network(
         CheckpointError: the kept file is damaged, or a checkpoint does not fit its network; names it.
         StoreError: the cache cannot be written to.
     """
-    path = dense_path(cache, dense_id)
+    path, kept = dense_path(cache, run.dense_id), None
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists() and question.model.weights is not None:
-            _adopt(question, data, path, question.model.weights)
+        if not path.exists() and run.weights_sha256 is not None:
+            kept = _adopt(run, data, path)
         elif not path.exists():
-            _train(question, data, path, callbacks, group or DeviceGroup())
-    module = _untrained(question, data)
+            kept = _train(run, data.of(run.question), path, callbacks, group or DeviceGroup())
+    module = _untrained(run.question, data.of(run.question))
     try:
-        kept = checkpoints.load(path)
+        kept = kept or checkpoints.load(path)
         checkpoints.restore(module.network, kept, path)
-    except checkpoints.CheckpointError as error:
-        raise checkpoints.CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
     module.timesteps = kept.description.get("timesteps", module.timesteps)  # it may have been compressed in time
     known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
-    return Dense(module, DenseNetwork(id=dense_id, sha256=kept.sha256, **known))
+    return Dense(module, DenseNetwork(id=run.dense_id, sha256=kept.sha256, **known))
 
 
 def dense_path(cache: Path, dense_id: str) -> Path:
@@ -86,31 +87,39 @@ def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
     return build.classifier(net, data, question.training)
 
 
-def _adopt(question: Question, data: BenchmarkDataModule, path: Path, source: Path) -> None:
-    """Keep a network that comes with its weights, under its own description."""
-    module, given = _untrained(question, data), checkpoints.load(source)
-    checkpoints.restore(module.network, given, source)
-    told = {"model": question.model.model_dump(), "data": data.describe()}
-    checkpoints.save(path, module.network, {**given.description, **told})
+def _adopt(run: OpenedRun, data: OpenedData, path: Path) -> Checkpoint:
+    """Keep a network that comes with its weights, under its own description.
+
+    Raises:
+        CheckpointError: the weights do not fit the network, or are others than when the run was opened.
+    """
+    model, weights = run.question.model, data.weights(run.question.model)
+    if weights is None or weights.sha256 != run.weights_sha256:
+        raise CheckpointError(f"{model.weights} has changed since the suite began: run the suite again")
+    module = _untrained(run.question, data.of(run.question))
+    checkpoints.restore(module.network, weights, model.weights)
+    description = {**weights.description, "model": model.model_dump(), "data": run.data}
+    return checkpoints.save(path, module.network, description)
 
 
 def _train(
-    question: Question, data: BenchmarkDataModule, path: Path, callbacks: Sequence[Callback], group: DeviceGroup
-) -> None:
+    run: OpenedRun, data: BenchmarkDataModule, path: Path, callbacks: Sequence[Callback], group: DeviceGroup
+) -> Checkpoint:
     """Train, and keep the best weights with a description of how."""
+    question = run.question
     started = time.perf_counter()
     shown = () if group.devices.grouped else callbacks
     with TemporaryDirectory() as folder:
         module, trained = group.call(_fit, question, data, folder, shown, group.devices)
     description = {
         "model": question.model.model_dump(),
-        "data": data.describe(),
+        "data": run.data,
         "training": question.training.model_dump(),
         "seed": question.seed,
         **trained,
         "seconds": time.perf_counter() - started,
     }
-    checkpoints.save(path, module.network, description)
+    return checkpoints.save(path, module.network, description)
 
 
 def _fit(

@@ -3,21 +3,23 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
 from rich.console import Console
 
+from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
 from benchmark.questions.suite import Suite
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.distributed import DeviceError, DeviceGroup, Devices
-from benchmark.runs.executors.local import Executor, LocalExecutor, OpenedData, Outcome
+from benchmark.runs.executors.local import Executor, LocalExecutor, Outcome
 from benchmark.runs.executors.processes import ProcessExecutor, places, visible_gpus
+from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.plan import Plan, plan, show
 from benchmark.runs.progress import SuiteProgress
-from benchmark.runs.run import Setting
 from benchmark.tracking.runs import SuiteLog
 from compressors.registry import COMPRESSORS
 from datamodules.storage import cache_folder
@@ -54,7 +56,7 @@ class Means:
             )
 
 
-def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, *, use_wandb: bool) -> Outcome:
+def run_suite(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, *, use_wandb: bool) -> Outcome:
     """Run a suite into a results folder.
 
     Raises:
@@ -68,7 +70,8 @@ def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, 
         torch.set_num_threads(means.threads)
     store = RecordStore(results)
     console = Console(stderr=True)
-    ahead = plan_of(suite, store)
+    load = cache(checkpoints.load)
+    ahead = plan_of(suite, store, load)
     questions = build.questions_of(suite)
     if ahead.seconds > LONG_S or ahead.unknown:
         console.print(show(ahead, means.jobs), highlight=False, soft_wrap=True, markup=False)
@@ -76,7 +79,8 @@ def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, 
     log = SuiteLog(results, cache_folder() / "checkpoints") if use_wandb else lambda record: None
     with SuiteProgress(suite.name, len(questions), console) as display, DeviceGroup(means.devices) as group:
         setting = Setting(cache_folder(), data_roots, display.track, display.training, group)
-        outcome = _executor(means, store, setting, display, log)(suite.name, questions)
+        data = OpenedData(setting, load)
+        outcome = _executor(means, store, setting, data, display, log)(suite.name, questions)
     console.print(
         f"{suite.name}: {len(outcome.done)} done, {len(outcome.found)} found, {len(outcome.failed)} failed; "
         f"records in {results / 'records'}",
@@ -86,21 +90,27 @@ def run(suite: Suite, results: Path, data_roots: dict[str, Path], means: Means, 
     return outcome
 
 
-def plan_of(suite: Suite, store: RecordStore) -> Plan:
-    """What the suite still has to do, given the records of a store.
+def plan_of(
+    suite: Suite, store: RecordStore, load: Callable[[Path], checkpoints.Checkpoint] = checkpoints.load
+) -> Plan:
+    """What the suite still has to do, given the records of a store; ``load`` reads its networks' checkpoints.
 
     Raises:
         UnknownName, OptionError: the suite names what there is not.
     """
-    build.check_suite(suite)
+    build.check_suite(suite, load)
     questions = build.questions_of(suite)
     return plan(suite.name, questions, store, lambda name: COMPRESSORS[name].load().version)
 
 
 def _executor(
-    means: Means, store: RecordStore, setting: Setting, display: SuiteProgress, after: Callable[[RunRecord], None]
+    means: Means,
+    store: RecordStore,
+    setting: Setting,
+    data: OpenedData,
+    display: SuiteProgress,
+    after: Callable[[RunRecord], None],
 ) -> Executor:
-    data = OpenedData(setting)
     if means.executor == "ray":
         from benchmark.runs.executors.cluster import RayExecutor
 

@@ -13,7 +13,6 @@ from benchmark.records import RunRecord
 from benchmark.runs.bars import TrainingBar
 from benchmark.runs.executors.local import Ending
 from benchmark.wording import count, percent, rounded, seconds
-from hardware import CostReport
 
 Item = TypeVar("Item")
 MARKS = {"done": "[green]done  [/]", "failed": "[red]failed[/]", "found": "[dim]found [/]"}
@@ -70,11 +69,10 @@ class SuiteProgress:
 
 
 def _answer(record: RunRecord) -> str:
-    synops = CostReport.from_dict(record.cost).synops_per_sample
-    spent = sum(record.seconds.get(part, 0) for part in ("fit", "test"))
+    answer, spent = record.answer, sum(record.seconds.get(part, 0) for part in ("fit", "test"))
     return (
-        f"accuracy [bold]{percent(record.metrics['accuracy']):>6} %[/]  "
-        f"density {rounded(record.compression['density']):>6}  {count(synops):>6} SynOps  {seconds(spent):>8}"
+        f"accuracy [bold]{percent(answer.metrics.accuracy):>6} %[/]  density {rounded(answer.compression.density):>6}  "
+        f"{count(answer.cost.synops_per_sample):>6} SynOps  {seconds(spent):>8}"
     )
 
 

@@ -4,8 +4,8 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache as memoised
 from importlib.metadata import version
@@ -20,15 +20,15 @@ from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.questions import build
 from benchmark.questions.suite import FineTuning, Question
-from benchmark.records import RunRecord
+from benchmark.records import CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
+from benchmark.runs.opening import OpenedData, OpenedRun, Setting
 from compressors.base import Compressor
 from compressors.compression import Compression
-from compressors.progress import Item, Track
-from compressors.progress import track as default_track
+from compressors.progress import Item
 from compressors.registry import COMPRESSORS, OWN
 from datamodules.base import BenchmarkDataModule
 from hardware import CostReport, HardwareCost
@@ -42,42 +42,14 @@ def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a run needs beside its question: where things are, whom to tell about progress, and devices to work on."""
-
-    cache: Path
-    data_roots: dict[str, Path] = field(default_factory=dict)
-    track: Track = default_track
-    training_callbacks: Callable[[], list[Callback]] = list
-    group: DeviceGroup = field(default_factory=DeviceGroup)
-
-
-@dataclass(frozen=True)
 class Measured:
-    """What compressing and testing a network gave. ``metrics`` are ``accuracy`` and ``loss`` on the test part."""
+    """What compressing and testing a network gave."""
 
     module: SNNClassifier
     compression: Compression
-    metrics: dict[str, float]
+    metrics: Metrics
     cost: CostReport
     seconds: dict[str, float]
-
-
-def open_data(question: Question, setting: Setting) -> BenchmarkDataModule:
-    """The data module of a question, set up.
-
-    Raises:
-        DataMissing: its files are not there.
-    """
-    data = build.datamodule(
-        question.data,
-        batch_size=question.training.batch_size,
-        calibration_samples=question.calibration_samples,
-        seed=question.seed,
-        root=setting.data_roots.get(question.data.name),
-    )
-    data.prepare_data()
-    return data
 
 
 def compress_and_measure(
@@ -146,29 +118,28 @@ def _fit_and_test(
             f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
         )
     functional.reset_net(module)
-    metrics = {name: float(results[0][f"test/{name}"]) for name in ("accuracy", "loss")}
+    metrics = Metrics(accuracy=results[0]["test/accuracy"], loss=results[0]["test/loss"])
     seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
     return Measured(module, compression, metrics, cost, seconds)
 
 
-def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Setting) -> RunRecord:
-    """Answer a question. A failure is an answer too: its error becomes the record's.
+def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> RunRecord:
+    """Answer a run's question. A failure is an answer too: its error becomes the record's.
 
     ``KeyboardInterrupt`` and its like go through.
     """
-    group = setting.group
-    record = unanswered(question, suite, data, group.devices)
-    _, dense_id = build.describe_question(question, data)
+    question, group = run.question, setting.group
+    record = unanswered(run, suite, group.devices)
     peak_is_known = memory.forget_peak() and not group.devices.grouped  # which works in other processes
     try:
-        dense = dense_network(question, data, dense_id, setting.cache, setting.training_callbacks(), group)
+        dense = dense_network(run, data, setting.cache, setting.training_callbacks(), group)
         compressor = build.compressor(
             question.compressor, question.budget, question.seed, setting.cache / "eliminations", question.aftercare
         )
         compressor.state.track = setting.track
         measured = compress_and_measure(
             dense.module,
-            data,
+            data.of(question),
             compressor,
             question.seed,
             finetuning=question.finetuning,
@@ -184,27 +155,27 @@ def run(question: Question, suite: str, data: BenchmarkDataModule, setting: Sett
             "status": "done",
             "dense": dense.origin,
             "metrics": measured.metrics,
-            "compression": measured.compression.to_dict(),
-            "cost": measured.cost.to_dict(),
+            "compression": CompressionAccount.model_validate(measured.compression.to_dict()),
+            "cost": measured.cost,
             "seconds": measured.seconds,
             "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
         }
     )
 
 
-def unanswered(question: Question, suite: str, data: BenchmarkDataModule, devices: Devices | None = None) -> RunRecord:
+def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> RunRecord:
     """The record of a run that has no answer: everything that is known beforehand."""
-    run_id, _ = build.describe_question(question, data)
+    question = run.question
     target = COMPRESSORS[question.compressor.name].load()
     return RunRecord(
-        id=run_id,
+        id=run.id,
         suite=suite,
         status="failed",
         question=question,
         version=target.version,
         control=target.control,
         division="post-training" if question.finetuning is None else "fine-tuned",
-        data=data.describe(),
+        data=dict(run.data),
         environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -16,7 +16,7 @@ from benchmark.questions.suite import Named
 from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.run import Measured, compress_and_measure
 from benchmark.single_network.compression_map import write_map
-from benchmark.single_network.subject import Source, Subject, open_subject
+from benchmark.single_network.subject import Source, open_subject
 from benchmark.wording import percent, points, precise, rounded
 from compressors.budget import Budget
 from datamodules.storage import cache_folder
@@ -50,6 +50,7 @@ def compress_checkpoint(
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
     """
     subject = open_subject(source)
+    description = subject.description()
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(subject.module().network, subject.data.input_shape)
     named = Named.model_validate(method)
@@ -58,39 +59,41 @@ def compress_checkpoint(
     with DeviceGroup(devices) as group:
         dense = compress_and_measure(subject.module(), subject.data, control, source.seed, group=group)
         compressed = compress_and_measure(subject.module(), subject.data, compressor, source.seed, group=group)
+    account = compressed.compression.to_dict()
     summary = {
         "checkpoint": str(source.checkpoint),
         "sha256": subject.checkpoint.sha256,
         "method": named.label,
-        "data": subject.data.describe(),
+        "data": description["data"],
         "dense": _figures(dense),
         "compressed": _figures(compressed),
-        "compression": compressed.compression.to_dict(),
+        "compression": account,
         "output": str(output),
-        "bytes": _write(output, compressed, subject, plain),
+        "bytes": _write(output, compressed, subject.data.input_shape, description | {"compressed": account}, plain),
     }
     write_map(output.with_suffix(".map.json"), compressed.compression)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _write(output: Path, compressed: Measured, subject: Subject, plain: bool) -> dict[str, int]:
+def _write(
+    output: Path, compressed: Measured, input_shape: tuple[int, int, int], description: dict[str, Any], plain: bool
+) -> dict[str, int]:
     """Write the network; the bytes of the file, of a packed one by what they hold."""
-    module, done = compressed.module, compressed.compression
-    told = {"compressed": done.to_dict(), "timesteps": module.timesteps}  # T may be lower than the data's
-    description = subject.description() | told
+    module = compressed.module
+    description = description | {"timesteps": module.timesteps}  # which may be fewer than the data's
     if output.suffix != ".nir" and not plain:
-        size = checkpoints.save_packed(output, module.network, description, done)
+        size = checkpoints.save_packed(output, module.network, description, compressed.compression)
         return {**asdict(size), "file": size.file}
     if output.suffix == ".nir":
-        write_nir(output, module.network, subject.data.input_shape)
+        write_nir(output, module.network, input_shape)
     else:
         checkpoints.save(output, module.network, description)
     return {"file": output.stat().st_size}
 
 
 def _figures(measured: Measured) -> dict[str, Any]:
-    return {**measured.metrics, **measured.cost.totals(), "seconds": measured.seconds}
+    return {**measured.metrics.model_dump(), **measured.cost.totals(), "seconds": measured.seconds}
 
 
 def show(summary: dict[str, Any]) -> Table:

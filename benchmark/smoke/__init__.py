@@ -20,11 +20,11 @@ from benchmark.questions import build
 from benchmark.questions.suite import Data, Model, Named, Question, Suite, Training
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.dense import dense_network, dense_path
-from benchmark.runs.executors.local import Display, LocalExecutor, OpenedData
-from benchmark.runs.run import Setting, silent
+from benchmark.runs.executors.local import Display, LocalExecutor
+from benchmark.runs.opening import OpenedData, Setting
+from benchmark.runs.run import silent
 from benchmark.wording import percent
 from compressors.registry import COMPRESSORS, OWN
-from hardware import CostReport
 
 SHIPPED = Path(__file__).parent
 NETWORK, BOUNDS = SHIPPED / "dense.safetensors", SHIPPED / "bounds.json"
@@ -59,13 +59,13 @@ def run(results: Path, display: Display) -> list[RunRecord]:
     cache = results / "cache"
     setting = Setting(cache, track=silent)
     data, asked = OpenedData(setting), questions()
-    _, dense_id = build.describe_question(asked[0], data.of(asked[0]))
-    network = dense_path(cache, dense_id)
+    first = data.run(asked[0])
+    network = dense_path(cache, first.dense_id)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         if NETWORK.is_file():
             write_atomically(network, NETWORK.read_bytes())
-        dense_network(asked[0], data.of(asked[0]), dense_id, cache)
+        dense_network(first, data, cache)
         LocalExecutor(RecordStore(results), setting, data, display)(suite().name, asked)
     if not NETWORK.is_file():
         shutil.copy(network, NETWORK)
@@ -79,13 +79,12 @@ def arithmetic() -> dict[str, str]:
 
 def figures(record: RunRecord) -> Figures:
     """What is compared of a finished run."""
-    cost = CostReport.from_dict(record.cost)
-    kept = sum(layer["kept"] for layer in record.compression["layers"])
+    answer = record.answer
     return {
-        "accuracy": record.metrics["accuracy"],
-        "weights_kept": kept,
-        "synops": sum(layer.synops for layer in cost.layers),
-        "stored_bits": cost.stored_bits,
+        "accuracy": answer.metrics.accuracy,
+        "weights_kept": sum(layer.kept for layer in answer.compression.layers),
+        "synops": answer.cost.synops,
+        "stored_bits": answer.cost.stored_bits,
     }
 
 

@@ -18,7 +18,6 @@ from benchmark.boards.tabular import as_csv
 from benchmark.questions.suite import digest
 from benchmark.records import RecordStore, RunRecord
 from hardware.energy import energy
-from hardware.report import CostReport
 from hardware.table import COLUMNS, table_rows
 
 if TYPE_CHECKING:
@@ -189,9 +188,8 @@ def _log_results(run: "wandb.Run", record: RunRecord) -> None:
     for name in metrics:
         if name != "density":
             run.define_metric(name, step_metric="density")
-    if record.cost:
-        report = CostReport.from_dict(record.cost)
-        rows = table_rows(report, energy(report))
+    if record.cost is not None:
+        rows = table_rows(record.cost, energy(record.cost))
         run.log({**metrics, "layers": wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in rows])})
 
 
@@ -206,11 +204,11 @@ def _log_artifacts(run: "wandb.Run", record: RunRecord, checkpoint: Path | None)
             run.log_artifact(dense)
         elif not run.offline:  # offline, W&B refuses to link what a run used; the config names the network in any case
             run.use_artifact(dense)
-    contents = {"record": record.model_dump(mode="json"), "compression": record.compression}
-    for kind, content in contents.items():
-        if content:
+    for kind, content in (("record", record), ("compression", record.compression)):
+        if content is not None:
             artifact = wandb.Artifact(f"{kind}-{record.id}", type=kind)
-            _add_text(artifact, f"{kind}.json", json.dumps(content, indent=1, sort_keys=True))
+            text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True)
+            _add_text(artifact, f"{kind}.json", text)
             run.log_artifact(artifact)
 
 
@@ -238,9 +236,8 @@ def _config(record: RunRecord) -> dict[str, Any]:
 
 def _metrics(record: RunRecord) -> dict[str, float]:
     """One number per metric: shares, operations per sample, bits and seconds."""
-    metrics = {**record.metrics, **{f"seconds/{phase}": value for phase, value in record.seconds.items()}}
-    if record.cost:
-        metrics |= CostReport.from_dict(record.cost).totals()
-    if record.compression:
-        metrics["density"] = record.compression["density"]
+    metrics = {f"seconds/{phase}": value for phase, value in record.seconds.items()}
+    if record.status == "done":
+        answer = record.answer
+        metrics |= answer.metrics.model_dump() | answer.cost.totals() | {"density": answer.compression.density}
     return metrics

@@ -162,10 +162,12 @@ class LayerSolver:
     solutions: SolutionCache
 
     def __post_init__(self) -> None:
-        if self.pattern.name == "block4" and self.name != "exact":
+        if self.name == "paper":
+            self._check_paper()
+        elif self.pattern.name == "block4" and self.name != "exact":
             raise OptionError(f"the solver {self.name!r} has no blocks of four: take solver 'exact' or another pattern")
-        if self.name != "paper":
-            return
+
+    def _check_paper(self) -> None:
         if self.pattern.name != "unstructured":
             raise OptionError(f"variant 'paper' has no pattern {self.pattern.name!r}: take variant 'exact'")
         if (self.per, self.symmetric, self.search) != ("channel", True, True):

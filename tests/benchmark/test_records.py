@@ -9,11 +9,12 @@ import pytest
 
 from benchmark import records
 from benchmark.files import StoreError, write_atomically
-from benchmark.records import RecordError, RecordStore, read_record
+from benchmark.records import NoAnswer, RecordError, RecordStore, read_record
 from hardware import CostReport
-from tests.benchmark.factory import make_record
+from tests.benchmark.factory import make_failed, make_record
 
 FIXTURES = Path(__file__).parent / "fixtures"
+COMMITTED = sorted(Path(__file__).parents[2].glob("results/records/*/*/*.json"))
 
 
 def same(found, expected):
@@ -33,7 +34,7 @@ def test_what_is_saved_is_read_back(tmp_path):
 
 def test_a_failed_run_is_kept_but_asked_again(tmp_path):
     store = RecordStore(tmp_path)
-    failed = make_record().model_copy(update={"status": "failed", "error": "ValueError: no"})
+    failed = make_failed("obc", 0.5, error="ValueError: no")
     store.save(failed)
     assert store.find(failed.question, failed.id) is None
     assert [record.error for record in store] == ["ValueError: no"]
@@ -67,7 +68,14 @@ def test_a_results_folder_that_is_a_file_is_named(tmp_path):
         (lambda text: "[]", "not a run record"),
         (lambda text: json.dumps(json.loads(text) | {"schema_version": 99}), "schema 99 is newer.*update snnbench"),
         (lambda text: json.dumps(json.loads(text) | {"status": "maybe"}), "not a run record"),
-        (lambda text: json.dumps(json.loads(text) | {"surprise": 1}), "not a run record"),
+        (lambda text: json.dumps(json.loads(text) | {"surprise": 1}), r"not a run record \(surprise: "),
+        (lambda text: json.dumps(json.loads(text) | {"cost": {}}), "a finished run without cost"),
+        (lambda text: json.dumps(json.loads(text) | {"dense": None, "metrics": {}}), "without dense, metrics"),
+        (lambda text: json.dumps(json.loads(text) | {"metrics": {"loss": 1.0}}), r"metrics\.accuracy: Field required"),
+        (lambda text: text.replace('"samples": 100', '"samples": "many"'), r"cost\.samples: .*integer"),
+        (lambda text: text.replace('"schema": 1', '"schema": 99'), "cost report of schema 99: this version reads 1"),
+        (lambda text: text.replace('"kept"', '"left"', 1), r"compression\.layers\.0\.kept: Field required"),
+        (lambda text: "[" * 100_000, "not a run record"),
     ],
 )
 def test_bad_records_are_named_and_the_others_read(tmp_path, spoil, message):
@@ -79,7 +87,9 @@ def test_bad_records_are_named_and_the_others_read(tmp_path, spoil, message):
     with pytest.raises(RecordError, match=message):
         read_record(path)
     assert [same(found, good) for found in store] == [True]
-    assert [str(path) in problem for problem in store.problems()] == [True]
+    found, problems = store.read()
+    assert [record.id for record in found] == [good.id]
+    assert [str(path) in problem for problem in problems] == [True]
 
 
 def test_partial_files_are_not_records(tmp_path):
@@ -104,4 +114,39 @@ def test_records_of_schema_1_are_read_and_answer_their_questions(tmp_path):
     store = RecordStore(tmp_path)
     store.save(old)
     assert same(store.find(old.question, old.id), old)
-    assert CostReport.from_dict(old.cost).synops_per_sample > 0
+    assert old.answer.cost.synops_per_sample > 0
+
+
+@pytest.mark.skipif(not COMMITTED, reason="an installation has no records of its own")
+def test_every_committed_record_is_read_and_written_to_the_same_bytes(tmp_path):
+    store = RecordStore(tmp_path)
+    changed = [path.name for path in COMMITTED if store.save(read_record(path)).read_bytes() != path.read_bytes()]
+    assert changed == []
+
+
+def test_the_account_of_a_run_is_typed_and_keeps_what_a_method_adds(tmp_path):
+    added = {"name": "fc", "shape": [10, 64], "weights": 2560, "kept": 640, "density": 0.25, "loss": None, "bits": 4,
+             "before": [10, 256], "solver": "exact", "change": {"spikes": 0.5}}  # fmt: skip
+    account = {"density": 0.25, "seconds": 2.0, "layers": [added], "aftercare": {"means": ["fc"]},
+               "stages": [{"timesteps": 2}], "left_alone": ["embed (Embedding)"]}  # fmt: skip
+    path = RecordStore(tmp_path).save(make_record("obc", 0.25, compression=account))
+    assert json.loads(path.read_text())["compression"] == account
+    (layer,) = read_record(path).answer.compression.layers
+    assert (layer.shape, layer.before, layer.kept, layer.bits) == ((10, 64), (10, 256), 640, 4)
+    assert layer.model_extra == {"solver": "exact", "change": {"spikes": 0.5}}
+
+
+def test_a_cost_report_comes_back_as_it_was_counted(tmp_path):
+    record = make_record("obc", 0.1)
+    cost = read_record(RecordStore(tmp_path).save(record)).answer.cost
+    assert cost == record.cost == CostReport.from_dict(json.loads(json.dumps(record.cost.to_dict())))
+
+
+def test_a_failed_run_has_no_answer_and_its_file_says_so(tmp_path):
+    path = RecordStore(tmp_path).save(make_failed("obc", 0.1, error="ValueError: broken"))
+    content = json.loads(path.read_text())
+    assert (content["metrics"], content["compression"], content["cost"]) == ({}, {}, {})
+    failed = read_record(path)
+    assert failed.cost is failed.compression is failed.metrics is None
+    with pytest.raises(NoAnswer, match=rf"{failed.id} failed \(ValueError: broken\)"):
+        failed.answer  # noqa: B018

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from benchmark.records import RecordStore
-from benchmark.runs.executors.local import LocalExecutor, OpenedData
-from benchmark.runs.run import Setting, silent
+from benchmark.runs.executors.local import LocalExecutor
+from benchmark.runs.opening import OpenedData, Setting
+from benchmark.runs.run import silent
 from tests.end_to_end.conftest import REPOSITORY, NoDisplay, records, tiny_questions
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'snnbench[ray]'")

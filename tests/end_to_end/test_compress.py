@@ -87,6 +87,19 @@ def test_a_suite_takes_a_packed_checkpoint(snnbench, dense, tiny, tmp_path):
     assert record["metrics"]["accuracy"] == pytest.approx(accuracy)
 
 
+def test_the_data_are_fingerprinted_and_the_checkpoint_is_read_once(snnbench, dense, tmp_path, monkeypatch):
+    from benchmark.networks.weights import checkpoints
+    from datamodules.base import BenchmarkDataModule
+
+    calls = []
+    fingerprint, read = BenchmarkDataModule.fingerprint, checkpoints._load_safetensors
+    monkeypatch.setattr(BenchmarkDataModule, "fingerprint", lambda self: calls.append("data") or fingerprint(self))
+    monkeypatch.setattr(checkpoints, "_load_safetensors", lambda path: calls.append(path) or read(path))
+    words = ("--method", "magnitude", "--density", "0.5", "--output", tmp_path / "small.safetensors")
+    assert snnbench("compress", "--checkpoint", dense, *words).returncode == 0
+    assert sorted(map(str, calls)) == sorted(["data", str(dense)])
+
+
 def test_a_limit_on_memory_changes_nothing_but_that(snnbench, dense, tmp_path):
     words = (
         "compress",

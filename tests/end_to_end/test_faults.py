@@ -14,8 +14,9 @@ import torch
 from benchmark.files import StoreError
 from benchmark.networks.weights import checkpoints
 from benchmark.records import RecordError, RecordStore, read_record
-from benchmark.runs.executors.local import LocalExecutor, OpenedData, Outcome
-from benchmark.runs.run import Setting, silent
+from benchmark.runs.executors.local import LocalExecutor, Outcome
+from benchmark.runs.opening import OpenedData, Setting
+from benchmark.runs.run import silent
 from datamodules.errors import DataCorrupt
 from tests.end_to_end.conftest import RUNS, NoDisplay, records, tiny_questions
 

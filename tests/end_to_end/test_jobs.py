@@ -11,9 +11,10 @@ import torch
 
 from benchmark.records import RecordStore
 from benchmark.runs.executors.grouping import shared_work
-from benchmark.runs.executors.local import LocalExecutor, OpenedData
+from benchmark.runs.executors.local import LocalExecutor
 from benchmark.runs.executors.processes import Place, ProcessExecutor, places
-from benchmark.runs.run import Setting, silent
+from benchmark.runs.opening import OpenedData, Setting
+from benchmark.runs.run import silent
 from tests.benchmark.factory import make_suite_records
 from tests.end_to_end.conftest import REPOSITORY, RUNS, NoDisplay, hear_interrupts, records, tiny_questions
 

@@ -11,11 +11,11 @@ import yaml
 from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
 from benchmark.boards.reported import beside
 from benchmark.boards.standings import Board, Row, Table
-from benchmark.records import DenseNetwork, RunRecord
+from benchmark.records import Answer, RunRecord
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 from compressors.budget import Budget
 from hardware.energy import load_profile
-from hardware.report import CostReport, LayerCost
+from hardware.report import LayerCost
 
 _YAML = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the compiled one is ten times as fast
 
@@ -157,43 +157,37 @@ def _short(value: float) -> float:
 def _run(record: RunRecord, environments: list[dict[str, Any]]) -> dict[str, Any]:
     if record.environment not in environments:
         environments.append(record.environment)
-    report = CostReport.from_dict(record.cost)
+    answer = record.answer
     return {
         "label": record.question.label,
         "suite": record.suite,
-        "facts": _facts(record),
+        "facts": _facts(record, answer),
         "environment": environments.index(record.environment),
-        "layers": _layers(report, _loss(record)),
+        "layers": _layers(answer),
         "command": command(record),
     }
 
 
-def _facts(record: RunRecord) -> dict[str, Any]:
+def _facts(record: RunRecord, answer: Answer) -> dict[str, Any]:
     return {
-        "accuracy": record.metrics["accuracy"],
+        "accuracy": answer.metrics.accuracy,
         "seed": record.question.seed,
         "calibration samples": record.question.calibration_samples,
         "compressor version": record.version,
         "data fingerprint": str(record.data["fingerprint"]),
-        **_origin(record.dense),
+        "dense network": answer.dense.id,
+        "dense checkpoint (SHA-256)": answer.dense.sha256,
         **{f"seconds to {phase}": round(seconds, 3) for phase, seconds in record.seconds.items()},
         "made": record.created,
     }
 
 
-def _origin(dense: DenseNetwork | None) -> dict[str, str]:
-    """The dense network that a run started from, which every run that stands in a table knows."""
-    return {} if dense is None else {"dense network": dense.id, "dense checkpoint (SHA-256)": dense.sha256}
-
-
-def _loss(record: RunRecord) -> Mapping[str, float | None]:
-    return {layer["name"]: layer["loss"] for layer in record.compression["layers"]}
-
-
-def _layers(report: CostReport, loss: Mapping[str, float | None]) -> dict[str, Any]:
+def _layers(answer: Answer) -> dict[str, Any]:
     """A table of the layers, in words, and how long the bars of some columns are: percent of the longest."""
-    costs = [_layer_costs(layer, report.samples) for layer in report.layers]
-    cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(report.layers, costs, strict=True)]
+    loss = {layer.name: layer.loss for layer in answer.compression.layers}
+    layers = answer.cost.layers
+    costs = [_layer_costs(layer, answer.cost.samples) for layer in layers]
+    cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(layers, costs, strict=True)]
     return {
         "heads": [*(cells[0] if cells else ())],
         "rows": [[*row.values()] for row in cells],

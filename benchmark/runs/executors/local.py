@@ -7,11 +7,10 @@ from typing import Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from benchmark.questions import build
 from benchmark.questions.suite import Question
 from benchmark.records import RecordStore, RunRecord
-from benchmark.runs.run import Setting, open_data, run
-from datamodules.base import BenchmarkDataModule
+from benchmark.runs.opening import OpenedData, OpenedRun, Setting
+from benchmark.runs.run import answer
 
 Ending = Literal["done", "failed", "found"]
 
@@ -37,38 +36,6 @@ class Outcome:
     def count(self, record: RunRecord, ending: Ending) -> None:
         """Take note of a run."""
         getattr(self, ending).append(record.id)
-
-
-class OpenedData:
-    """The data modules of questions: one for each data set, batch size and seed, opened when first asked for.
-
-    Args:
-        setting: where the data are.
-    """
-
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-        self._opened: dict[str, BenchmarkDataModule] = {}
-
-    def of(self, question: Question) -> BenchmarkDataModule:
-        """The data module of a question.
-
-        Raises:
-            DataMissing: its files are not there.
-        """
-        asked = question.model_dump_json(include={"data", "seed", "training", "calibration_samples"})
-        if asked not in self._opened:
-            self._opened[asked] = open_data(question, self._setting)
-        return self._opened[asked]
-
-    def check(self, questions: Iterable[Question]) -> None:
-        """Open everything, so that a missing set is known before the first run.
-
-        Raises:
-            DataMissing: the files of a data set are not there.
-        """
-        for question in questions:
-            self.of(question)
 
 
 @dataclass(frozen=True)
@@ -99,7 +66,6 @@ class Executor(ABC):
             WorkerError: a worker process ended before it began a run.
             ClusterError: no Ray, or no cluster at the address.
         """
-        self.store.writable()
         self.data.check(questions)
         outcome = Outcome()
         self._answer_all(suite, questions, outcome)
@@ -125,32 +91,40 @@ class LocalExecutor(Executor):
     """
 
     def _answer_all(self, suite: str, questions: Sequence[Question], outcome: Outcome) -> None:
-        busy = []
-        for question in questions:
-            try:
-                self._answer(question, suite, outcome, timeout=0)
-            except Timeout:
-                busy.append(question)
-        for question in busy:
-            self._answer(question, suite, outcome, timeout=-1)
+        self.answer(suite, map(self.data.run, questions), outcome)
 
-    def _answer(self, question: Question, suite: str, outcome: Outcome, timeout: float) -> None:
-        """Find or make the question's record.
+    def answer(self, suite: str, runs: Iterable[OpenedRun], outcome: Outcome) -> None:
+        """Answer those of some opened runs that have no finished record yet.
+
+        Raises:
+            StoreError: a record cannot be written.
+            RecordError: a question's record is there and cannot be read.
+        """
+        busy = []
+        for run in runs:
+            try:
+                self._answer(run, suite, outcome, timeout=0)
+            except Timeout:
+                busy.append(run)
+        for run in busy:
+            self._answer(run, suite, outcome, timeout=-1)
+
+    def _answer(self, run: OpenedRun, suite: str, outcome: Outcome, timeout: float) -> None:
+        """Find or make a run's record.
 
         Raises:
             Timeout: another process was at it for so many seconds (-1: no end).
         """
-        run_id, _ = build.describe_question(question, self.data.of(question))
-        with FileLock(self.store.lock_path(run_id), timeout=timeout):
-            record, ending = self._record(question, run_id, suite)
-        self._finish(question, record, ending, outcome)
+        with FileLock(self.store.lock_path(run.id), timeout=timeout):
+            record, ending = self._record(run, suite)
+        self._finish(run.question, record, ending, outcome)
 
-    def _record(self, question: Question, run_id: str, suite: str) -> tuple[RunRecord, Ending]:
-        """The question's record and how it was come by."""
-        found = self.store.find(question, run_id)
+    def _record(self, run: OpenedRun, suite: str) -> tuple[RunRecord, Ending]:
+        """A run's record and how it was come by."""
+        found = self.store.find(run.question, run.id)
         if found is not None:
             return found, "found"
-        self.display.started(question)
-        record = run(question, suite, self.data.of(question), self.setting)
+        self.display.started(run.question)
+        record = answer(run, suite, self.data, self.setting)
         self.store.save(record)
         return record, record.status

@@ -21,8 +21,9 @@ from benchmark.questions.suite import Question
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.children import WorkerError, deaf_to_interrupts, end_with_parent, how_it_ended, stop
 from benchmark.runs.executors.grouping import shared_work
-from benchmark.runs.executors.local import Ending, Executor, LocalExecutor, OpenedData, Outcome
-from benchmark.runs.run import Setting, silent, unanswered
+from benchmark.runs.executors.local import Ending, Executor, LocalExecutor, Outcome
+from benchmark.runs.opening import OpenedData, OpenedRun, Setting
+from benchmark.runs.run import silent, unanswered
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ProcessExecutor(Executor):
     places: Sequence[Place]
 
     def _answer_all(self, suite: str, questions: Sequence[Question], outcome: Outcome) -> None:
-        waiting = deque(shared_work(questions))
+        waiting = deque([list(map(self.data.run, group)) for group in shared_work(questions)])
         workers = [self._start(suite, place) for place in self.places[: len(waiting)]]
         try:
             _hand_out(waiting, workers)
@@ -96,25 +97,25 @@ class ProcessExecutor(Executor):
             case Exception() as error:
                 raise error
             case Question() as question:
-                worker.current = question
+                worker.current = next(run for run in worker.todo if run.question == question)
                 self.display.started(question)
             case question, record, ending:
                 worker.current = None
-                worker.todo.remove(question)
+                worker.todo = [run for run in worker.todo if run.question != question]
                 self._finish(question, record, ending, outcome)
         return True
 
-    def _bury(self, worker: "_Worker", suite: str, outcome: Outcome) -> list[Question]:
+    def _bury(self, worker: "_Worker", suite: str, outcome: Outcome) -> list[OpenedRun]:
         """Keep a record of the run that a dead worker was at, and give back what else it was to do."""
         worker.stop()
         how = how_it_ended(worker.process.exitcode or 0, "use fewer --jobs")
         if worker.current is None:
             raise WorkerError(f"a worker process {how} before it began a run; without --jobs the reason will show")
-        record = unanswered(worker.current, suite, self.data.of(worker.current))
+        record = unanswered(worker.current, suite)
         record = record.model_copy(update={"error": f"WorkerError: the worker process {how}"})
         self.store.save(record)
-        self._finish(worker.current, record, "failed", outcome)
-        return [question for question in worker.todo if question != worker.current]
+        self._finish(worker.current.question, record, "failed", outcome)
+        return [run for run in worker.todo if run != worker.current]
 
 
 class _Worker:
@@ -122,14 +123,14 @@ class _Worker:
 
     def __init__(self, place: Place, process: SpawnProcess, connection: Connection) -> None:
         self.place, self.process, self.connection = place, process, connection
-        self.todo: list[Question] = []
-        self.current: Question | None = None
+        self.todo: list[OpenedRun] = []
+        self.current: OpenedRun | None = None
 
-    def give(self, questions: list[Question]) -> None:
-        """Hand over some questions."""
-        self.todo = list(questions)
+    def give(self, runs: list[OpenedRun]) -> None:
+        """Hand over some runs."""
+        self.todo = list(runs)
         with suppress(BrokenPipeError):  # it is dead, and will be heard to be
-            self.connection.send(questions)
+            self.connection.send(runs)
 
     def stop(self) -> None:
         """End the process."""
@@ -137,7 +138,7 @@ class _Worker:
         self.connection.close()
 
 
-def _hand_out(waiting: deque[list[Question]], workers: Sequence[_Worker]) -> None:
+def _hand_out(waiting: deque[list[OpenedRun]], workers: Sequence[_Worker]) -> None:
     """Give idle workers what is waiting."""
     for worker in workers:
         while not worker.todo and waiting:
@@ -162,7 +163,7 @@ class _Reporter:
 def _work(
     connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
 ) -> None:
-    """A worker's life: answer lists of questions until told to stop, or until nobody is there to be told."""
+    """A worker's life: answer lists of opened runs until told to stop, or until nobody is there to be told."""
     end_with_parent()
     faulthandler.enable()  # a crash in compiled code would say nothing
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that nothing half-written is left behind
@@ -173,9 +174,9 @@ def _work(
     executor = LocalExecutor(RecordStore(results), setting, OpenedData(setting), _Reporter(connection))
     with threadpool_limits(place.threads), suppress(EOFError, BrokenPipeError):
         while True:
-            questions = connection.recv()
+            runs = connection.recv()
             try:
-                executor(suite, questions)
+                executor.answer(suite, runs, Outcome())
             except BrokenPipeError:
                 raise
             except Exception as error:  # the parent's to deal with, as if it had happened there

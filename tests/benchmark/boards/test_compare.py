@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -66,7 +67,7 @@ def test_config_results_and_layers() -> None:
         "question.density": (0.1, 0.2),
     }
     assert found.results["accuracy"] == (0.8, 0.7)
-    kept = [record.cost["layers"][1]["nonzero"] for record in (a, b)]
+    kept = [record.answer.cost.layers[1].nonzero for record in (a, b)]
     assert found.layers["fc"]["nonzero weights"] == tuple(kept)
     assert found.significance.mean == pytest.approx(-0.1)
     json.dumps(found.to_dict())
@@ -74,7 +75,7 @@ def test_config_results_and_layers() -> None:
 
 def test_a_layer_that_only_one_has() -> None:
     a, b = make_record("obc", 0.1), make_record("sbc", 0.1)
-    b.cost["layers"] = b.cost["layers"][:1]
+    b.cost = replace(b.answer.cost, layers=b.answer.cost.layers[:1])
     found = compare([a, b], a.id, b.id)
     assert set(found.layers) == {"conv1", "fc"}
     assert all(value is None for _, value in found.layers["fc"].values())

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from statistics import mean, stdev
@@ -87,16 +88,17 @@ def test_difference_leaves_out_seeds_without_a_dense_record() -> None:
 def test_costs_are_those_of_the_report() -> None:
     record = make_record("sbc", 0.2)
     measured = only_table(standings([record])).rows[0].measured
-    ac = sum(layer["ac"] for layer in record.cost["layers"]) / record.cost["samples"]
-    mac = sum(layer["mac"] for layer in record.cost["layers"]) / record.cost["samples"]
+    cost = record.answer.cost
+    ac = sum(layer.ac for layer in cost.layers) / cost.samples
+    mac = sum(layer.mac for layer in cost.layers) / cost.samples
     assert (measured["synops_ac"].mean, measured["synops_mac"].mean) == (ac, mac)
     assert measured["bits"].mean == 32
     assert ac > 0
     assert mac > 0
     assert measured["synops"].mean == pytest.approx(ac + mac)
-    smallest = sum(min(layer["memory_bits"].values()) for layer in record.cost["layers"])
+    smallest = sum(min(layer.memory_bits.values()) for layer in cost.layers)
     assert measured["stored_bits"].mean == smallest
-    assert measured["total_bits"].mean == smallest + record.cost["neurons"][0]["state_bits"]
+    assert measured["total_bits"].mean == smallest + cost.neurons[0].state_bits
 
 
 def test_order_of_records_does_not_matter() -> None:
@@ -199,21 +201,33 @@ def test_older_versions_of_a_compressor_stand_apart() -> None:
 
 def test_failures_and_damaged_results_stand_apart_with_their_reason() -> None:
     good = make_record("sbc", 0.5)
+    cost = good.answer.cost
     damaged = [
         make_failed("sbc", 0.1, error="MemoryError: no room"),
-        make_record("obc", 0.1, cost={}),
-        make_record("obc", 0.2, cost={**good.cost, "schema": 99}),
-        make_record("obc", 0.3, metrics={"loss": 1.0}),
-        make_record("obc", 0.4, compression={}),
-        make_record("obc", 0.5, dense=None),
+        make_record("obc", 0.1),
+        make_record("obc", 0.2, cost=replace(cost, samples=0).to_dict()),
+        make_record("obc", 0.3, cost=replace(cost, layers=(replace(cost.layers[0], memory_bits={}),)).to_dict()),
     ]
+    del damaged[1].data["fingerprint"]
     board = standings([good, *damaged])
     assert [row.method for row in board.tables[0].rows] == ["sbc"]
     reasons = {item.run: item.reason for item in board.apart}
     assert set(reasons) == {record.id for record in damaged}
     assert reasons[damaged[0].id] == "failed: MemoryError: no room"
-    assert "99" in reasons[damaged[2].id]
-    assert "accuracy" in reasons[damaged[3].id]
+    assert "fingerprint" in reasons[damaged[1].id]
+
+
+def test_a_record_of_another_cost_schema_is_listed_as_unreadable(tmp_path: Path) -> None:
+    store, good = RecordStore(tmp_path), make_record("sbc", 0.5)
+    store.save(good)
+    other = store.save(make_record("obc", 0.2))
+    other.write_text(other.read_text().replace('"schema": 1', '"schema": 99'))
+    board = leaderboard.build(store)
+    assert [row.method for row in board.tables[0].rows] == ["sbc"]
+    (apart,) = board.apart
+    assert apart.label == "unreadable"
+    assert str(other) in apart.reason
+    assert "cost report of schema 99" in apart.reason
 
 
 def test_fronts_are_by_cost_and_name_the_best() -> None:

@@ -14,7 +14,6 @@ from benchmark.boards.page.content import command, content
 from benchmark.boards.standings import standings
 from benchmark.questions.suite import FineTuning, Suite, Training, load_suite
 from benchmark.wording import count
-from hardware import CostReport
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 NASTY = "<img src=x onerror=window.pwned=1></script><script>window.pwned=2</script>&\"'"
@@ -46,7 +45,7 @@ def test_numbers_of_the_page_are_worded_as_those_of_the_other_tables() -> None:
 
 def test_layers_of_a_run_are_worded_and_their_longest_bars_are_full() -> None:
     record = make_record("sbc", 0.1)
-    report = CostReport.from_dict(record.cost)
+    report = record.answer.cost
     layers = content(standings([record]))["runs"][record.id]["layers"]
     cells = [dict(zip(layers["heads"], row, strict=True)) for row in layers["rows"]]
     for layer, cell in zip(report.layers, cells, strict=True):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,20 +35,19 @@ def test_a_record_is_a_run_with_its_id_group_config_metrics_layers_and_artifact(
     assert found["config"]["density"] == 0.1
     assert found["config"]["data"]["fingerprint"] == record.data["fingerprint"]
     assert found["config"]["environment"]["packages"] == {"torch": "2.15.0"}
-    summary = found["summary"]
+    summary, cost = found["summary"], record.answer.cost
     assert summary["accuracy"] == 0.87
-    assert summary["synops_ac"] == sum(layer["ac"] for layer in record.cost["layers"]) / record.cost["samples"]
-    assert summary["synops_mac"] == sum(layer["mac"] for layer in record.cost["layers"]) / record.cost["samples"]
-    assert summary["stored_bits"] == sum(min(layer["memory_bits"].values()) for layer in record.cost["layers"])
-    assert summary["density"] == record.compression["density"]
+    assert summary["synops_ac"] == sum(layer.ac for layer in cost.layers) / cost.samples
+    assert summary["synops_mac"] == sum(layer.mac for layer in cost.layers) / cost.samples
+    assert summary["stored_bits"] == sum(min(layer.memory_bits.values()) for layer in cost.layers)
+    assert summary["density"] == record.answer.compression.density
     assert summary["seconds/compress"] == 2.5
     assert found["exit_code"] == 0
 
     table = json.loads((path.parent / "files" / summary["layers.path"]).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["layer"] for row in rows] == ["conv1", "fc", "lif1", "total"]
-    layers = record.cost["layers"]
-    assert [row["density"] for row in rows[:2]] == [layer["nonzero"] / layer["weights"] for layer in layers]
+    assert [row["density"] for row in rows[:2]] == [layer.nonzero / layer.weights for layer in cost.layers]
     assert sum(row["ac"] for row in rows[:2]) == rows[-1]["ac"] == summary["synops_ac"]
 
     (artifact,) = [a for a in found["artifacts"] if a.type == "record"]
@@ -145,8 +145,10 @@ def test_a_fault_is_one_warning_that_names_run_and_remedy(
     assert read(run_files(tmp_path)[-1])["exit_code"] == 0
 
 
-def test_a_record_whose_cost_cannot_be_read_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_whose_cost_makes_no_sense_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = make_record("sbc", 0.1)
+    record.cost = replace(record.answer.cost, samples=0)
     with caplog.at_level(logging.WARNING, "benchmark"):
-        log_run(make_record("sbc", 0.1, cost={"schema": 99}), tmp_path)
-    assert "99" in caplog.text
+        log_run(record, tmp_path)
+    assert "ZeroDivisionError" in caplog.text
     assert read(run_files(tmp_path)[0])["exit_code"] == 1

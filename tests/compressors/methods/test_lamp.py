@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.budget import BudgetError
 from compressors.methods.lamp import LAMP
 from compressors.methods.magnitude import Magnitude
+from compressors.options import OptionError
 from compressors.weights.allocation import lamp, lamp_scores
 from tests.compressors.methods.leaky_networks import classifier, fit, masks, same
 
@@ -45,5 +45,5 @@ def test_scores_of_a_large_layer_do_not_lose_their_digits():
 
 
 def test_another_allocation_is_refused():
-    with pytest.raises(BudgetError, match="LAMP shares the budget by its own scores.*'magnitude' with allocation"):
+    with pytest.raises(OptionError, match="LAMP shares the budget by its own scores.*'magnitude' with allocation"):
         LAMP(0.1, allocation="uniform")

@@ -14,6 +14,7 @@ from compressors.calibration.activity import activities
 from compressors.calibration.hessians import drift, vectors
 from compressors.methods.obc import CORRECTION
 from compressors.network.layers import find_layers
+from compressors.options import OptionError
 from compressors.second_order import obs
 from compressors.weights.allocation import Curve, split
 from tests.compressors.networks import RandomEvents, classifier, fit
@@ -273,5 +274,5 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 
 @pytest.mark.parametrize("options", [{"solver": "fast"}, {"variant": "paper"}])
 def test_a_pattern_that_a_solver_lacks_is_refused_with_the_remedy(options):
-    with pytest.raises(ValueError, match="take solver='exact'|take variant='exact'"):
-        fit(SBC(0.5, pattern="block4", **options))
+    with pytest.raises(OptionError, match="take solver 'exact'|take variant 'exact'"):
+        SBC(0.5, pattern="block4", **options)

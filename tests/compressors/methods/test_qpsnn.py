@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmark.networks.classifier import SNNClassifier
-from compressors.budget import BudgetError
 from compressors.methods.qpsnn import QPSNN
 from compressors.network.layers import LayerError
+from compressors.options import OptionError
 from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 
 
@@ -247,7 +247,7 @@ def test_a_neuron_with_other_channels_than_its_layer_is_named():
     ],
 )
 def test_mistakes_are_named(options, message):
-    with pytest.raises(BudgetError, match=message):
+    with pytest.raises(OptionError, match=message):
         QPSNN(**options)
 
 

@@ -17,6 +17,7 @@ from compressors.methods.lamp import LAMP
 from compressors.methods.magnitude import Magnitude
 from compressors.methods.slamp import SLAMP, VARIANTS, distortion_bound, response_of, step_weights
 from compressors.network.layers import LayerError, hooks
+from compressors.options import OptionError
 from compressors.weights.allocation import ALLOCATIONS
 from tests.compressors.methods.leaky_networks import Events, classifier, fit, masks, same
 from tests.compressors.networks import BatchFirst, layers_of
@@ -205,9 +206,9 @@ def test_a_neuron_without_a_leak_to_measure_is_refused_by_name():
 
 
 def test_unknown_variant_and_foreign_allocation_are_refused():
-    with pytest.raises(BudgetError, match="unknown variant 'v4'"):
+    with pytest.raises(OptionError, match="unknown variant 'v4'"):
         SLAMP(0.1, variant="v4")
-    with pytest.raises(BudgetError, match="'magnitude' with allocation 'erk'"):
+    with pytest.raises(OptionError, match="'magnitude' with allocation 'erk'"):
         SLAMP(0.1, allocation="erk")
 
 

@@ -21,6 +21,7 @@ from compressors.methods.spatiotemporal import SpatioTemporal, begin_anew, varia
 from compressors.network.layers import LayerError, find_layers
 from compressors.network.leaks import make_leaks_trainable
 from compressors.network.neurons import charged
+from compressors.options import OptionError
 from compressors.quantization.grids import fit_grid
 from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 
@@ -379,7 +380,7 @@ def test_leaks_are_trained_and_the_result_loads(tmp_path):
     ],
 )
 def test_mistakes_are_named(options, message):
-    with pytest.raises(BudgetError, match=message):
+    with pytest.raises(OptionError, match=message):
         SpatioTemporal(**options)
 
 

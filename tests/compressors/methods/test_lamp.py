@@ -45,5 +45,5 @@ def test_scores_of_a_large_layer_do_not_lose_their_digits():
 
 
 def test_another_allocation_is_refused():
-    with pytest.raises(OptionError, match="LAMP shares the budget by its own scores.*'magnitude' with allocation"):
+    with pytest.raises(OptionError, match="LAMP splits the budget by its own scores.*'magnitude' with allocation"):
         LAMP(0.1, allocation="uniform")

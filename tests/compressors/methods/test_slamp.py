@@ -206,7 +206,7 @@ def test_a_neuron_without_a_leak_to_measure_is_refused_by_name():
 
 
 def test_unknown_variant_and_foreign_allocation_are_refused():
-    with pytest.raises(OptionError, match="unknown variant 'v4'"):
+    with pytest.raises(OptionError, match="variant is 'v4'"):
         SLAMP(0.1, variant="v4")
     with pytest.raises(OptionError, match="'magnitude' with allocation 'erk'"):
         SLAMP(0.1, allocation="erk")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.files import replacing
 from benchmark.networks.nir.reading import Graph, NIRError, Scale
-from compressors.network.layers import TRANSPARENT, evaluating, is_neuron
+from compressors.network.layers import evaluating
+from hardware.functions import Kind, describe
+from hardware.layers import TRANSPARENT
+from hardware.neurons import is_neuron, is_unknown_neuron
 
 Shape = tuple[int, ...]
 
@@ -63,7 +65,8 @@ class _Tracer(fx.Tracer):
     """Looks into containers only."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_neuron(m) or isinstance(m, layer.SeqToANNContainer) or not any(m.children())
+        neurons = is_neuron(m) or is_unknown_neuron(m)
+        return neurons or isinstance(m, layer.SeqToANNContainer) or not any(m.children())
 
 
 def _trace(network: nn.Module, input_shape: Shape) -> fx.GraphModule:
@@ -100,7 +103,7 @@ class _Writer:
             case "output":
                 (inputs,) = node.all_input_nodes
                 return self._add("output", nir.Output(np.array(_shape(inputs))), sources[0])
-            case "call_function" if node.target in (add, torch.add):
+            case "call_function" if _is_addition(node):
                 return self._sum(node, *sources)
             case "call_module":
                 return self._module(node, sources[0])
@@ -144,6 +147,12 @@ class _Writer:
         self.nodes[name] = node
         self.edges.extend((source, name) for source in sources)
         return [name]
+
+
+def _is_addition(node: fx.Node) -> bool:
+    """Whether an operation adds its arguments as they are (``torch.add`` can multiply one of them by ``alpha``)."""
+    function = describe(node.target) if callable(node.target) else None
+    return function is not None and function.kind is Kind.ADDITION and bool(node.kwargs.get("alpha", 1) == 1)
 
 
 def _folded(node: Any, norm: _BatchNorm) -> nir.NIRNode:

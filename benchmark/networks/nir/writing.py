@@ -76,9 +76,20 @@ def _trace(network: nn.Module, input_shape: Shape) -> fx.GraphModule:
             traced = fx.GraphModule(network, _Tracer().trace(network))
         except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
             raise NIRError(f"the network's forward pass is no fixed graph: {str(error).splitlines()[0]}") from error
+        _require_known(traced)  # before it runs: a neuron that NIR does not have may want another number of steps
         parameter = next(network.parameters(), torch.zeros(()))
         ShapeProp(traced).propagate(torch.zeros(1, 1, *input_shape, device=parameter.device))
     return traced
+
+
+def _require_known(traced: fx.GraphModule) -> None:
+    for node in traced.graph.nodes:
+        if node.op != "call_module":
+            continue
+        name = str(node.target)
+        module = traced.get_submodule(name)
+        if type(module) not in CONVERTERS and not isinstance(module, (*TRANSPARENT, _BatchNorm)):
+            raise NIRError(f"layer {name!r} is a {type(module).__name__}, which NIR does not have")
 
 
 def _shape(node: fx.Node) -> Shape:
@@ -128,11 +139,8 @@ class _Writer:
         return self._add(name.replace(".", "_"), self._node(name, module, _shape(given)), sources)
 
     def _node(self, name: str, module: nn.Module, shape: Shape) -> nir.NIRNode:
-        convert = CONVERTERS.get(type(module))
-        if convert is None:
-            raise NIRError(f"layer {name!r} is a {type(module).__name__}, which NIR does not have")
         try:
-            return convert(module, shape, self.timestep)
+            return CONVERTERS[type(module)](module, shape, self.timestep)
         except NIRError as error:
             raise NIRError(f"layer {name!r} ({type(module).__name__}): {error}") from None
 

@@ -35,13 +35,17 @@ def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
     return response
 
 
-def _require_potentials(neuron: Any) -> None:
+def _hides_potentials(neuron: nn.Module) -> LayerError:
+    return LayerError(
+        f"the neuron {type(neuron).__name__} does not show its potentials: it needs a number as `v_threshold`, and "
+        "must fill `v_seq` where `store_v_seq` is on; take a compressor that looks at input currents, such as 'obc'"
+    )
+
+
+def _require_potentials(neuron: nn.Module) -> None:
     """Refuse a neuron whose potentials nobody can record while its threshold is out of reach."""
     if not hasattr(neuron, "store_v_seq") or not isinstance(getattr(neuron, "v_threshold", None), int | float):
-        raise LayerError(
-            f"the neuron {type(neuron).__name__} does not show its potentials: it needs a number as `v_threshold`, and "
-            "`store_v_seq`; take a compressor that looks at input currents, such as 'obc'"
-        )
+        raise _hides_potentials(neuron)
 
 
 def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
@@ -56,6 +60,8 @@ def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
         neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = OUT_OF_REACH, True, "m"  # type: ignore[assignment]
         with torch.no_grad():
             neuron(current)
+        if neuron.v_seq is None:
+            raise _hides_potentials(neuron)
         return neuron.v_seq.flatten().double()  # type: ignore[operator]
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

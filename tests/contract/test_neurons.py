@@ -65,13 +65,16 @@ MAKE = {
     ),
 }
 
-STATES = {"IzhikevichNode": 2, "RAFNode": 2, "ComplementaryLIFNode": 2, "CUBALIFNode": 2}  # the others have one
+STATES = {"IzhikevichNode": 2, "RAFNode": 2, "ComplementaryLIFNode": 2, "CUBALIFNode": 2, "GatedLIFNode": 2}  # else one
 HIDDEN_STATE = {"DSRIFNode", "DSRLIFNode"}  # computes all steps at once
 ABSTRACT = {
     *("BaseNode", "SimpleBaseNode", "AdaptBaseNode", "NonSpikingBaseNode", "ILCBaseNode"),
-    *("NoisyBaseNode", "NoisyILCBaseNode", "NoisyNonSpikingBaseNode"),
+    *("NoisyBaseNode", "NoisyILCBaseNode", "NoisyNonSpikingBaseNode", "MPBNBaseNode"),
 }
-BROKEN = {("OTTTLIFNode", "m")}  # in evaluation mode SpikingJelly's own loop over time steps fails
+BROKEN = {  # SpikingJelly's own forward pass fails, though the class claims the step mode
+    ("OTTTLIFNode", "m"),
+    *(("DSRIFNode", "s"), ("DSRLIFNode", "s"), ("GatedLIFNode", "s")),
+}
 
 
 class Net(nn.Module):
@@ -141,7 +144,7 @@ def test_neurons_state_and_spikes_are_counted_or_the_neuron_is_named(name, mode)
     sent = torch.stack(net.sent)
     assert (cost.name, cost.kind, cost.neurons) == ("node", name, prod(net.shape))
     assert (cost.updates, cost.spikes) == (B * T * prod(net.shape), int((sent != 0).sum()))
-    assert cost.spikes > 0
+    assert cost.spikes > 0 or name in HIDDEN_STATE  # whose thresholds depend on all steps
     hidden = (f"node: state of {name}",)
     assert (cost.states, report.uncounted) == ((0, hidden) if name in HIDDEN_STATE else (STATES.get(name, 1), ()))
 
@@ -165,12 +168,12 @@ def test_a_response_is_measured_or_the_neuron_is_refused_by_name(name, mode):
     node = Net(name, mode).node
     names = ("v_threshold", "step_mode", "store_v_seq")
     before = [str(getattr(node, name, None)) for name in names]
+    response, refusal = None, ""
     try:
         response = impulse_response(node, T)
     except LayerError as error:
-        assert name in str(error)
-    else:
-        assert response.shape == (T,)
+        refusal = str(error)
+    assert name in refusal if response is None else response.shape == (T,)
     assert [str(getattr(node, name, None)) for name in names] == before
 
 

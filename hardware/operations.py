@@ -1,7 +1,8 @@
 """What a call of a PyTorch function means: which weight meets which input, and how.
 
-Each reader takes the arguments of one function and returns a description; nothing is counted here. A reader
-returns None if the call is no operation of the network (a matrix product of two constants, say).
+There is a reader for each kind of function that costs something. It takes the arguments of a call and returns what
+meets; nothing is counted here. A reader returns None if the call is no operation of the network (a matrix product of
+two constants, say).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hardware.functions import Function, Kind
 from hardware.geometry import Geometry, adaptive_windows, sliding_windows, window_fan_out
 
 
@@ -99,12 +101,13 @@ Operation = Weighted | Product | Pooling | Addition | Normalisation
 Reader = Callable[[Mapping[str, Any]], Operation | None]
 
 
-def read(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation | None:
-    """Describe a call, or return None if the function does not concern the cost."""
-    if function not in _READERS:
+def read(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation | None:
+    """Say what meets in a call, or return None if the call costs nothing."""
+    reader = _READERS.get(function.kind)
+    if reader is None:
         return None
-    names, reader = _READERS[function]
-    return reader(dict(zip(names, args, strict=False)) | dict(kwargs))
+    arguments = dict(zip(function.arguments, args, strict=False)) | dict(kwargs)
+    return reader(arguments | {"dimensions": function.dimensions})
 
 
 def _linear(given: Mapping[str, Any]) -> Operation:
@@ -203,43 +206,19 @@ def _normalisation(given: Mapping[str, Any]) -> Operation:
     return Normalisation(given["input"])
 
 
-def _in_dimensions(reader: Reader, dimensions: int) -> Reader:
-    return lambda given: reader({"dimensions": dimensions, **given})
-
-
-_CONVOLUTION_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_TRANSPOSED_ARGUMENTS = (*_CONVOLUTION_ARGUMENTS[:5], "output_padding", "groups", "dilation")
-_AVERAGE_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "ceil_mode")
-_MAXIMUM_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_BINARY = ("input", "other")
-
-_READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
-    "linear": (("input", "weight", "bias"), _linear),
-    "batch_norm": (("input",), _normalisation),
-    **dict.fromkeys(("matmul", "__matmul__", "bmm"), (_BINARY, _product)),
-    **dict.fromkeys(("add", "add_", "__add__", "__radd__", "__iadd__"), (_BINARY, _addition)),
+_READERS: dict[Kind, Reader] = {
+    Kind.LINEAR: _linear,
+    Kind.CONVOLUTION: _convolution,
+    Kind.TRANSPOSED_CONVOLUTION: _transposed,
+    Kind.PRODUCT: _product,
+    Kind.POOLING: _pool,
+    Kind.ADAPTIVE_POOLING: _adaptive_pool,
+    Kind.ADDITION: _addition,
+    Kind.NORMALISATION: _normalisation,
 }
-for _n in (1, 2, 3):
-    _READERS |= {
-        f"conv{_n}d": (_CONVOLUTION_ARGUMENTS, _convolution),
-        f"conv_transpose{_n}d": (_TRANSPOSED_ARGUMENTS, _transposed),
-        f"avg_pool{_n}d": (_AVERAGE_ARGUMENTS, _in_dimensions(_pool, _n)),
-        f"max_pool{_n}d": (_MAXIMUM_ARGUMENTS, _in_dimensions(_pool, _n)),
-        f"adaptive_avg_pool{_n}d": (("input", "output_size"), _in_dimensions(_adaptive_pool, _n)),
-        f"adaptive_max_pool{_n}d": (("input", "output_size"), _in_dimensions(_adaptive_pool, _n)),
-    }
 
-UNREADABLE = frozenset(
-    {
-        "bilinear", "einsum", "gru", "gru_cell", "lstm", "lstm_cell", "multi_head_attention_forward",
-        "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell", "scaled_dot_product_attention",
-        "_native_multi_head_attention", "_transformer_encoder_layer_fwd", "mm", "addmm", "baddbmm", "mv",
-    }
-)  # fmt: skip
-"""Functions that multiply inside, where no reader looks: their presence is reported, their cost is not."""
-
-RELEVANT = UNREADABLE | _READERS.keys()
-"""Names of all functions that concern the cost."""
+COSTLY = frozenset({*_READERS, Kind.OPAQUE})
+"""Kinds of functions that cost something; the cost of opaque ones cannot be read, so their presence is reported."""
 
 
 def _spread(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:

@@ -6,11 +6,11 @@ from math import prod
 
 from torch import nn
 
+from hardware.layers import WEIGHTED
 from hardware.memory import Mask, WeightCoding, format_bits
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally
 
-_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 _FLOAT_BITS = 32
 
 
@@ -49,7 +49,7 @@ def _uncalled(net: nn.Module, called: Iterable[LayerTally]) -> Iterable[LayerTal
     workers = [tally.name.split("#")[0] for tally in called if tally.weight_shape]
     for name, module in net.named_modules():
         inside = any(name == worker or name.startswith(f"{worker}.") for worker in workers)
-        if not isinstance(module, _WEIGHTED) or inside or not name:
+        if not isinstance(module, WEIGHTED) or inside or not name:
             continue
         weight = module.weight.detach()
         yield LayerTally(

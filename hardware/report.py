@@ -176,7 +176,8 @@ class CostReport:
         layers: weighted layers, in order of first call; layers never called come last.
         neurons: spiking neuron layers, in order of first call.
         others: pooling, additions and normalisation.
-        uncounted: "module: function" for calls that multiply inside and could not be counted.
+        uncounted: "module: what" for what ran and could not be counted: a function that multiplies inside, a
+            neuron of an unknown kind, the state or the spikes of a neuron that hides them.
         sample_std: population standard deviation of the synaptic operations of a sample.
         sample_max: synaptic operations of the most expensive sample.
     """

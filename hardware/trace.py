@@ -13,15 +13,15 @@ from math import prod
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import neuron, surrogate
-from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
+from hardware.functions import Function, Kind, describe, writes_in_place
 from hardware.geometry import convolution_fan_out, linear_fan_out
 from hardware.memory import Mask
-from hardware.operations import RELEVANT, UNREADABLE, Addition, Normalisation, Pooling, Product, Weighted, read
+from hardware.neurons import count_states, is_neuron, is_unknown_neuron, sends_binary_spikes
+from hardware.operations import COSTLY, Addition, Normalisation, Pooling, Product, Weighted, read
 from hardware.synops import (
     Examined,
     ValueRange,
@@ -33,10 +33,6 @@ from hardware.synops import (
     of_spikes,
 )
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, split_steps
-
-# What these send out is zeros and ones by construction; that of other classes is examined.
-_PLAIN_NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
-_STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp)
 
 
 @dataclass
@@ -84,6 +80,8 @@ class Tracer(TorchFunctionMode):
             for name, module in net.named_modules()
             if not isinstance(module, Metric)  # measures the network, and is none of it
         }
+        self._neurons = set(filter(is_neuron, self._names))
+        self._unknown_neurons = set(filter(is_unknown_neuron, self._names))
         self._owners: list[nn.Module] = []
         self._inside_neuron = 0  # what a neuron computes is one update, not additions
         self._reach: dict[tuple[Any, ...], _Reach] = {}
@@ -128,50 +126,64 @@ class Tracer(TorchFunctionMode):
         """Count `func` if it is an operation of the network, then run it."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if _writes_in_place(name, kwargs):
+        if writes_in_place(name, kwargs):
             self._known.clear()
-        if self._owners and not self._inside_neuron and name in RELEVANT:
-            self._count(name, args, kwargs)
+        if self._owners and not self._inside_neuron:
+            function = describe(func)
+            if function is not None and function.kind in COSTLY:
+                self._count(name, function, args, kwargs)
         return func(*args, **kwargs)
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
         self._owners.append(module)
-        self._inside_neuron += isinstance(module, BaseNode)
+        self._inside_neuron += module in self._neurons
 
     def _leave_module(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         self._owners.pop()
-        self._inside_neuron -= isinstance(module, BaseNode)
-        if isinstance(module, BaseNode) and isinstance(output, Tensor):
+        if module in self._unknown_neurons:
+            self._name_uncounted(module, f"neuron {type(module).__name__}")
+        if module not in self._neurons:
+            return
+        self._inside_neuron -= 1
+        if isinstance(output, Tensor):
             with torch._C.DisableTorchFunction():  # hooks run inside the mode: what they compute is not the network's
                 self._count_neurons(module, output.detach())
+        elif output is not None:  # None: the forward pass failed
+            self._name_uncounted(module, f"spikes of {type(module).__name__}")
 
-    def _count(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        owner = self._names[self._owners[-1]]
-        if function in UNREADABLE:
-            self.tally.uncounted[f"{owner}: {function}"] = None
+    def _name_uncounted(self, module: nn.Module, what: str) -> None:
+        self.tally.uncounted[f"{self._names[module]}: {what}"] = None
+
+    def _count(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        module = self._owners[-1]
+        owner = self._names[module]
+        if function.kind is Kind.OPAQUE:
+            self._name_uncounted(module, name)
         operation = read(function, args, kwargs)
         match operation:
             case Weighted():
-                self._count_weighted(owner, function, operation)
+                self._count_weighted(owner, function.name, operation)
             case Product():
                 self._count_product(owner, operation)
             case Pooling():
-                self._count_pooling(owner, function, operation)
+                self._count_pooling(owner, function.name, operation)
             case Addition():
                 self._count_addition(owner, operation)
             case Normalisation():
                 self._count_normalisation(owner, operation)
 
-    def _count_neurons(self, module: BaseNode, output: Tensor) -> None:
-        name = self._names[module]
-        tally = self.tally.neurons.setdefault(name, NeuronTally(name, type(module).__name__))
+    def _count_neurons(self, module: Any, output: Tensor) -> None:
+        name, kind = self._names[module], type(module).__name__
+        tally = self.tally.neurons.setdefault(name, NeuronTally(name, kind))
         steps = len(output) if module.step_mode == "m" else 1
         tally.neurons = output.numel() // (steps * self._batch_size)
-        tally.states = sum(
-            isinstance(state, Tensor) and not key.endswith("_seq") for key, state in module._memories.items()
-        )
+        tally.states = count_states(module)
+        if not tally.states:
+            self._name_uncounted(module, f"state of {kind}")
         tally.updates += output.numel()
-        seen = of_spikes(output) if _fires_ones(module) else examine(output)
+        # A hook beside ours may have changed what the neuron sent out.
+        plain = sends_binary_spikes(module) and len(module._forward_hooks) == 1
+        seen = of_spikes(output) if plain else examine(output)
         tally.spikes += seen.events
         self._known.append(_Known(output, seen))
 
@@ -284,19 +296,6 @@ def _by_value(rows: Tensor, reach: _Reach, values: ValueRange, pairs: Tensor) ->
     if values.largest <= 1:
         return int(pairs.sum())
     return count_by_value(rows, reach.fan_out, reach.largest, values)
-
-
-def _fires_ones(module: BaseNode) -> bool:
-    """Whether a neuron sends out zeros and ones by construction, and no other hook can have changed them."""
-    step = module.surrogate_function
-    plain = type(module) in _PLAIN_NEURONS and type(step) in _STEP_FUNCTIONS and step.spiking
-    return plain and len(module._forward_hooks) == 1
-
-
-def _writes_in_place(function: str, kwargs: dict[str, Any]) -> bool:
-    """Whether a call may write where spikes lie: `mul_`, `*=`, `x[i] = `, `out=` and `inplace=True`."""
-    by_name = (function.endswith("_") and not function.endswith("__")) or function.startswith(("__i", "__set"))
-    return by_name or "out" in kwargs or bool(kwargs.get("inplace"))
 
 
 def _reach(present: Tensor, source: tuple[int, int] | None, operation: Weighted) -> _Reach:

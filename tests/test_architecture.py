@@ -17,6 +17,7 @@ PACKAGES = ("benchmark", "compressors", "datamodules", "hardware")
 COMPRESSORS = {
     "network": set(),
     "masks": set(),
+    "threads": set(),
     "quantization": set(),
     "calibration": {"network", "progress"},
     "progress": set(),
@@ -24,7 +25,7 @@ COMPRESSORS = {
     "budget": {"options", "quantization"},
     "compression": {"quantization"},
     "base": {"budget", "compression", "calibration", "masks", "network", "options", "progress"},
-    "second_order": {"calibration", "masks", "quantization"},
+    "second_order": {"calibration", "masks", "quantization", "threads"},
     "weights": {"base", "budget", "compression", "calibration", "masks", "network", "options", "quantization"},
     "channels": {"base", "budget", "compression", "calibration", "masks", "network", "options"},
     "methods": {

@@ -13,6 +13,7 @@ from spikingjelly.activation_based.model import sew_resnet, spiking_vgg
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpCounter
 from torch import Tensor, nn
 
+from hardware.neurons import is_neuron
 from hardware.trace import Tracer
 
 STEPS = 4
@@ -31,7 +32,7 @@ class _Steps(nn.Module):
         self.net = net
         functional.set_step_mode(net, "m")
         for module in net.modules():
-            if isinstance(module, neuron.BaseNode):
+            if is_neuron(module):
                 module.v_threshold = THRESHOLD
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,30 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from compressors.network.layers import COMPRESSIBLE, POOLING, TRANSPARENT, LayerError, evaluating, is_neuron
+from compressors.network.layers import COMPRESSIBLE, LayerError, evaluating
+from hardware.functions import Kind, describe
+from hardware.layers import TRANSPARENT
+from hardware.neurons import is_neuron
 
 FIXED = 0  # the group of all channels that cannot be cut
-
-_RESHAPES = frozenset(
-    (
-        *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"),
-        *("transpose", "swapaxes", "permute", "movedim", "expand", "expand_as", "repeat", "clone", "detach", "get"),
-        *("getitem", "select", "narrow", "cat", "concat", "stack", "chunk", "split", "unbind"),
-        *("to", "cpu", "cuda", "type_as", "float", "double", "half"),
-    )
-)
-_SPLITTING = frozenset({"view", "reshape", "unflatten", "view_as", "reshape_as"})
-_REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
-_ELEMENTWISE = frozenset(
-    (
-        *("add", "iadd", "radd", "sub", "isub", "rsub", "mul", "imul", "rmul"),
-        *("div", "truediv", "itruediv", "rtruediv", "neg", "abs", "sign", "round", "floor", "exp", "sqrt", "square"),
-        *("pow", "clamp", "maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"),
-        *("relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "sigmoid", "tanh", "hardtanh"),
-        *("dropout", "dropout1d", "dropout2d", "dropout3d", "logical_and", "logical_or"),
-    )
-)
-_NO_FLOW = frozenset({"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"})
 
 
 @dataclass(frozen=True)
@@ -244,31 +226,35 @@ class _Trail(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if not self._inside and any(id(t) in self._labelled for t in _tensors((args, kwargs))):
-            self._follow(getattr(func, "__name__", str(func)).strip("_"), func, args, kwargs, output)
+            self._follow(func, args, kwargs, output)
         return output
 
-    def _follow(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, output: Any) -> None:
-        outputs = _tensors(output)
-        if name in _NO_FLOW or (not outputs and name != "setitem"):
+    def _follow(self, func: Callable[..., Any], args: Any, kwargs: Any, output: Any) -> None:
+        outputs, function = _tensors(output), describe(func)
+        kind = None if function is None else function.kind
+        if kind is Kind.SHAPE_ONLY or (not outputs and kind is not Kind.ASSIGNMENT):
             return
+        name = getattr(func, "__name__", str(func)).strip("_")
         reached = f"it reaches {name}()"
-        if name in _RESHAPES:
-            self._reshape(name, func, args, kwargs, outputs)
-        elif name in _ELEMENTWISE:
+        if kind in (Kind.RESHAPE, Kind.MOVE, Kind.PICK):
+            self._reshape(name, kind, func, args, kwargs, outputs)
+        elif kind in (Kind.ENTRYWISE, Kind.ADDITION):
             self._give(outputs[0], self._meet(_tensors((args, kwargs)), outputs[0].shape, reached))
-        elif name in _REDUCTIONS:
+        elif kind is Kind.REDUCTION:
             places = {key: value for key, value in kwargs.items() if key != "dtype"}
             self._give(outputs[0], self._pooled(self.labels(args[0]), reached, *args[1:], **places))
-        elif pooling := POOLING.fullmatch(name):
-            axes = tuple(range(-int(pooling[1]), 0))
+        elif function is not None and function.is_pooling:
+            axes = tuple(range(-function.dimensions, 0))
             self._give(outputs[0], self._pooled(self.labels(args[0]), reached, axes, keepdim=True))
         else:
             for tensor in _tensors((args, kwargs)):
                 self.fix(self.labels(tensor), reached)
 
-    def _reshape(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, outputs: Sequence[Tensor]) -> None:
+    def _reshape(
+        self, name: str, kind: Kind, func: Callable[..., Any], args: Any, kwargs: Any, outputs: Sequence[Tensor]
+    ) -> None:
         moved = _tensors(func(*self._labels_for(args), **self._labels_for(kwargs)))
-        if name in _SPLITTING and _varying(moved[0]) > _varying(self.labels(args[0])):
+        if kind is Kind.RESHAPE and _varying(moved[0]) > _varying(self.labels(args[0])):
             self._fix_split(args[0], name)
             return
         for tensor, labels in zip(outputs, moved, strict=True):

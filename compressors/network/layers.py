@@ -1,6 +1,5 @@
 """Which layers of a network can be compressed, in order of execution, and what follows each of them."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,14 +7,17 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import functional, layer
-from spikingjelly.activation_based.base import MemoryModule
+from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from hardware.functions import Function, Kind, describe
+from hardware.layers import TRANSPARENT
+from hardware.neurons import is_neuron
+
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
-TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, layer.Dropout, layer.Dropout2d)
+"""The layers with weights that compressors know; :func:`left_alone` names the others."""
 
 
 class LayerError(ValueError):
@@ -57,11 +59,6 @@ class Layer:
             return torch.ones(len(self.rows), device=self.rows.device)
         factor = torch.rsqrt(norm.running_var + norm.eps)
         return factor if norm.weight is None else factor * norm.weight.detach()
-
-
-def is_neuron(module: nn.Module) -> bool:
-    """Whether ``module`` is a spiking neuron: a SpikingJelly module with a membrane potential ``v`` and a threshold."""
-    return isinstance(module, MemoryModule) and hasattr(module, "v_threshold")
 
 
 @contextmanager
@@ -145,18 +142,11 @@ def _require_time(name: str, module: nn.Module) -> None:
         )
 
 
-PASSED_ON = frozenset({"add", "add_", "__radd__", "__iadd__", "clone", "contiguous", "flatten", "reshape"})
-"""Functions whose result stands for their input: additions, and what may copy it. Views are followed by storage."""
-
-POOLING = re.compile(r"(?:adaptive_)?(?:avg|max)_pool(\d)d(?:_with_indices)?")
-"""Functions that pool single channels over positions; the group is the number of axes."""
-
-
 @dataclass(frozen=True)
 class _Event:
-    """A module, or a function by its name, that took tensors and gave one."""
+    """A module or function that took tensors and gave one."""
 
-    what: nn.Module | str
+    what: nn.Module | Function
     inputs: tuple[Tensor, ...]  # holding the tensors keeps their storages distinct
     output: Tensor
 
@@ -182,10 +172,13 @@ class _Watch(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        followed = name in PASSED_ON or POOLING.fullmatch(name)
-        if not self._in_neuron and followed and isinstance(output, Tensor):
-            self.events.append(_Event(name, tuple(x for x in args if isinstance(x, Tensor)), output))
+        function = describe(func)
+        if not self._in_neuron and function is not None and isinstance(output, Tensor):
+            taken = tuple(x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Tensor))
+            if function.kind is Kind.ADDITION:
+                self.events.append(_Event(function, taken, output))
+            elif function.keeps_entries or function.is_pooling:
+                self.events.append(_Event(function, taken[:1], output))
         return output
 
 
@@ -219,9 +212,11 @@ def _followers(
     return norm, None
 
 
-def _passes_on(what: nn.Module | str, pools: bool) -> bool:
-    """Whether the output of a module or function stands for its input."""
-    return isinstance(what, TRANSPARENT) or (isinstance(what, str) and (pools or what in PASSED_ON))
+def _passes_on(what: nn.Module | Function, pools: bool) -> bool:
+    """Whether the output of a module or function stands for its input, perhaps with a shortcut added to it."""
+    if isinstance(what, nn.Module):
+        return isinstance(what, TRANSPARENT)
+    return pools or not what.is_pooling
 
 
 def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:

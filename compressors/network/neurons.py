@@ -21,7 +21,8 @@ def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
     filter will do (LIF with and without decayed input, PLIF, IF).
 
     Raises:
-        LayerError: the response does not scale with the impulse, so no filter describes the neuron.
+        LayerError: the response does not scale with the impulse, so no filter describes the neuron, or the neuron does
+            not show its potentials.
     """
     unit, double = (_subthreshold(neuron, scale, timesteps) for scale in (1.0, 2.0))
     rest = _subthreshold(neuron, 0.0, timesteps)
@@ -34,8 +35,22 @@ def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
     return response
 
 
+def _hides_potentials(neuron: nn.Module) -> LayerError:
+    return LayerError(
+        f"the neuron {type(neuron).__name__} does not show its potentials: it needs a number as `v_threshold`, and "
+        "must fill `v_seq` where `store_v_seq` is on; take a compressor that looks at input currents, such as 'obc'"
+    )
+
+
+def _require_potentials(neuron: nn.Module) -> None:
+    """Refuse a neuron whose potentials nobody can record while its threshold is out of reach."""
+    if not hasattr(neuron, "store_v_seq") or not isinstance(getattr(neuron, "v_threshold", None), int | float):
+        raise _hides_potentials(neuron)
+
+
 def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
     """Membrane potential over time, ``[T]``, of a neuron that cannot fire, given ``impulse`` in the first step."""
+    _require_potentials(neuron)
     saved = {name: getattr(neuron, name) for name in ("v_threshold", "store_v_seq", "step_mode")}
     reference = next(neuron.parameters(), torch.zeros(()))
     current = torch.zeros(timesteps, 1, device=reference.device)
@@ -45,7 +60,12 @@ def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
         neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = OUT_OF_REACH, True, "m"  # type: ignore[assignment]
         with torch.no_grad():
             neuron(current)
+        if neuron.v_seq is None:
+            raise _hides_potentials(neuron)
         return neuron.v_seq.flatten().double()  # type: ignore[operator]
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise LayerError(f"the neuron {type(neuron).__name__} does not run by itself: {reason}") from error
     finally:
         for name, value in saved.items():
             setattr(neuron, name, value)
@@ -63,8 +83,9 @@ def charged(neuron: MemoryModule, x: Tensor) -> Tensor:
         x: its input, ``[T, B, ...]``.
 
     Raises:
-        LayerError: the neuron has other states than its potential.
+        LayerError: the neuron has other states than its potential, or does not show it.
     """
+    _require_potentials(neuron)
     v = neuron.v_seq
     if set(neuron._memories) - {"v", "v_seq"}:
         raise LayerError(f"the neuron {type(neuron).__name__} has states beside its potential: take another criterion")
@@ -83,7 +104,14 @@ def charged(neuron: MemoryModule, x: Tensor) -> Tensor:
 
 @contextmanager
 def storing_potentials(neurons: Iterable[Any]) -> Iterator[None]:
-    """Neurons store their potentials over time inside."""
+    """Neurons store their potentials over time inside.
+
+    Raises:
+        LayerError: a neuron does not show its potentials.
+    """
+    neurons = list(neurons)
+    for neuron in neurons:
+        _require_potentials(neuron)
     stored = {neuron: neuron.store_v_seq for neuron in neurons}
     for neuron in stored:
         neuron.store_v_seq = True

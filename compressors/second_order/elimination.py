@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from compressors.threads import threads
+
 LAZY_STEPS = 64  # weights fixed between two updates of the inverses
 
 
@@ -142,7 +144,7 @@ def _steps_compiled(rows: _Rows, rule: Rule, steps: int) -> tuple[EliminationTra
     pivots, losses = rows.index.new_empty(len(rows.index), steps), rows.weight.new_empty(len(rows.weight), steps)
     values = torch.zeros_like(losses)
     weight, free, inverses = rows.weight.numpy(), rows.free.numpy(), rows.buffer.numpy()
-    with kernels.threads(torch.get_num_threads()):
+    with threads(torch.get_num_threads()):
         if rule.width > 1:
             kernels.prune_blocks(weight, free, inverses, updates.numpy(), rule.width, pivots.numpy(), losses.numpy())
             order = rows.index[:, :: rule.width].gather(1, pivots) // rule.width
@@ -214,7 +216,7 @@ def _shrink(rows: _Rows, updates: Tensor) -> None:
     if compiled(rows.weight):
         from compressors.second_order import kernels
 
-        with kernels.threads(torch.get_num_threads()):
+        with threads(torch.get_num_threads()):
             kernels.compact(rows.buffer.numpy(), size, keep.numpy())
     else:
         kept_lines = rows.inverse.gather(1, keep[:, :, None].expand(-1, -1, size))

@@ -11,30 +11,16 @@ Functions are compiled at their first call, and LAPACK is looked up then: import
 
 # mypy: disallow-untyped-defs=False
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 from llvmlite.binding import add_symbol
-from numba import config, get_num_threads, njit, prange, set_num_threads, types
+from numba import njit, prange, types
 from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
 FARTHER = 1 + 1e-9  # times half a step, squared: rounding moves a weight so far only where its level is clamped
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let the kernels inside use ``count`` threads, or as many as numba can have."""
-    settings: Any = config
-    before = get_num_threads()
-    set_num_threads(min(count, settings.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        set_num_threads(before)
 
 
 # Elimination: one weight, or one block of neighbouring weights, after the other ---------------------------------------

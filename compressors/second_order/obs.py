@@ -34,6 +34,7 @@ from torch import Tensor
 
 from compressors.quantization.grids import Grid
 from compressors.second_order.elimination import EliminationTrace, Rule, compiled, fix_weights
+from compressors.threads import threads
 
 MAX_BYTES = 2**27  # of working memory: more would leave the processor's caches, and save no time
 
@@ -262,12 +263,10 @@ def _squares_over_variances(solution: Tensor, factor: Tensor) -> Tensor:
 
 def _row_by_row(kernel: Callable[..., Any], weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
     """What a compiled kernel makes of the system of each row's kept weights: ``[rows, d]``, zero off the mask."""
-    from compressors.second_order import kernels
-
     target = _right_sides(weight, hessian)
     result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     arrays = [tensor.contiguous().numpy() for tensor in (hessian, mask, target)]
-    with kernels.threads(torch.get_num_threads()):
+    with threads(torch.get_num_threads()):
         solved = kernel(*arrays, result.numpy())
     if not solved.all():
         raise HessianError(SINGULAR_ON_MASK)

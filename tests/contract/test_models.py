@@ -19,8 +19,9 @@ from benchmark.networks.zoo.card import SHAPES
 from benchmark.networks.zoo.survey import survey
 from benchmark.networks.zoo.transformers import pool_spikes
 from compressors.base import Compressor
-from compressors.network.layers import find_layers, is_neuron
+from compressors.network.layers import find_layers
 from compressors.registry import COMPRESSORS
+from hardware.neurons import is_neuron
 from tests.compressors.networks import QUIET
 
 CLASSES, T, BATCH = 5, 3, 4

@@ -31,7 +31,7 @@ def neurobench(net, x):
     """
     with contextlib.redirect_stdout(io.StringIO()):
         benchmark = benchmarks.Benchmark(TorchModel(net), loader(x), [], [], [[], [SynapticOperations]])
-        found = benchmark.runs.run(quiet=True)["SynapticOperations"]
+        found = benchmark.run(quiet=True)["SynapticOperations"]
     if not isinstance(found, dict):
         return None
     return found["Effective_ACs"], found["Effective_MACs"], found["Dense"]

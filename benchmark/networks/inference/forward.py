@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numba import njit, prange
-from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torch.overrides import handle_torch_function, has_torch_function
@@ -18,11 +18,12 @@ from torch.overrides import handle_torch_function, has_torch_function
 from benchmark.networks.inference import spikes
 from benchmark.networks.inference.multistep import STEPPED
 from compressors.network.layers import hooks
-from compressors.second_order.kernels import threads
+from compressors.threads import threads
+from hardware.functions import stands_in_for
+from hardware.neurons import sends_binary_spikes
 
 STATELESS = tuple(STEPPED.values())
-NEURONS = (neuron.IFNode, neuron.LIFNode)
-STEP_FUNCTIONS = (surrogate.ATan, surrogate.Sigmoid, surrogate.PiecewiseQuadratic, surrogate.PiecewiseExp)
+NEURONS = (neuron.IFNode, neuron.LIFNode)  # whose potentials the compiled loop knows how to charge
 BLOCK = 4096  # potentials that a thread keeps in its first cache over all time steps
 GRAIN = 2**17  # entries that make a thread worth waking, 0.1 ms
 Run = Callable[..., Tensor]
@@ -61,6 +62,12 @@ def compiled(network: nn.Module) -> Iterator[None]:
     The arithmetic is SpikingJelly's and torch's, operation by operation. IF and LIF neurons take a dozen passes over
     memory there and two here; pooling there looks up every entry of every window by itself, and takes rows together
     here; convolutions of few spikes leave out the zeros.
+
+    Inside, the modules' own methods are replaced, instance by instance, and their classes' are back afterwards. The
+    network must stay the very same modules: the optimizer, masks, hooks, names in the state dict and everybody who
+    asks for a module's class hold on to them, so neither other modules nor other classes will do. A hook will not
+    either: it can change what a module returns, but not how it computes it, and hooks of others must see the result.
+    Where a gradient is wanted, or an input is not what a loop knows, the class's own method runs.
     """
     neurons = [module for module in network.modules() if type(module) in NEURONS]
     pools = [module for module in network.modules() if type(module) is layer.MaxPool2d]
@@ -79,7 +86,8 @@ def compiled(network: nn.Module) -> Iterator[None]:
 
 def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
     """Spikes ``[T, B, ...]`` for input currents ``x [T, B, ...]``; the node's potential is left where it ends."""
-    if not _fires_ones(node) or not _plain(x) or not x[0].is_contiguous():
+    loop_fires_alike = sends_binary_spikes(node) and not node.store_v_seq
+    if not loop_fires_alike or not _plain(x) or not x[0].is_contiguous():
         return type(node).multi_step_forward(node, x)
     (start,) = node.materialize_states((x,), (node.v,), "m")
     potential = start.clone(memory_format=torch.contiguous_format)
@@ -98,12 +106,6 @@ def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
         )
     node.v = potential
     return spikes
-
-
-def _fires_ones(node: Any) -> bool:
-    """Whether the compiled loop knows how this neuron fires, and keeps what it is asked to keep."""
-    step = node.surrogate_function
-    return type(step) in STEP_FUNCTIONS and step.spiking and not node.store_v_seq
 
 
 def _plain(x: Tensor) -> bool:
@@ -149,18 +151,20 @@ def _max_pool(pool: Any, x: Tensor) -> Tensor:
     return functional.seq_to_ann_forward(x, lambda steps: max_pool2d(steps, *windows))
 
 
-def max_pool2d(x: Tensor, kernel_size: Size, stride: Size, padding: Size) -> Tensor:
-    """Maxima of ``x [N, C, H, W]``. Whoever watches functions sees it under torch's name, and may run it."""
-    if has_torch_function((x,)):
-        return handle_torch_function(max_pool2d, (x,), x, kernel_size, stride, padding)
-    if not _plain(x) or not x.is_contiguous():
-        return F.max_pool2d(x, kernel_size, stride, padding)
-    maxima = x.new_empty(F.max_pool2d(x.new_empty(x.shape, device="meta"), kernel_size, stride, padding).shape)
-    with _threads_for(x):
+@stands_in_for("max_pool2d")
+def max_pool2d(input: Tensor, kernel_size: Size, stride: Size, padding: Size) -> Tensor:
+    """Maxima of ``input [N, C, H, W]``; whoever watches functions sees the call, and may run it."""
+    if has_torch_function((input,)):
+        return handle_torch_function(max_pool2d, (input,), input, kernel_size, stride, padding)
+    if not _plain(input) or not input.is_contiguous():
+        return F.max_pool2d(input, kernel_size, stride, padding)
+    sizes = F.max_pool2d(input.new_empty(input.shape, device="meta"), kernel_size, stride, padding).shape
+    maxima = input.new_empty(sizes)
+    with _threads_for(input):
         _maxima(
-            x.detach().flatten(0, 1).numpy(),
+            input.detach().flatten(0, 1).numpy(),
             maxima.flatten(0, 1).numpy(),
-            *(_pair(sizes) for sizes in (kernel_size, stride, padding)),
+            *(_pair(size) for size in (kernel_size, stride, padding)),
         )
     return maxima
 
@@ -202,13 +206,16 @@ def _convolve(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     return conv2d(x, weight, bias, module.stride, module.padding)
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """Convolution of ``x [N, C, H, W]``. Whoever watches functions sees it under torch's name, and may run it."""
-    if has_torch_function((x, weight)):
-        return handle_torch_function(conv2d, (x, weight), x, weight, bias, stride, padding)
-    if _plain(x) and weight.dtype == x.dtype:
-        with _threads_for(x):
-            sums = spikes.conv2d(x, weight, bias, stride, padding)
+@stands_in_for("conv2d")
+def conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """Convolution of ``input [N, C, H, W]``; whoever watches functions sees the call, and may run it."""
+    if has_torch_function((input, weight)):
+        return handle_torch_function(conv2d, (input, weight), input, weight, bias, stride, padding)
+    if _plain(input) and weight.dtype == input.dtype:
+        with _threads_for(input):
+            sums = spikes.conv2d(input, weight, bias, stride, padding)
         if sums is not None:
             return sums
-    return F.conv2d(x, weight, bias, stride, padding)
+    return F.conv2d(input, weight, bias, stride, padding)

@@ -22,11 +22,14 @@ def multistep(network: Network) -> Network:
 
     Results, parameters and the names in the state dict stay the same; but each layer's inputs show their time steps,
     which compressors that look at time need. A container with a layer that has no multi-step form is left as it is.
+
+    A module gets another class rather than a successor: SpikingJelly's layer is torch's with a step mode, so that the
+    parameters, buffers, hooks and names are right as they stand, and whoever holds on to the module holds the new one.
     """
     for container in network.modules():
         if isinstance(container, layer.SeqToANNContainer) and all(type(part) in STEPPED for part in container):
             for part in container:
-                part.__class__ = STEPPED[type(part)]  # the same parameters under the same names, by construction
+                part.__class__ = STEPPED[type(part)]
                 part.step_mode = "m"
             container.__class__ = nn.Sequential
     return network

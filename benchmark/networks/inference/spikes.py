@@ -1,10 +1,36 @@
-"""Convolution of spikes on the CPU: weights are added up where there are spikes, and nothing is done where are none.
+"""Convolution of spikes on the CPU, without the zeros and to the bits of torch's own.
 
-A convolution of a tensor library multiplies by every zero. This one leaves the zeros out and adds what is left in the
-library's order, so that its sums are the same bits. Which order that is, :func:`torchs_order` finds out.
+**The idea.** A neuron sends zeros and ones, most of them zeros, and a convolution of a tensor library multiplies by
+every one of them. With spikes, a convolution is a sum of weights: of those whose input is 1. This module writes down
+where the ones are (:func:`encode`), once for the whole activation, and for every output position adds up the weights
+that belong to the ones in its window (:func:`convolve`), :data:`LANES` output channels at a time, each in its register.
+
+**The same bits.** Floating-point sums depend on the order of their terms. On CPUs torch hands convolutions to oneDNN,
+which goes through blocks of input channels, in each block through the kernel's rows, its columns, and the block's
+channels; adding 0 times a weight changes no sum. Adding the remaining weights in that order therefore gives oneDNN's
+sums to the last bit, so that no score, spike or count depends on whether this module was used. How long a block is, and
+whether it has a sum of its own, depends on the processor (:data:`ORDERS`); :func:`torchs_order` finds it out once,
+from an example whose sums have other bits in every other order. The innermost loop (:func:`_add_weights`) is written in
+LLVM's instructions, because it is fast only if the sums of all lanes stay in registers, which numba does not promise.
+
+**What it is worth.** Together with the compiled neurons and pooling of :mod:`benchmark.networks.inference.forward`,
+inference is 1.6 times (VGG-16), 1.7 times (SEW-ResNet18) and 1.5 times (Spikformer) as fast as SpikingJelly's
+multi-step run on two cores without a GPU (README, "Speed"). ``python -m benchmark.perf inference`` measures it on your
+machine; with ``SNNBENCH_SPIKE_CONVOLUTION=0`` before it, without this module.
+
+**When it steps aside.** :func:`conv2d` returns None, and the caller takes torch's convolution, where
+
+- ``SNNBENCH_SPIKE_CONVOLUTION=0`` is set in the environment (:data:`SWITCH`);
+- torch adds in none of the known orders, as on processors that are not x86, or with a later oneDNN that adds otherwise;
+- the values are not all 0 or 1 (looked for in a sample first, then in all of them);
+- more than a fifth of them are ones, output channels are few, or the activation is small: nothing would be gained;
+- a weight is not finite: zero times infinity is no zero.
+
+The caller steps aside before that for gradients, other devices and types, groups, dilation and other paddings.
 """
 
 # mypy: disallow-untyped-defs=False
+import os
 from functools import cache
 from math import isfinite
 from typing import NamedTuple
@@ -17,6 +43,9 @@ from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
+
+SWITCH = "SNNBENCH_SPIKE_CONVOLUTION"
+"""Environment variable: ``0`` turns this module off."""
 
 LANES = 64  # output channels that are added up in registers
 PIXELS = 64  # whose sums a thread keeps in its second cache
@@ -90,9 +119,9 @@ def conv2d(
 ) -> Tensor | None:
     """Convolution of ``x [N, C, H, W]`` with ``weight [O, C, *kernel]``, both float32 on the CPU, without gradients.
 
-    None where nothing would be gained: too few zeros, values that are no spikes, a processor with an order of its own.
+    None where this module steps aside: switched off, nothing to gain, values that are no spikes, an unknown order.
     """
-    if not _fit(x, weight) or not _few_spikes(x, weight):
+    if os.environ.get(SWITCH) == "0" or not _fit(x, weight) or not _few_spikes(x, weight):
         return None
     known = torchs_order()
     spikes = None if known is None else encode(x, padding, known.channels)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.files import replacing
 from benchmark.networks.nir.reading import Graph, NIRError, Scale
-from compressors.network.layers import TRANSPARENT, evaluating, is_neuron
+from compressors.network.layers import evaluating
+from hardware.functions import Kind, describe
+from hardware.layers import TRANSPARENT
+from hardware.neurons import is_neuron, is_unknown_neuron
 
 Shape = tuple[int, ...]
 
@@ -63,7 +65,8 @@ class _Tracer(fx.Tracer):
     """Looks into containers only."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_neuron(m) or isinstance(m, layer.SeqToANNContainer) or not any(m.children())
+        neurons = is_neuron(m) or is_unknown_neuron(m)
+        return neurons or isinstance(m, layer.SeqToANNContainer) or not any(m.children())
 
 
 def _trace(network: nn.Module, input_shape: Shape) -> fx.GraphModule:
@@ -73,9 +76,20 @@ def _trace(network: nn.Module, input_shape: Shape) -> fx.GraphModule:
             traced = fx.GraphModule(network, _Tracer().trace(network))
         except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
             raise NIRError(f"the network's forward pass is no fixed graph: {str(error).splitlines()[0]}") from error
+        _require_known(traced)  # before it runs: a neuron that NIR does not have may want another number of steps
         parameter = next(network.parameters(), torch.zeros(()))
         ShapeProp(traced).propagate(torch.zeros(1, 1, *input_shape, device=parameter.device))
     return traced
+
+
+def _require_known(traced: fx.GraphModule) -> None:
+    for node in traced.graph.nodes:
+        if node.op != "call_module":
+            continue
+        name = str(node.target)
+        module = traced.get_submodule(name)
+        if type(module) not in CONVERTERS and not isinstance(module, (*TRANSPARENT, _BatchNorm)):
+            raise NIRError(f"layer {name!r} is a {type(module).__name__}, which NIR does not have")
 
 
 def _shape(node: fx.Node) -> Shape:
@@ -100,7 +114,7 @@ class _Writer:
             case "output":
                 (inputs,) = node.all_input_nodes
                 return self._add("output", nir.Output(np.array(_shape(inputs))), sources[0])
-            case "call_function" if node.target in (add, torch.add):
+            case "call_function" if _is_addition(node):
                 return self._sum(node, *sources)
             case "call_module":
                 return self._module(node, sources[0])
@@ -125,11 +139,8 @@ class _Writer:
         return self._add(name.replace(".", "_"), self._node(name, module, _shape(given)), sources)
 
     def _node(self, name: str, module: nn.Module, shape: Shape) -> nir.NIRNode:
-        convert = CONVERTERS.get(type(module))
-        if convert is None:
-            raise NIRError(f"layer {name!r} is a {type(module).__name__}, which NIR does not have")
         try:
-            return convert(module, shape, self.timestep)
+            return CONVERTERS[type(module)](module, shape, self.timestep)
         except NIRError as error:
             raise NIRError(f"layer {name!r} ({type(module).__name__}): {error}") from None
 
@@ -144,6 +155,12 @@ class _Writer:
         self.nodes[name] = node
         self.edges.extend((source, name) for source in sources)
         return [name]
+
+
+def _is_addition(node: fx.Node) -> bool:
+    """Whether an operation adds its arguments as they are (``torch.add`` can multiply one of them by ``alpha``)."""
+    function = describe(node.target) if callable(node.target) else None
+    return function is not None and function.kind is Kind.ADDITION and bool(node.kwargs.get("alpha", 1) == 1)
 
 
 def _folded(node: Any, norm: _BatchNorm) -> nir.NIRNode:

@@ -12,7 +12,8 @@ from torch import nn
 from benchmark.catalog import MODELS
 from benchmark.networks.inference.multistep import multistep
 from benchmark.wording import count
-from compressors.network.layers import evaluating, find_layers, hooks, is_neuron
+from compressors.network.layers import evaluating, find_layers, hooks
+from hardware.neurons import is_neuron
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,16 @@ def test_networks_compute_what_they_did(options, monkeypatch):
     assert all((sums is not None) == (spikes.torchs_order() is not None) for sums in taken)
 
 
+@pytest.mark.parametrize(("value", "taken"), [("0", False), ("1", True), (None, True)])
+def test_a_switch_turns_it_off(value, taken, monkeypatch):
+    monkeypatch.setattr(spikes, "torchs_order", lambda: spikes.ORDERS[0])
+    monkeypatch.delenv("SNNBENCH_SPIKE_CONVOLUTION", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SNNBENCH_SPIKE_CONVOLUTION", value)
+    x, weight = spiking(16, 32, 12, 12), torch.randn(64, 32, 3, 3)
+    assert (spikes.conv2d(x, weight, None, (1, 1), (1, 1)) is not None) == taken
+
+
 def test_zeros_are_left_out_in_a_network_and_gradients_are_torchs(monkeypatch):
     taken = []
     monkeypatch.setattr(spikes, "conv2d", lambda *args: taken.append(args[0].mean()))

@@ -22,7 +22,7 @@ from benchmark.files import write_atomically
 from benchmark.questions.suite import Question
 from hardware.report import CostReport, check_schema
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised when records get something that an older snnbench cannot read.
 
 2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
@@ -124,7 +124,8 @@ class RunRecord(BaseModel):
     """Question and answer of one run.
 
     ``compression`` says what was done to each layer; ``cost`` has the raw counts, from which SynOps, memory and energy
-    follow; ``seconds`` is the wall time of each phase; ``peak_memory_bytes`` the process's largest resident set during
+    follow; ``options`` are all options of the compressor, defaults included (from schema 4 on); ``seconds`` is the wall
+    time of each phase; ``peak_memory_bytes`` the process's largest resident set during
     the run, and None where the system does not tell or the record is of schema 1. A failed run has no ``metrics``,
     ``compression`` and ``cost``: they are None here, and ``{}`` in the file.
 
@@ -141,6 +142,7 @@ class RunRecord(BaseModel):
     question: Question
     version: int = Field(description="version of the compressor")
     control: bool
+    options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
     division: Literal["post-training", "fine-tuned"] = "post-training"
     data: dict[str, Any]
     error: str | None = None

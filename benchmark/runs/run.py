@@ -137,6 +137,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             question.compressor, question.budget, question.seed, setting.cache / "eliminations", question.aftercare
         )
         compressor.state.track = setting.track
+        record = record.model_copy(update={"options": compressor.options_to_dict()})
         measured = compress_and_measure(
             dense.module,
             data.of(question),

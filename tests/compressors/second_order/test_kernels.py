@@ -6,7 +6,7 @@ import sys
 
 import numba
 
-from compressors.second_order import kernels
+from compressors.threads import threads
 
 
 def python(code: str, **environment: str) -> None:
@@ -35,8 +35,9 @@ def test_the_threads_at_import_do_not_limit_those_of_later(tmp_path):
     python(
         "import numba\n"
         "numba.set_num_threads(1)\n"
-        "from compressors.second_order import kernels\n"
-        "with kernels.threads(2):\n"
+        "import compressors.second_order.kernels\n"
+        "from compressors.threads import threads\n"
+        "with threads(2):\n"
         "    assert numba.get_num_threads() == 2\n"
         "assert numba.get_num_threads() == 1",
         NUMBA_NUM_THREADS="2",
@@ -45,6 +46,6 @@ def test_the_threads_at_import_do_not_limit_those_of_later(tmp_path):
 
 def test_more_threads_than_there_can_be_are_as_many_as_there_can_be():
     before = numba.get_num_threads()
-    with kernels.threads(10**6):
+    with threads(10**6):
         assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
     assert numba.get_num_threads() == before

@@ -28,7 +28,7 @@ from compressors.quantization.grids import fit_grid
 from compressors.quantization.rescaw import MidRise
 from hardware import HardwareCost
 from hardware.memory import Mask, WeightCoding, best_format, format_bits
-from tests.contract.test_compressors import QUIET, RandomEvents, classifier
+from tests.compressors.networks import QUIET, RandomEvents, classifier
 
 READER = Path(__file__).parents[4] / "docs" / "read_packed.py"
 FORMATS = ("dense", "bitmask", "csr", "csr8", "csr16", "relative", "block4x4", "narrowed", "2:4", "2:8", "4:16")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hardware.registry import Entry, Registry, UnknownName, says, suggestion
+from hardware.registry import Entry, Registry, Requirement, UnknownName, says, suggestion
 
 DATA = Registry(
     "data set",
@@ -22,6 +22,7 @@ DATA = Registry(
         "cifar100": Entry("datamodules.cifar100:CIFAR100", "CIFAR-100: small photographs, direct coding"),
         "imagenet": Entry("datamodules.imagenet:ImageNet", "ImageNet: photographs of 1,000 classes, direct coding"),
     },
+    Requirement("datamodules.base:BenchmarkDataModule"),
 )
 
 MODELS = Registry(
@@ -81,6 +82,7 @@ MODELS = Registry(
             "benchmark.networks.nir.reading:nir_network", "the network in a NIR file, with its weights: path=FILE"
         ),
     },
+    Requirement("collections.abc:Callable", instances=True),
 )
 
 SUITES = Path(__file__).parent / "suites"

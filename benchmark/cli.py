@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from benchmark.commands.check import check
 from benchmark.commands.compare import compare
 from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
@@ -37,7 +38,7 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))  # so that module:attribute finds a file beside the suite; last, to hide nothing
 
 
-for command in (compare, compress, data, doctor, leaderboard, list_, plan, profile, run, wandb):
+for command in (check, compare, compress, data, doctor, leaderboard, list_, plan, profile, run, wandb):
     main.add_command(command)
 
 

@@ -1,12 +1,13 @@
 """The callback that every compressor is: what happens to a network in which of Lightning's hooks."""
 
+import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -182,6 +183,11 @@ class Compressor(Configured):
         done = self.done()
         self.state.compression = replace(done, layers=tuple(_on_grid(layer, pl_module) for layer in done.layers))
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """After the fit, note on the quantised layers how their weights are stored."""
+        if stage == "fit" and self.compression is not None:
+            self.compression.note_storage(pl_module)
+
     # What a checkpoint keeps -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,18 +205,38 @@ class Compressor(Configured):
         """What was done to the network.
 
         Raises:
-            CompressorError: nothing was.
+            CompressorError: nothing was; names the hooks to mend.
         """
         if self.compression is None:
-            raise CompressorError(
-                f"{type(self).__name__} has not compressed the network: a hook of its own must call the base class's "
-                "(super().on_fit_start(...), super().setup(...))"
-            )
+            calls = [
+                f"call super().{hook.partition('.')[2]}(...) in {hook}" for hook in hooks_without_super(type(self))
+            ]
+            remedy = " and ".join(calls) or "hand it to Trainer(callbacks=[...]) and fit"
+            raise CompressorError(f"{type(self).__name__} has not compressed the network: {remedy}")
         return self.compression
 
     def held_masks(self) -> masks.Masks:
         """The masks that hold while the network is trained: a weight stays zero where its mask is False."""
         return self.done().masks()
+
+
+def hooks_without_super(method: type) -> list[str]:
+    """The hooks, as ``Class.hook``, that classes of other packages override without a call of what they replace."""
+    found = []
+    for place, owner in enumerate(method.__mro__):
+        if owner.__module__.partition(".")[0] in ("compressors", "lightning"):
+            continue
+        parents = [vars(base) for base in method.__mro__[place + 1 :] if base.__module__.startswith("compressors.")]
+        for name, function in vars(owner).items():
+            hook = hasattr(Callback, name) and not name.startswith("__")
+            if hook and any(name in parent for parent in parents) and _forgets(function, name):
+                found.append(f"{owner.__name__}.{name}")
+    return found
+
+
+def _forgets(function: Any, name: str) -> bool:
+    """Whether a function never calls anything by this name, so neither ``super().name()``."""
+    return inspect.isfunction(function) and name not in function.__code__.co_names
 
 
 def _on_grid(layer: LayerCompression, module: LightningModule) -> LayerCompression:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressors.quantization.grids import Grid
 from hardware.memory import WeightCoding
+from hardware.storage import note
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,12 @@ class Compression:
     def codings(self) -> dict[str, WeightCoding]:
         """Layer name -> how its weights are stored, of the quantised layers."""
         return {layer.name: coding for layer in self.layers if (coding := layer.coding()) is not None}
+
+    def note_storage(self, module: nn.Module) -> None:
+        """Note on each quantised layer how its weights are stored, so that whatever counts their cost knows."""
+        for layer in self.layers:
+            if layer.grid is not None:
+                note(module.get_submodule(layer.name), layer.grid.stored())
 
     def masks(self) -> dict[str, Tensor]:
         """Layer name -> bool mask of its weight's shape."""

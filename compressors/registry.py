@@ -1,6 +1,6 @@
 """The compressors by name, resolved lazily; what a registry is stands in :mod:`hardware.registry`."""
 
-from hardware.registry import OWN, Entry, PluginError, Registry, UnknownName, parameters_of, suggestion
+from hardware.registry import OWN, Entry, PluginError, Registry, Requirement, UnknownName, parameters_of, suggestion
 
 __all__ = ["COMPRESSORS", "OWN", "Entry", "PluginError", "Registry", "UnknownName", "parameters_of", "suggestion"]
 
@@ -26,4 +26,5 @@ COMPRESSORS = Registry(
         ),
         "sbc": Entry("compressors.methods.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),
     },
+    Requirement("compressors.base:Compressor"),
 )

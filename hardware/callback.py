@@ -22,8 +22,8 @@ class HardwareCost(Callback):
     give each process the same number repeats their cost as well.
 
     Args:
-        codings: how weights are stored, by layer name as in `pl_module.named_modules()`; 32-bit float for
-            the others.
+        codings: how weights are stored, by layer name as in `pl_module.named_modules()`; the others as the
+            compressor that quantised them noted on them, else as 32-bit floats.
         state_bits: bits of one neuron state variable.
 
     Attributes:

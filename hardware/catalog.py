@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hardware.registry import Entry, Registry, UnknownName, says
+from hardware.registry import Entry, Registry, Requirement, UnknownName, says
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -37,4 +37,6 @@ def energy_profiles() -> Profiles:
     shipped: dict[str, Entry] = {
         file.stem: ProfileFile(str(file), says(file, "title")) for file in sorted(PROFILES.glob("*.yaml"))
     }
-    return Profiles("energy profile", "snnbench.energy", shipped)
+    return Profiles(
+        "energy profile", "snnbench.energy", shipped, Requirement("collections.abc:Mapping", instances=True)
+    )

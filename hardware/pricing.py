@@ -1,14 +1,16 @@
 """From running sums to a report: what was counted, joined with how the weights are stored."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from math import prod
 
-from torch import nn
+from torch import Tensor, nn
 
 from hardware.layers import WEIGHTED
 from hardware.memory import Mask, WeightCoding, format_bits
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
+from hardware.storage import noted
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally
 
 _FLOAT_BITS = 32
@@ -22,7 +24,8 @@ def make_report(
     Args:
         tally: what was counted.
         net: the network, to find the layers that were never called.
-        codings: how weights are stored, by layer name; 32-bit float for the others.
+        codings: how weights are stored, by layer name; the others as noted on them (:mod:`hardware.storage`), else
+            as 32-bit floats.
         state_bits: bits of one neuron state variable.
 
     Raises:
@@ -31,17 +34,39 @@ def make_report(
     if not tally.samples:
         raise ValueError("no sample was counted: run at least one test batch before asking for the cost")
     tallies = [*tally.layers.values(), *_uncalled(net, tally.layers.values())]
-    _refuse_unknown(codings, [layer.name for layer in tallies])
+    names = [layer.name for layer in tallies]
+    _refuse_unknown(codings, names)
+    stored, off_grid = _as_noted(net, names)
+    stored |= codings
+    off_grid = [name for name in off_grid if name not in codings]
+    if off_grid:
+        warnings.warn(
+            f"counted as floats: {', '.join(off_grid)}; their weights were quantised, and have been changed since",
+            stacklevel=2,
+        )
     return CostReport(
         samples=tally.samples,
         timesteps=max((len(layer.per_step) for layer in tallies), default=0),
-        layers=tuple(_layer(layer, codings.get(layer.name, WeightCoding()), tally.samples) for layer in tallies),
+        layers=tuple(_layer(layer, stored.get(layer.name, WeightCoding()), tally.samples) for layer in tallies),
         neurons=tuple(_neurons(neuron, state_bits) for neuron in tally.neurons.values()),
         others=tuple(_other(other) for other in tally.others.values()),
         uncounted=tuple(tally.uncounted),
         sample_std=tally.per_sample.deviation(tally.samples),
         sample_max=tally.per_sample.largest,
+        off_grid=tuple(off_grid),
     )
+
+
+def _as_noted(net: nn.Module, names: list[str]) -> tuple[dict[str, WeightCoding], list[str]]:
+    """How layers are stored by the notes on them, and the names of those whose notes are not true any more."""
+    stored, off_grid = {}, []
+    for name, (module, note) in noted(net).items():
+        weight = getattr(module, "weight", None)
+        if name in names and isinstance(weight, Tensor) and note.hold(weight):
+            stored[name] = note.coding
+        else:
+            off_grid.append(name)
+    return stored, off_grid
 
 
 def _uncalled(net: nn.Module, called: Iterable[LayerTally]) -> Iterable[LayerTally]:

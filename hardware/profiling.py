@@ -27,7 +27,8 @@ def profile(
     Args:
         net: maps x: [B, ...] to logits; time, where it has it, comes before batch inside.
         loader: yields (x: [B, ...], y: [B]).
-        codings: how weights are stored, by layer name; 32-bit float for the others.
+        codings: how weights are stored, by layer name; the others as the compressor that quantised them noted on
+            them, else as 32-bit floats.
         state_bits: bits of one neuron state variable.
 
     Returns:

@@ -29,33 +29,64 @@ class PluginError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """What the entries of a registry must be: classes derived from ``base``, or with ``instances`` objects of it.
+
+    ``base`` is named as ``"module:attribute"``, and imported when an entry is.
+    """
+
+    base: str
+    instances: bool = False
+
+    def is_met_by(self, thing: Any) -> bool:
+        """Whether ``thing`` is such a class or object."""
+        base = _imported(self.base)
+        return isinstance(thing, base) if self.instances else isinstance(thing, type) and issubclass(thing, base)
+
+    def __str__(self) -> str:
+        name = self.base.replace(":", ".")
+        return f"an object of {name}" if self.instances else f"a class derived from {name}"
+
+
+@dataclass(frozen=True)
 class Entry:
     """One registered thing: ``target`` is ``"module:attribute"``, ``summary`` one line for people.
 
-    ``origin`` is the package that registers it, None for what was named as ``module:attribute``.
+    ``origin`` is the package that registers it, None for what was named as ``module:attribute``. ``requirement`` is
+    what it must be, if it is not of this package.
     """
 
     target: str
     summary: str
     origin: str | None = OWN
+    requirement: Requirement | None = None
 
     def load(self) -> Any:
         """Import the module and return the attribute.
 
         Raises:
-            PluginError: another package's module does not import, or has no such attribute.
+            PluginError: another package's module does not import, has no such attribute, or one of the wrong kind.
         """
-        try:
+        if self.origin == OWN:
             return self._import()
+        remedy = f"mend or uninstall the package {self.origin!r}" if self.origin else "mend the module or its name"
+        try:
+            thing = self._import()
         except Exception as error:  # another package's code may raise anything
-            if self.origin == OWN:
-                raise
-            remedy = f"mend or uninstall the package {self.origin!r}" if self.origin else "mend the module or its name"
             raise PluginError(f"{self.target} cannot be loaded ({type(error).__name__}: {error}): {remedy}") from error
+        if self.requirement is not None and not self.requirement.is_met_by(thing):
+            kind = f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"
+            raise PluginError(f"{self.target} is {kind}, but must be {self.requirement}: {remedy}")
+        return thing
 
     def _import(self) -> Any:
-        module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)
+        return _imported(self.target)
+
+
+def _imported(target: str) -> Any:
+    """The thing that ``"module:attribute"`` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
@@ -89,10 +120,13 @@ class Registry(Mapping[str, Entry]):
         kind: what the names stand for, for messages ("compressor").
         group: the entry-point group in which other packages register theirs.
         entries: the built-in ones.
+        requirement: what those of other packages must be.
     """
 
-    def __init__(self, kind: str, group: str, entries: dict[str, Entry]) -> None:
-        self.kind, self.group = kind, group
+    def __init__(
+        self, kind: str, group: str, entries: dict[str, Entry], requirement: Requirement | None = None
+    ) -> None:
+        self.kind, self.group, self.requirement = kind, group, requirement
         self._builtin = entries
 
     @cached_property
@@ -101,9 +135,8 @@ class Registry(Mapping[str, Entry]):
         entries, clashes = dict(self._builtin), {}
         for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, _origin(point))):
             origin = _origin(point)
-            if point.name not in entries:
-                entries[point.name] = Entry(point.value, f"from the package {origin}", origin)
-            elif entries[point.name] != Entry(point.value, f"from the package {origin}", origin):
+            entry = Entry(point.value, f"from the package {origin}", origin, self.requirement)
+            if entries.setdefault(point.name, entry) != entry:
                 clashes[point.name] = (
                     f"the package {origin!r} registers the {self.kind} {point.name!r}, a name that "
                     f"{entries[point.name].origin!r} uses already: rename its entry point in the group {self.group!r}, "
@@ -129,7 +162,7 @@ class Registry(Mapping[str, Entry]):
         if name in entries:
             return entries[name]
         if ":" in name:
-            return Entry(name, "named by its module", None)
+            return Entry(name, "named by its module", None, self.requirement)
         raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, entries)} (or name it as module:attribute)")
 
     def __iter__(self) -> Any:

@@ -180,6 +180,8 @@ class CostReport:
             neuron of an unknown kind, the state or the spikes of a neuron that hides them.
         sample_std: population standard deviation of the synaptic operations of a sample.
         sample_max: synaptic operations of the most expensive sample.
+        off_grid: names of layers that are counted as floats although they were quantised once: their weights were
+            changed since then.
     """
 
     samples: int
@@ -191,6 +193,7 @@ class CostReport:
     sample_std: float
     sample_max: int
     schema: int = SCHEMA
+    off_grid: tuple[str, ...] = ()
 
     @property
     def ac(self) -> int:
@@ -290,8 +293,11 @@ class CostReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts, lists, strings and numbers."""
-        return asdict(self)
+        """Return plain dicts, lists, strings and numbers; `off_grid` only where there are such layers."""
+        content = asdict(self)
+        if not self.off_grid:
+            del content["off_grid"]
+        return content
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "CostReport":
@@ -308,6 +314,7 @@ class CostReport:
                 "neurons": tuple(_rebuild(NeuronCost, layer) for layer in data["neurons"]),
                 "others": tuple(_rebuild(OtherCost, other) for other in data["others"]),
                 "uncounted": tuple(data["uncounted"]),
+                "off_grid": tuple(data.get("off_grid", ())),
             }
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from spikingjelly.activation_based import functional
 
 from benchmark.catalog import DATA, MODELS
@@ -30,7 +30,6 @@ from compressors.base import Compressor
 from compressors.compression import Compression
 from compressors.progress import Item
 from compressors.registry import COMPRESSORS, OWN
-from datamodules.base import BenchmarkDataModule
 from hardware import CostReport, HardwareCost
 
 PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
@@ -51,10 +50,15 @@ class Measured:
     cost: CostReport
     seconds: dict[str, float]
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the test samples that are classified right, 0 to 1."""
+        return self.metrics.accuracy
+
 
 def compress_and_measure(
     module: SNNClassifier,
-    data: BenchmarkDataModule,
+    data: LightningDataModule,
     compressor: Compressor,
     seed: int,
     *,
@@ -75,7 +79,7 @@ def compress_and_measure(
 
     Raises:
         DeviceError, WorkerError: see :meth:`benchmark.runs.distributed.DeviceGroup.call`.
-        RuntimeError: the compressor left no account of what it did.
+        CompressorError: the compressor left no account of what it did.
     """
     group = group or DeviceGroup()
     if group.devices.grouped:
@@ -85,7 +89,7 @@ def compress_and_measure(
 
 def _fit_and_test(
     module: SNNClassifier,
-    data: BenchmarkDataModule,
+    data: LightningDataModule,
     compressor: Compressor,
     seed: int,
     finetuning: FineTuning | None,
@@ -107,16 +111,14 @@ def _fit_and_test(
         )
         fit.fit(module, datamodule=data)
         fitted = time.perf_counter()
-        compression = compressor.compression
-        counter = HardwareCost({} if compression is None else compression.codings())
+        compression = compressor.done()
+        counter = HardwareCost()
         shown = EvaluationBar(compressor.state.track)
         test = Trainer(callbacks=[counter, shown], **trainer_settings(devices))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
-    if compression is None or cost is None:
-        raise RuntimeError(
-            f"{type(compressor).__name__} left no account of what it did: it must not override on_fit_start"
-        )
+    if cost is None:
+        raise RuntimeError("the test ended without a report of the cost")
     functional.reset_net(module)
     metrics = Metrics(accuracy=results[0]["test/accuracy"], loss=results[0]["test/loss"])
     seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}

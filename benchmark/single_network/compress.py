@@ -13,11 +13,10 @@ from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
 from benchmark.questions.suite import Named
-from benchmark.runs.distributed import DeviceGroup, Devices
-from benchmark.runs.run import Measured, compress_and_measure
+from benchmark.runs.distributed import Devices
+from benchmark.single_network.comparison import Result, compress, table
 from benchmark.single_network.compression_map import write_map
 from benchmark.single_network.subject import Source, open_subject
-from benchmark.wording import percent, points, precise, rounded
 from compressors.budget import Budget
 from datamodules.storage import cache_folder
 
@@ -55,45 +54,36 @@ def compress_checkpoint(
         to_nir(subject.module().network, subject.data.input_shape)
     named = Named.model_validate(method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
-    control = build.compressor(Named(name="identity"), Budget(), source.seed)
-    with DeviceGroup(devices) as group:
-        dense = compress_and_measure(subject.module(), subject.data, control, source.seed, group=group)
-        compressed = compress_and_measure(subject.module(), subject.data, compressor, source.seed, group=group)
-    account = compressed.compression.to_dict()
+    result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
+    account = result.compression.to_dict()
     summary = {
         "checkpoint": str(source.checkpoint),
         "sha256": subject.checkpoint.sha256,
+        **result.to_dict(),
         "method": named.label,
         "data": description["data"],
-        "dense": _figures(dense),
-        "compressed": _figures(compressed),
-        "compression": account,
         "output": str(output),
-        "bytes": _write(output, compressed, subject.data.input_shape, description | {"compressed": account}, plain),
+        "bytes": _write(output, result, subject.data.input_shape, description | {"compressed": account}, plain),
     }
-    write_map(output.with_suffix(".map.json"), compressed.compression)
+    write_map(output.with_suffix(".map.json"), result.compression)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
 
 def _write(
-    output: Path, compressed: Measured, input_shape: tuple[int, int, int], description: dict[str, Any], plain: bool
+    output: Path, result: Result, input_shape: tuple[int, int, int], description: dict[str, Any], plain: bool
 ) -> dict[str, int]:
     """Write the network; the bytes of the file, of a packed one by what they hold."""
-    module = compressed.module
+    module = result.module
     description = description | {"timesteps": module.timesteps}  # which may be fewer than the data's
     if output.suffix != ".nir" and not plain:
-        size = checkpoints.save_packed(output, module.network, description, compressed.compression)
+        size = checkpoints.save_packed(output, module.network, description, result.compression)
         return {**asdict(size), "file": size.file}
     if output.suffix == ".nir":
         write_nir(output, module.network, input_shape)
     else:
         checkpoints.save(output, module.network, description)
     return {"file": output.stat().st_size}
-
-
-def _figures(measured: Measured) -> dict[str, Any]:
-    return {**measured.metrics.model_dump(), **measured.cost.totals(), "seconds": measured.seconds}
 
 
 def show(summary: dict[str, Any]) -> Table:
@@ -103,17 +93,7 @@ def show(summary: dict[str, Any]) -> Table:
     others = summary["compression"].get("left_alone")
     if others:
         notes.insert(0, f"left alone: {', '.join(others)}")
-    table = Table(title=title, title_justify="left", caption="\n".join(notes))
-    table.add_column("")
-    for heading in ("dense", "compressed", "ratio"):
-        table.add_column(heading, justify="right")
-    for figure, before in summary["dense"].items():
-        after = summary["compressed"][figure]
-        if figure == "accuracy":
-            table.add_row(figure, f"{percent(before)} %", f"{percent(after)} %", f"{points(after - before)} points")
-        elif isinstance(before, int | float):
-            table.add_row(figure, precise(before), precise(after), rounded(after / before) if before else "")
-    return table
+    return table(title, summary["dense"], summary["compressed"], "\n".join(notes))
 
 
 def _sizes(summary: dict[str, Any]) -> str:

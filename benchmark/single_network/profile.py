@@ -43,7 +43,7 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
         UnknownName: there is no such energy profile.
     """
     subject = open_subject(source)
-    counter = HardwareCost({f"network.{name}": coding for name, coding in subject.checkpoint.codings.items()})
+    counter = HardwareCost()
     with quiet():
         trainer = Trainer(callbacks=[counter], **trainer_settings())
         metrics = trainer.test(subject.module(), datamodule=subject.data, verbose=False)
@@ -65,6 +65,7 @@ def summary_lines(profile: Profile) -> list[str]:
         lines.append(f"{joules(profile.energy.joules_per_correct(profile.accuracy))} per correct classification")
     lines += [f"never called, so not counted: {name}" for name in report.uncalled]
     lines += [f"not counted: {call}" for call in report.uncounted]
+    lines += [f"counted as floats, because changed since it was quantised: {name}" for name in report.off_grid]
     return lines + [chip_line(fit) for fit in profile.chips]
 
 

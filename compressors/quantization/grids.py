@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hardware.memory import WeightCoding
+from hardware.storage import StoredWeights
 
 MIN_BITS, MAX_BITS = 2, 8
 SCOPES = ("channel", "tensor")
@@ -91,6 +92,10 @@ class Grid:
             zero_points=0 if self.symmetric else self.zero.numel(),
             zero_point_bits=self.bits,
         )
+
+    def stored(self) -> StoredWeights:
+        """The same, with the levels themselves: what stands on a layer whose weights lie on this grid."""
+        return StoredWeights(self.coding(), self.scale.detach().cpu(), self.zero.detach().cpu())
 
     def _codes(self, weight: Tensor) -> Tensor:
         return (weight / self.scale).round_().add_(self.zero).clamp_(0, 2**self.bits - 1)

@@ -6,7 +6,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from benchmark.catalog import DATA, MODELS
 from benchmark.cli import main
+from compressors.registry import COMPRESSORS
 from hardware.catalog import energy_profiles
 from hardware.registry import Entry, PluginError, Registry, UnknownName
 
@@ -87,6 +89,47 @@ def test_anything_can_be_named_by_its_module(installed):
         registry()["loose:Yours"].load()
     with pytest.raises(UnknownName, match="unknown compressor 'identiy': did you mean 'identity'"):
         registry()["identiy"]
+
+
+@pytest.mark.parametrize(
+    ("names", "module", "message"),
+    [
+        (COMPRESSORS, "def thing(): pass", "of type function, but must be a class derived from compressors.base.Compr"),
+        (COMPRESSORS, "class thing: pass", "the class thing, but must be a class derived from compressors.base.Compr"),
+        (COMPRESSORS, "from compressors import Identity\nthing = Identity()", "of type Identity, but must be a class"),
+        (DATA, "class thing: pass", "the class thing, but must be a class derived from datamodules.base.Benchmark"),
+        (MODELS, "thing = 3", "of type int, but must be an object of collections.abc.Callable"),
+        (energy_profiles(), "thing = 3", "of type int, but must be an object of collections.abc.Mapping"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(installed, names, module, message):
+    installed("odd_plugin", {"odd": "odd_plugin:thing"}, module, names.group)
+    with pytest.raises(PluginError, match=f"odd_plugin:thing is {message}.*mend the module or its name") as caught:
+        names["odd_plugin:thing"].load()
+    assert caught.value.exit_status == 2
+    fresh = Registry(names.kind, names.group, {}, names.requirement)
+    assert "uninstall the package 'odd_plugin'" in fresh.problems()["odd"]
+
+
+MODULE = """
+from compressors import Identity
+from datamodules import DigitsDVS
+
+class Mine(Identity):
+    pass
+
+class Digits(DigitsDVS):
+    pass
+
+def network(input_shape, classes):
+    pass
+"""
+
+
+def test_what_is_of_its_kind_is_let_through(installed):
+    installed("even_plugin", {}, MODULE)
+    for names, attribute in ((COMPRESSORS, "Mine"), (DATA, "Digits"), (MODELS, "network"), (MODELS, "Digits")):
+        assert names[f"even_plugin:{attribute}"].load().__name__ == attribute
 
 
 def test_list_shows_broken_plug_ins_apart(installed, monkeypatch):

@@ -100,6 +100,31 @@ def test_the_data_are_fingerprinted_and_the_checkpoint_is_read_once(snnbench, de
     assert sorted(map(str, calls)) == sorted(["data", str(dense)])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("rtn", "--bits", "4"), ("qpsnn", "--bits", "3", "--density", "0.5", "-o", "quantize_ends=true")],
+    ids=["rtn", "qpsnn"],
+)
+def test_a_network_of_few_bits_is_profiled_as_it_was_measured(words, snnbench, dense, tmp_path):
+    output = tmp_path / "small.safetensors"
+    words = ("--checkpoint", dense, "--calibration-samples", "20", "--method", *words)
+    done = snnbench("compress", *words, "--output", output, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["compressed"]["weight_bits"] < summary["dense"]["weight_bits"] / 7
+    profile = json.loads(snnbench("profile", "--checkpoint", output, "--json").stdout)
+    report = CostReport.from_dict(profile["report"])
+    assert report.stored_bits == summary["compressed"]["stored_bits"]
+    assert report.weight_bits == summary["compressed"]["weight_bits"]
+
+    again = tmp_path / "again.safetensors"  # pruned once more, the weights stay on their grids
+    more = ("--checkpoint", output, "--method", "magnitude", "--density", "0.5", "--calibration-samples", "20")
+    done = snnbench("compress", *more, "--output", again, "--json")
+    assert done.returncode == 0, done.stderr
+    profile = json.loads(snnbench("profile", "--checkpoint", again, "--json").stdout)
+    assert CostReport.from_dict(profile["report"]).stored_bits == json.loads(done.stdout)["compressed"]["stored_bits"]
+
+
 def test_a_limit_on_memory_changes_nothing_but_that(snnbench, dense, tmp_path):
     words = (
         "compress",

@@ -48,3 +48,13 @@ def test_the_guides_compressor_passes_the_contract_as_an_installed_package(envir
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])
     assert passed >= 15, done.stdout
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["fan-out", "my_package.fan_out:FanOutMagnitude"])
+def test_the_guides_compressor_is_checked_without_a_checkout(name, environment_with_package, tmp_path):
+    words = [sys.executable, "-m", "benchmark.cli", "check", name]
+    done = subprocess.run(words, cwd=tmp_path, env=environment_with_package, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed, total = re.search(r"(\d+) of (\d+) checks passed", done.stdout).groups()
+    assert passed == total
+    assert int(total) >= 20

@@ -1,5 +1,7 @@
 """HardwareCost in Lightning's test loop, effective weights, and nothing left behind."""
 
+import copy
+import io
 import json
 import os
 import subprocess
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 
 from hardware import CostReport, HardwareCost, WeightCoding, profile
+from hardware.storage import StoredWeights, note, noted
 from tests.hardware import brute_force
 from tests.hardware.networks import Alone, Spiking, loader, sparsify, spikes
 
@@ -279,3 +282,126 @@ def test_outside_of_a_test_it_says_where_it_belongs():
     counter, module = HardwareCost(), nn.Linear(2, 2)
     with pytest.raises(RuntimeError, match="attached to no module: give it to Trainer.test"):
         counter.on_test_batch_start(None, module, (torch.ones(1, 2), torch.zeros(1)), 0)
+
+
+# ------------------------------------------------------------------ how weights are stored, noted on the layers
+
+
+def quantised(bits=4, rows=True):
+    """A linear layer whose weights lie on a grid, one for each row or one for all, with the note that says so."""
+    torch.manual_seed(1)
+    module = nn.Linear(12, 6, bias=False)
+    scale = torch.rand(6 if rows else 1, 1) + 0.1
+    zero = torch.full_like(scale, 2 ** (bits - 1))
+    codes = torch.randint(0, 2**bits, (6, 12)).float()
+    with torch.no_grad():
+        module.weight.copy_(scale * (codes - zero))
+    note(module, StoredWeights(WeightCoding(bits, scales=len(scale)), scale, zero))
+    return module
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_note_on_a_layer_counts_its_bits(bits, rows):
+    module, x = quantised(bits, rows), spikes(5, 12)
+    (cost,) = profile(Alone(module), loader(x)).layers
+    assert (cost.bits, cost.side_bits, cost.memory_bits["dense"]) == (bits, 32 * (6 if rows else 1), 72 * bits)
+    (bare,) = profile(module, loader(x)).layers
+    assert bare.bits == bits
+    with torch.no_grad():
+        module.weight[0, :6] = 0  # pruned later: still on the grid
+    (pruned,) = profile(Alone(module), loader(x)).layers
+    assert pruned.bits == bits
+    assert pruned.nonzero < cost.nonzero
+
+
+def test_codings_of_the_caller_come_first():
+    report = profile(Alone(quantised()), loader(spikes(5, 12)), {"layer": WeightCoding(bits=7)})
+    assert report.layers[0].bits == 7
+    assert report.off_grid == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.mul_(1.5),
+        lambda w: w[0, 0].add_(1e-3),
+        lambda w: w[0, 0].fill_(float("nan")),
+        lambda w: w.copy_(w.abs() * 128),
+    ],
+    ids=["scaled", "one weight", "nan", "beyond the ends"],
+)
+def test_weights_that_were_changed_are_floats_again_and_named(change):
+    module = quantised()
+    with torch.no_grad():
+        change(module.weight)
+    with pytest.warns(UserWarning, match="counted as floats: layer; their weights were quantised, and have been"):
+        report = profile(Alone(module), loader(spikes(5, 12)))
+    assert report.layers[0].bits == 32
+    assert report.off_grid == ("layer",)
+    assert CostReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+def test_a_report_without_such_layers_is_written_as_it_always_was(module, x):
+    assert "off_grid" not in profile(module.net, loader(x)).to_dict()
+
+
+def test_a_layer_that_lost_rows_since_is_one_of_floats():
+    module = quantised()
+    module.weight.data = module.weight.data[:4]
+    with pytest.warns(UserWarning, match="counted as floats: layer"):
+        assert profile(Alone(module), loader(spikes(5, 12))).layers[0].bits == 32
+
+
+def test_a_note_on_a_layer_that_another_computes_with_is_named():
+    class Wrapper(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return F.linear(x, self.inner.weight)
+
+    with pytest.warns(UserWarning, match=r"counted as floats: layer\.inner"):
+        report = profile(Alone(Wrapper(quantised())), loader(spikes(5, 12)))
+    assert report.layers[0].bits == 32
+
+
+def test_notes_go_where_modules_go():
+    module, x = Alone(quantised()), spikes(5, 12)
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    pickled = torch.load(buffer, weights_only=False)
+    assert list(noted(copy.deepcopy(module).to("meta"))) == ["layer"]
+    for other in (copy.deepcopy(module), pickled, copy.deepcopy(module).double().float(), module.to("cpu")):
+        assert profile(other, loader(x)).layers[0].bits == 4
+    assert profile(copy.deepcopy(module).double(), loader(x.double())).layers[0].bits == 4
+    assert list(module.state_dict()) == ["layer.weight"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_notes_hold_on_a_gpu():
+    assert profile(Alone(quantised()).cuda(), loader(spikes(5, 12))).layers[0].bits == 4
+
+
+def test_the_two_trainers_count_what_was_quantised():
+    """As README shows it: fit with the compressor, test with a counter that is not told what was done."""
+    from compressors import RTN
+    from tests.compressors.networks import QUIET, RandomEvents, classifier, fit
+
+    compressor, counted = RTN(bits=4), HardwareCost()
+    network = fit(compressor)
+    Trainer(callbacks=[counted], **QUIET).test(network, RandomEvents(), verbose=False)
+    informed = HardwareCost(compressor.compression.codings())
+    Trainer(callbacks=[informed], **QUIET).test(network, RandomEvents(), verbose=False)
+    assert counted.report == informed.report
+    floats = HardwareCost()
+    Trainer(callbacks=[floats], **QUIET).test(classifier(), RandomEvents(), verbose=False)
+    assert counted.report.weight_bits < floats.report.weight_bits / 7
+    assert counted.report.stored_bits < floats.report.stored_bits / 3
+
+    Trainer(max_epochs=1, **QUIET).fit(network, RandomEvents())  # trained on: no grid holds it any more
+    with pytest.warns(UserWarning, match=r"counted as floats: network\.0, network\.5, network\.7"):
+        Trainer(callbacks=[counted], **QUIET).test(network, RandomEvents(), verbose=False)
+    assert {layer.bits for layer in counted.report.layers} == {32}

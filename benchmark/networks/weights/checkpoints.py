@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from benchmark.files import replacing, sha256
 from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import packed
+from benchmark.networks.weights.arrays import ArrayError, note_grids, noted_grids, noted_layers
 from benchmark.networks.weights.published import PUBLISHED, locate
 from benchmark.networks.weights.releases import translated
 from compressors.channels.surgery import adopt_widths
 from compressors.compression import Compression
 from compressors.network.leaks import adopt_leaks
 from hardware.memory import WeightCoding
+from hardware.storage import StoredWeights, note
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,18 @@ class Checkpoint:
     """Weights by name, what is known about them, and the SHA-256 of the file they came from.
 
     ``state`` is None where the network named by the description brings its weights with it, as a NIR file's does.
-    ``codings`` says how the weights of layers are stored that are packed as integers, by the layer's name.
+    ``quantised`` says how the weights of layers are stored that are packed as integers, by the layer's name.
     """
 
     state: Mapping[str, Tensor] | None
     description: Mapping[str, Any]
     sha256: str
-    codings: Mapping[str, WeightCoding] = field(default_factory=dict)
+    quantised: Mapping[str, StoredWeights] = field(default_factory=dict)
+
+    @property
+    def codings(self) -> dict[str, WeightCoding]:
+        """Bits and scales of the packed layers, by name."""
+        return {name: stored.coding for name, stored in self.quantised.items()}
 
 
 @dataclass(frozen=True)
@@ -68,13 +75,16 @@ class PackedSize:
 def save(path: Path, network: nn.Module, description: Mapping[str, Any]) -> Checkpoint:
     """Write a network's state as safetensors, the description as JSON in its header: at once or not at all.
 
+    The description gets the ``grids`` on which quantised weights lie, where the network's layers say so.
+
     Raises:
         StoreError: the folder is read-only or full.
     """
-    state = _state(network)
+    state, grids = _state(network), noted_grids(network)
+    described = {**description, "grids": grids} if grids else description
     with replacing(path) as partial:
-        save_file(state, partial, metadata={"snnbench": json.dumps(description, sort_keys=True)})
-    return Checkpoint(state, description, sha256(path))
+        save_file(state, partial, metadata={"snnbench": json.dumps(described, sort_keys=True)})
+    return Checkpoint(state, described, sha256(path))
 
 
 def save_packed(path: Path, network: nn.Module, description: Mapping[str, Any], compression: Compression) -> PackedSize:
@@ -87,8 +97,9 @@ def save_packed(path: Path, network: nn.Module, description: Mapping[str, Any], 
         CheckpointError: what is read back is not the network's state, as the codes do not give its weights.
     """
     state = _state(network)
-    layers = {f"{layer.name.removeprefix('network.')}.weight": layer for layer in compression.layers}
-    content = packed.pack_state(state, layers)
+    layers = noted_layers(network)  # of which some may have been quantised before, and only pruned now
+    layers |= {layer.name.removeprefix("network."): layer for layer in compression.layers if layer.grid is not None}
+    content = packed.pack_state(state, {f"{name}.weight": layer for name, layer in layers.items()})
     header = {"snnbench": json.dumps(description, sort_keys=True), packed.KEY: content.contents}
     with replacing(path) as partial:
         save_file(dict(content.tensors), partial, metadata=header)
@@ -156,15 +167,17 @@ def _load_safetensors(path: Path) -> Checkpoint:
         raise ValueError("its description is no mapping")
     if packed.KEY not in header:
         return Checkpoint(tensors, description, sha256(path))
-    state, codings = packed.unpack_state(tensors, header[packed.KEY])
-    return Checkpoint(state, description, sha256(path), codings)
+    state, quantised = packed.unpack_state(tensors, header[packed.KEY])
+    return Checkpoint(state, description, sha256(path), quantised)
 
 
 def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
     """Load weights into a network, which takes the widths and the trained leaks of one that was compressed.
 
+    How quantised weights are stored is noted on their layers, for whatever counts their cost.
+
     Raises:
-        CheckpointError: names or shapes differ; names the first few of them.
+        CheckpointError: names or shapes differ, or grids are damaged; names the first few of them.
     """
     if checkpoint.state is None:
         return
@@ -187,3 +200,10 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
             "give the model, its options and the data set it was trained with"
         )
     network.load_state_dict(state)
+    try:
+        note_grids(network, checkpoint.description.get("grids", {}))
+    except ArrayError as error:
+        raise CheckpointError(f"{source} does not fit the network: {error}") from error
+    for name, stored in checkpoint.quantised.items():
+        if f"{name}.weight" in expected:
+            note(network.get_submodule(name), stored)

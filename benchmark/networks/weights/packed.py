@@ -37,6 +37,7 @@ from compressors.compression import LayerCompression
 from compressors.quantization.grids import Grid
 from hardware.encodings import Encoded, decode, encode, index_fields, pack, unpack
 from hardware.memory import Mask, WeightCoding, best_format, format_bits
+from hardware.storage import StoredWeights
 
 KEY = "snnbench.packed"
 FORMAT: Literal["snnbench packed weights 1"] = "snnbench packed weights 1"
@@ -135,6 +136,12 @@ class _Grid:
             steps = ((rows + self.middle) % 2**self.bits - self.middle).astype(np.float32)
         return np.where(present, (self.scale * steps).reshape(codes.shape), np.float32(0))
 
+    def stored_weights(self) -> StoredWeights:
+        """How the weights are stored, for counting."""
+        zero = np.full_like(self.scale, (2**self.bits - 1) / 2) if self.type == "midrise" else self.middle
+        levels = np.broadcast_to(zero, self.scale.shape).astype(np.float32)
+        return StoredWeights(self.coding(), torch.from_numpy(self.scale), torch.from_numpy(levels))
+
     def coding(self) -> WeightCoding:
         """How wide the weights are, for counting."""
         points = 0 if self.zero is None else self.zero.size
@@ -207,7 +214,7 @@ def _pack(tensor: Tensor, layer: LayerCompression | None) -> tuple[PackedWeight,
     return told, {"packed": pack(encoded.values, coding.bits)} | index | grid_parts
 
 
-def unpack_state(tensors: Mapping[str, Tensor], contents: str) -> tuple[dict[str, Tensor], dict[str, WeightCoding]]:
+def unpack_state(tensors: Mapping[str, Tensor], contents: str) -> tuple[dict[str, Tensor], dict[str, StoredWeights]]:
     """The network's state that was packed, and how the weights of its quantised layers are stored, by layer name.
 
     Raises:
@@ -222,17 +229,17 @@ def unpack_state(tensors: Mapping[str, Tensor], contents: str) -> tuple[dict[str
     _refuse_swollen(weights, sum(tensor.nbytes for tensor in tensors.values()))
     left = dict(tensors)
     state: dict[str, Tensor] = {}
-    codings: dict[str, WeightCoding] = {}
+    quantised: dict[str, StoredWeights] = {}
     for name, told in weights.items():
         try:
-            state[name], coding = _unpack(_Reader(name, left), told)
+            state[name], stored = _unpack(_Reader(name, left), told)
         except ValueError as error:
             raise PackedError(f"packed weight {name}: {error}") from None
-        if coding is not None:
-            codings[name.removesuffix(".weight")] = coding
+        if stored is not None:
+            quantised[name.removesuffix(".weight")] = stored
     for name in state.keys() & left.keys():
         raise PackedError(f"packed weight {name}: the file also has it plain")
-    return left | state, codings
+    return left | state, quantised
 
 
 def _refuse_swollen(weights: Mapping[str, PackedWeight], size: int) -> None:
@@ -266,7 +273,7 @@ class _Reader:
             raise ValueError(f"{part}: {error}") from None
 
 
-def _unpack(reader: _Reader, told: PackedWeight) -> tuple[Tensor, WeightCoding | None]:
+def _unpack(reader: _Reader, told: PackedWeight) -> tuple[Tensor, StoredWeights | None]:
     shape, bits = tuple(told.shape), told.num_bits
     if (bits == 32) != (told.type == "float") or (bits > 8 and bits != 32):
         raise ValueError(f"{told.type} of {bits} bits")
@@ -277,7 +284,7 @@ def _unpack(reader: _Reader, told: PackedWeight) -> tuple[Tensor, WeightCoding |
     if told.type == "float":
         return torch.from_numpy(codes.view(np.float32)), None
     grid = _read_grid(reader, told)
-    return torch.from_numpy(grid.values(codes, present)), grid.coding()
+    return torch.from_numpy(grid.values(codes, present)), grid.stored_weights()
 
 
 def _read_grid(reader: _Reader, told: PackedWeight) -> _Grid:

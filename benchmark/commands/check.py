@@ -1,0 +1,43 @@
+"""The command for authors of methods: ``check``; it imports what it needs."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from benchmark.commands.options import AS_JSON, Pairs, user_errors
+
+
+@click.command()
+@click.argument("method")
+@click.option(
+    "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
+)
+@AS_JSON
+@user_errors
+def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> None:
+    """Check that METHOD keeps to what every compressor keeps to: budgets, masks, resumed fits, honest accounts.
+
+    METHOD is a registered name, or module:Class of a module that Python finds, such as a file in the current folder.
+    Exit status 1 when a check fails.
+    """
+    from compressors.registry import COMPRESSORS
+
+    entry = COMPRESSORS[method]  # a misspelt name is answered before anything heavy is imported
+
+    from rich.console import Console
+
+    from benchmark.contract.report import findings, show
+    from benchmark.contract.subject import Method
+    from benchmark.questions import build
+    from benchmark.questions.suite import Named
+
+    target, named = entry.load(), Named.model_validate({"name": method, **dict(options)})
+    build.check_options("compressor", named, target, build.GIVEN_TO_COMPRESSORS)
+    found = list(findings(Method(target, dict(options))))
+    if as_json:
+        click.echo(json.dumps([vars(finding) | {"passed": finding.passed} for finding in found]))
+    else:
+        Console().print(show(method, found))
+    sys.exit(0 if all(finding.passed for finding in found) else 1)

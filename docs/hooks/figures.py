@@ -63,6 +63,11 @@ def name_of(row: Row) -> str:
     return row.method.partition("[")[0]
 
 
+def limit(row: Row) -> str:
+    """A row's budget for people."""
+    return row.budget.allowance
+
+
 def accuracy(row: Row, best: bool) -> str:
     """Mean accuracy in percent, bold for the best of its budget."""
     text = f"{100 * row.measured['accuracy'].mean:.1f}"
@@ -74,24 +79,26 @@ def matrix(table: Table, wanted: Callable[[Row], bool]) -> str:
     rows = [row for row in table.rows if wanted(row) and not row.dense]
     samples = {row.calibration_samples for row in rows}
     labels = {(row.method, row.calibration_samples): row for row in rows}
-    budgets = list(dict.fromkeys(row.budget for row in rows))
-    tops = {b: max(row.measured["accuracy"].mean for row in rows if row.budget == b) for b in budgets}
+    budgets = list(dict.fromkeys(limit(row) for row in rows))
+    tops = {b: max(row.measured["accuracy"].mean for row in rows if limit(row) == b) for b in budgets}
     body = []
     for (method, looked_at), first in sorted(labels.items()):
-        own = {row.budget: row for row in rows if (row.method, row.calibration_samples) == (method, looked_at)}
+        own = {limit(row): row for row in rows if (row.method, row.calibration_samples) == (method, looked_at)}
         cells = [accuracy(own[b], own[b].measured["accuracy"].mean == tops[b]) if b in own else "" for b in budgets]
         name = f"`{method}`" + (" (control)" if first.control else "")
         name += f", {looked_at} samples" if len(samples) > 1 else ""
         times = [row.measured["compression_seconds"].mean for row in own.values()]
         body.append([name, *cells, seconds(max(times))])
-    return lines(["kept of the network", *(b.allowance for b in budgets), "time"], body)
+    return lines(["kept of the network", *budgets, "time"], body)
 
 
 def heading(table: Table) -> str:
     """What a table's rows share, and the dense network's figures."""
     setup = table.setup
     condition = f", {table.condition}" if table.condition else ""
-    text = f"**{setup.data_name} · {setup.model.partition('[')[0]}** (T = {setup.timesteps}; {table.division}{condition})"
+    text = (
+        f"**{setup.data_name} · {setup.model.partition('[')[0]}** (T = {setup.timesteps}; {table.division}{condition})"
+    )
     dense = [row for row in table.rows if row.dense]
     if not dense:
         return text
@@ -103,8 +110,8 @@ def heading(table: Table) -> str:
 
 
 def results(name: str, *beside: str) -> str:
-    """``results sbc beside obc``: where a method stands, wherever it was measured, with others beside it."""
-    others = set(beside[1:])
+    """``results sbc obc``: where a method stands, wherever it was measured, with others beside it."""
+    others = set(beside)
     parts = []
     for table in board().tables:
         own = [row for row in table.rows if name_of(row) == name]

@@ -2,8 +2,9 @@
 
 A block's language says what is done with it:
 
-- ``python``: executed; all such blocks of a page share their names. With a ``title`` it is written to that file first.
-- ``text`` right after it: the last lines that it prints.
+- ``python``: executed; all such blocks of a page share their names. With a ``title`` it is written to that file, which
+  the blocks after it import.
+- ``text`` after it: what it prints.
 - ``console``: a line ``$ snnbench ...`` is executed, and the lines after it are its output; ``…`` stands for any lines.
 - ``sh``: lines of ``snnbench`` are parsed, targets of ``make`` exist.
 - ``yaml``, ``toml``: parsed; with a ``title`` written to that file, for the blocks after it.
@@ -11,20 +12,20 @@ A block's language says what is done with it:
 ``python -m tests.end_to_end.pages docs/compress.md`` writes what the blocks give today into a page.
 """
 
-import contextlib
 import io
 import os
 import re
 import shlex
-import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 from click.testing import CliRunner
 
@@ -61,8 +62,8 @@ def parse(line: str) -> None:
     """See whether a line of ``snnbench`` is a call that the command line takes."""
     words = shlex.split(line, comments=True)[1:]
     context = main.make_context("snnbench", words, resilient_parsing=False)
-    while isinstance(context.command, type(main)):
-        name, command, rest = context.command.resolve_command(context, [*context.protected_args, *context.args])
+    while isinstance(context.command, click.Group):
+        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
         assert command is not None
         context = command.make_context(name, rest, parent=context)
 
@@ -102,28 +103,24 @@ class Session:
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
     printed: str = ""
 
-    def run(self, block: Block, following: Block | None) -> None:
-        """Do what a block's language says."""
+    def run(self, block: Block) -> None:
+        """Do what a block's language says, once its file is written."""
         if block.title is not None:
             Path(block.title).write_text(block.text, encoding="utf-8")
-        action = getattr(self, block.language)
-        action(block)
+        getattr(self, block.language)(block)
 
     def python(self, block: Block) -> None:
-        """Execute a block; a file is imported rather than run."""
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            if block.title is None:
-                exec(compile(block.text, "page", "exec"), self.names)
-            else:
-                exec(compile(block.text, block.title, "exec"), {"__name__": Path(block.title).stem} | {})
-        self.printed = out.getvalue()
+        """Execute a block, and keep what it prints itself: Lightning's bars are nobody's example. Files wait."""
+        if block.title is None:
+            out = io.StringIO()
+            self.names["print"] = partial(print, file=out)
+            exec(compile(block.text, "page", "exec"), self.names)
+            self.printed = out.getvalue()
 
     def text(self, block: Block) -> None:
-        """What the block before printed last."""
+        """What the block before printed; a page that runs nothing shows what is compared elsewhere."""
         if self.printed:
-            last = self.printed.splitlines()[-len(block.text.splitlines()) :]
-            compare(block.text, "\n".join(last), TOLERANCE)
+            compare(block.text, self.printed, TOLERANCE)
 
     def console(self, block: Block) -> None:
         """Call what stands behind the dollar, and compare."""
@@ -166,17 +163,11 @@ def output_of(line: str) -> str:
     return result.stdout
 
 
-def prepare(folder: Path) -> None:
-    """What a page finds in its folder: the records that `make demo` leaves."""
-    shutil.copytree(REPOSITORY / "docs" / "demo", folder / ".demo")
-
-
 def run(page: str) -> None:
     """Run a page in the current folder."""
     session = Session()
-    found = blocks(page)
-    for block, following in zip(found, [*found[1:], None], strict=True):
-        session.run(block, following)
+    for block in blocks(page):
+        session.run(block)
 
 
 def recorded(page: str) -> str:
@@ -188,9 +179,9 @@ def recorded(page: str) -> str:
         if block.language == "console" and "…" not in shown:
             shown = "".join(f"$ {line}\n{_trimmed(output_of(line))}\n" for line, _ in calls(block.text))
         elif block.language == "text" and session.printed:
-            shown = "\n".join(session.printed.splitlines()[-len(block.text.splitlines()) :]) + "\n"
+            shown = session.printed
         else:
-            session.run(block, None)
+            session.run(block)
         pieces += [text[end : block.place.start], shown]
         end = block.place.stop
     return "".join([*pieces, text[end:]])
@@ -205,7 +196,6 @@ if __name__ == "__main__":
 
     page = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder))
         os.chdir(folder)
         sys.path.append(folder)
         new = recorded(page)

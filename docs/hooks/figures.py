@@ -21,7 +21,7 @@ from benchmark.boards import leaderboard
 from benchmark.boards.standings import MEASURES, Board, Row, Table
 from benchmark.cli import main
 from benchmark.records import RecordStore
-from benchmark.wording import count, seconds, size
+from benchmark.wording import count, gibibytes, seconds, size
 from compressors.registry import COMPRESSORS
 from hardware.energy import load_profile, profile_names
 
@@ -171,7 +171,9 @@ def described(method: type) -> dict[str, str]:
     """What the docstrings of a class and its bases say of each argument; the class's own word counts most."""
     texts: dict[str, str] = {}
     for base in reversed(method.__mro__):
-        sections = griffe.Docstring(inspect.cleandoc(base.__dict__.get("__doc__") or "")).parse("google")
+        sections = griffe.Docstring(inspect.cleandoc(base.__dict__.get("__doc__") or "")).parse(
+            "google", warnings=False
+        )
         for section in sections:
             if section.kind is griffe.DocstringSectionKind.parameters:
                 texts |= {item.name: plain(" ".join(item.description.split())) for item in section.value}
@@ -180,6 +182,8 @@ def described(method: type) -> dict[str, str]:
 
 def shown(default: Any) -> str:
     """A default as it is written in a suite."""
+    if isinstance(default, int) and default >= 2**30:
+        return gibibytes(default)
     return "" if default is inspect.Parameter.empty else f"`{default!r}`"
 
 

@@ -7,6 +7,7 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -148,13 +149,14 @@ def tables() -> str:
     return "\n".join(parts)
 
 
-def demo() -> str:
-    """The table that `make demo` ends with, as a terminal of 80 columns shows it: from the records it leaves."""
+def terminal(data: str, model: str) -> str:
+    """``terminal nmnist nir``: the first table of these records, as a terminal of 80 columns shows it."""
+    wanted = (data, model)
+    found = next(t for t in board().tables if (t.setup.data_name, re.split(r"\W", t.setup.model)[0]) == wanted)
     out = io.StringIO()
-    shown = leaderboard.build(RecordStore(ROOT / "docs" / "demo"))
-    Console(file=out, width=80).print(leaderboard.terminal(shown))
-    table = "\n".join(line.rstrip() for line in out.getvalue().splitlines()).partition("\nTable ")[0].rstrip()
-    return f"```text\n{table}\n```"
+    Console(file=out, width=80).print(leaderboard.terminal(replace(board(), tables=(found,), apart=())))
+    shown = "\n".join(line.rstrip() for line in out.getvalue().splitlines()).partition("\nTable ")[0].rstrip()
+    return f"```text\n{shown}\n```"
 
 
 def counted() -> str:
@@ -262,7 +264,6 @@ def picture(name: str, *caption: str) -> str:
 PARTS: dict[str, Callable[..., str]] = {
     "commands": commands,
     "counted": counted,
-    "demo": demo,
     "measures": measures,
     "methods": methods,
     "options": options,
@@ -272,5 +273,6 @@ PARTS: dict[str, Callable[..., str]] = {
     "results": results,
     "suites": suites,
     "tables": tables,
+    "terminal": terminal,
 }
 """What a page can ask for, by the first word of the comment."""

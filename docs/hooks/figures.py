@@ -20,6 +20,7 @@ from roles import plain
 from benchmark import catalog
 from benchmark.boards import leaderboard
 from benchmark.boards.standings import MEASURES, Board, Row, Table
+from benchmark.boards.terminal import terminal as in_terminal
 from benchmark.cli import main
 from benchmark.records import RecordStore
 from benchmark.wording import count, gibibytes, seconds, size
@@ -66,7 +67,7 @@ def name_of(row: Row) -> str:
 
 def limit(row: Row) -> str:
     """A row's budget for people."""
-    return row.budget.allowance
+    return row.budget.short
 
 
 def accuracy(row: Row, best: bool) -> str:
@@ -154,7 +155,7 @@ def terminal(data: str, model: str) -> str:
     wanted = (data, model)
     found = next(t for t in board().tables if (t.setup.data_name, re.split(r"\W", t.setup.model)[0]) == wanted)
     out = io.StringIO()
-    Console(file=out, width=80).print(leaderboard.terminal(replace(board(), tables=(found,), apart=())))
+    Console(file=out, width=80).print(in_terminal(replace(board(), tables=(found,), apart=())))
     shown = "\n".join(line.rstrip() for line in out.getvalue().splitlines()).partition("\nTable ")[0].rstrip()
     return f"```text\n{shown}\n```"
 

@@ -23,9 +23,10 @@ from benchmark.boards.standings import MEASURES, Board, Row, Table
 from benchmark.boards.terminal import terminal as in_terminal
 from benchmark.cli import main
 from benchmark.records import RecordStore
-from benchmark.wording import count, gibibytes, seconds, size
+from benchmark.wording import seconds
 from compressors.registry import COMPRESSORS
 from hardware.energy import load_profile, profile_names
+from hardware.units import count, size
 
 ROOT = Path(__file__).parents[2]
 ASKED = re.compile(r"<!-- (\w+)(?: ([^>]*?))? -->")
@@ -186,7 +187,7 @@ def described(method: type) -> dict[str, str]:
 def shown(default: Any) -> str:
     """A default as it is written in a suite."""
     if isinstance(default, int) and default >= 2**30:
-        return gibibytes(default)
+        return size(8 * default)
     return "" if default is inspect.Parameter.empty else f"`{default!r}`"
 
 

@@ -77,8 +77,8 @@ def alike(shown: str, real: str, tolerance: float) -> bool:
 
 
 def near(shown: float, real: float, tolerance: float) -> bool:
-    """Whether a figure is the real one, but for the tolerance."""
-    return abs(shown - real) <= tolerance * max(abs(shown), abs(real))
+    """Whether a figure is the real one, but for the tolerance; points of accuracy and the like are small figures."""
+    return abs(shown - real) <= tolerance * max(10.0, abs(shown), abs(real))
 
 
 def compare(shown: str, real: str, tolerance: float) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint smoke perf clean
+.PHONY: demo test lint smoke perf docs clean
 
 demo: $(STAMP)
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
@@ -26,6 +26,10 @@ smoke: $(STAMP)
 perf: $(STAMP)
 	$(BIN)/python -m benchmark.perf
 
+# The site, in site/; it needs no network, and a broken link or anchor fails it.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # uv resolves and installs in a fraction of pip's time; it comes from the same package index.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +38,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo .smoke
+	rm -rf $(VENV) .demo .smoke site

@@ -1,43 +1,66 @@
-"""What README and CONTRIBUTING tell people to do works."""
+"""What README, CONTRIBUTING and the pages of docs/ tell people to do works, and what they show is so."""
 
 import re
-import shlex
+import sys
 
 import pytest
 
-from benchmark.cli import main
+from tests.end_to_end import pages
 from tests.end_to_end.conftest import REPOSITORY
+
+sys.path.append(str(REPOSITORY / "docs" / "hooks"))
+import figures
+
+TRAINING = ("README.md", "docs/compress.md", "docs/extend.md", "docs/write.md")  # pages whose blocks take a while
 
 
 def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (REPOSITORY / document).read_text(), re.DOTALL)
+    return [block.text for block in pages.blocks(document) if block.language == language]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def folder(tmp_path, monkeypatch, environment):
+    """An empty folder to be in, which Python imports from, as the command line does."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
-    assert re.search(r"[\d,]+ synaptic operations a sample, [\d,]+ bytes", capsys.readouterr().out)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in {path.stem for path in tmp_path.glob("*.py")} & (set(sys.modules) - before):
+        del sys.modules[name]
 
 
-def commands() -> list[str]:
-    lines = "\n".join(blocks("README.md", "sh")).splitlines()
-    return [line.partition("#")[0].strip() for line in lines if line.startswith("snnbench ")]
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in TRAINING else page for page in pages.PAGES]
+)
+def test_blocks_of_a_page_run_and_show_what_there_is(page, folder):
+    pages.run(page)
 
 
-@pytest.mark.parametrize("command", commands())
-def test_commands_of_the_readme_parse(command):
-    context = main.make_context("snnbench", shlex.split(command)[1:], resilient_parsing=False)
-    name, subcommand, words = main.resolve_command(context, [*context.protected_args, *context.args])
-    assert subcommand is not None
-    subcommand.make_context(name, words, parent=context)
+def test_a_page_that_shows_another_figure_is_found():
+    pages.compare("accuracy 52.3 %\n", "accuracy 52.4 %\n", tolerance=0.01)
+    for shown in ("accuracy 52.3 %\n", "precision 52.4 %\n", "accuracy 52.4 %\nmore\n", ""):
+        with pytest.raises(AssertionError, match="the page"):
+            pages.compare(shown, "accuracy 52.4 %\n", tolerance=0.0)
 
 
-def test_make_targets_of_the_readme_exist():
-    targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"make (demo|test|lint|perf)\b", (REPOSITORY / "README.md").read_text()))
-    assert {"demo", "test"} <= named <= targets
+def test_lines_that_a_page_leaves_out_are_marked():
+    pages.compare("a 1\n…\nc 3\n", "a 1\nb 2\nc 3\n", tolerance=0.0)
+    with pytest.raises(AssertionError, match="leaves out"):
+        pages.compare("a 1\n", "a 1\nb 2\n", tolerance=0.0)
+
+
+def test_table_of_the_readme_has_the_rows_of_the_demo():
+    from benchmark.catalog import suite_path
+    from benchmark.questions.build import questions_of
+    from benchmark.questions.suite import load_suite
+
+    (table,) = blocks("README.md", "text")
+    shown = re.findall(r"^ +(?:([\d.]+) +)?([a-z]+(?:\[\w+\])?)(?: \(c\))? +\d", table, re.MULTILINE)
+    asked = [(q.budget.density, q.compressor.label) for q in questions_of(load_suite(suite_path("smoke")))]
+    rows = [("" if density == 1 else f"{density:g}", label.replace("identity", "dense")) for density, label in asked]
+    assert sorted(shown) == sorted(rows)
 
 
 def test_compressor_of_the_guide_meets_its_budget():
@@ -50,9 +73,39 @@ def test_compressor_of_the_guide_meets_its_budget():
     assert compressor.compression.density == pytest.approx(0.3, abs=0.01)
 
 
-def test_tables_name_every_compressor_and_data_set():
-    from benchmark.catalog import DATA
+def test_the_guide_and_the_page_write_the_same_compressor():
+    (short,), long = blocks("CONTRIBUTING.md", "python"), blocks("docs/write.md", "python")[0]
+    assert short.partition("class ")[2] == long.partition("class ")[2]
+
+
+def test_places_that_the_guide_names_exist():
+    table = (REPOSITORY / "CONTRIBUTING.md").read_text().partition("## Where things are")[2].partition("##")[0]
+    places = re.findall(r"`([\w./]+(?:/|\.\w+))`", table)
+    assert len(places) > 15
+    assert [place for place in places if not (REPOSITORY / place).exists()] == []
+
+
+def test_every_method_has_its_options_and_results_on_a_page():
     from compressors.registry import COMPRESSORS
 
-    text = (REPOSITORY / "README.md").read_text()
-    assert [name for name in (*COMPRESSORS, *DATA) if f"| `{name}` |" not in text] == []
+    text = "\n".join(path.read_text() for path in (REPOSITORY / "docs" / "methods").glob("*.md"))
+    own = [name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench"]
+    assert [name for name in own if f"<!-- options {name} -->" not in text] == []
+    assert [name for name in own if name != "identity" and f"<!-- results {name}" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["obc", "qpsnn", "slamp"])
+def test_every_option_of_a_method_is_explained(name):
+    rows = [line.split(" | ") for line in figures.options(name).splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+
+
+def test_results_of_a_method_come_from_the_records():
+    table = next(t for t in figures.board().tables if t.setup.model.startswith("vgg9") and t.division != "fine-tuned")
+    row = next(row for row in table.rows if row.method == "sbc")
+    assert f"{100 * row.measured['accuracy'].mean:.1f}" in figures.results("sbc", "obc")
+
+
+def test_a_part_that_nobody_makes_is_an_error():
+    with pytest.raises(KeyError, match="weather"):
+        figures.filled("<!-- weather tomorrow -->")

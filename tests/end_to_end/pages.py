@@ -7,12 +7,13 @@ A block's language says what is done with it:
 - ``text`` after it: what it prints.
 - ``console``: a line ``$ snnbench ...`` is executed, and the lines after it are its output; ``…`` stands for any lines.
 - ``sh``: lines of ``snnbench`` are parsed, targets of ``make`` exist.
-- ``yaml``, ``toml``: parsed; with a ``title`` written to that file, for the blocks after it.
+- ``json``, ``yaml``, ``toml``: parsed; with a ``title`` written to that file, for the blocks after it.
 
 ``python -m tests.end_to_end.pages docs/compress.md`` writes what the blocks give today into a page.
 """
 
 import io
+import json
 import os
 import re
 import shlex
@@ -140,6 +141,10 @@ class Session:
     def yaml(self, block: Block) -> None:
         """A file that is data."""
         yaml.safe_load(block.text)
+
+    def json(self, block: Block) -> None:
+        """A text that is data."""
+        json.loads(block.text)
 
     def toml(self, block: Block) -> None:
         """A file that is data."""

@@ -279,7 +279,7 @@ def read_record(path: Path) -> RunRecord:
         return RunRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        newer = next((found for found in errors if found["type"] == "newer_schema"), None)
+        newer = next((error for error in errors if error["type"] == "newer_schema"), None)
         if newer is not None:
             raise RecordError(f"{path}: {newer['msg']}") from error
         place = ".".join(map(str, errors[0]["loc"]))

@@ -222,7 +222,7 @@ class Compressor(Configured):
 
 def hooks_without_super(method: type) -> list[str]:
     """The hooks, as ``Class.hook``, that classes of other packages override without a call of what they replace."""
-    found = []
+    missing = []
     for place, owner in enumerate(method.__mro__):
         if owner.__module__.partition(".")[0] in ("compressors", "lightning"):
             continue
@@ -230,8 +230,8 @@ def hooks_without_super(method: type) -> list[str]:
         for name, function in vars(owner).items():
             hook = hasattr(Callback, name) and not name.startswith("__")
             if hook and any(name in parent for parent in parents) and _forgets(function, name):
-                found.append(f"{owner.__name__}.{name}")
-    return found
+                missing.append(f"{owner.__name__}.{name}")
+    return missing
 
 
 def _forgets(function: Any, name: str) -> bool:

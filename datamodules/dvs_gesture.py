@@ -153,8 +153,8 @@ def _gestures_of_file(root: Path, part: str, name: str) -> list[Gesture]:
 
 
 def _gestures_of_cuts(root: Path, part: str) -> list[Gesture]:
-    found = (path.relative_to(root) for path in root.glob(f"{CUTS[part]}/*/*.npy"))
-    files = sorted(found, key=lambda path: (path.parent.as_posix(), len(path.stem), path.stem))
+    paths = (path.relative_to(root) for path in root.glob(f"{CUTS[part]}/*/*.npy"))
+    files = sorted(paths, key=lambda path: (path.parent.as_posix(), len(path.stem), path.stem))
     strange = [path for path in files if not path.stem.isdigit() or int(path.stem) >= len(CLASSES)]
     if strange:
         raise DataCorrupt(f"{root / strange[0]}: the name must be a class, 0.npy to 10.npy")

@@ -68,10 +68,10 @@ class NMNIST(EventDataModule):
         return read_nmnist(self.root / self.samples.keys[sample], self.sensor_size)
 
     def _recordings(self) -> list[str]:
-        found = [path.relative_to(self.root).as_posix() for path in self.root.glob("T*/[0-9]/*.bin")]
+        files = [path.relative_to(self.root).as_posix() for path in self.root.glob("T*/[0-9]/*.bin")]
         for part in ("Train", "Test"):
-            if not any(file.startswith(part + "/") for file in found):
+            if not any(file.startswith(part + "/") for file in files):
                 raise DataMissing(
                     f"{self.name}: no recordings in {self.root / part}/<label>/<id>.bin; {self.instructions}"
                 )
-        return sorted(found)
+        return sorted(files)

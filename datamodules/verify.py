@@ -65,8 +65,8 @@ def verify(data: BenchmarkDataModule, *, workers: int | None = None, report: Pat
     table = data.samples
     groups = table.by_file()
     faults = map_in_order(partial(_faults, data), groups, workers)
-    unusable = [fault for found in track(faults, f"reading {data.name}", len(groups)) for fault in found]
-    found = Verification(
+    unusable = [fault for group in track(faults, f"reading {data.name}", len(groups)) for fault in group]
+    verification = Verification(
         name=data.name,
         split=data.split,
         fingerprint=data.fingerprint(),
@@ -77,10 +77,12 @@ def verify(data: BenchmarkDataModule, *, workers: int | None = None, report: Pat
         duplicates=_duplicates(data.root, sorted(set(table.sources))),
     )
     if report is not None:
-        text = json.dumps(asdict(found) | {"complete": found.complete, "sound": found.sound}, indent=2)
+        text = json.dumps(
+            asdict(verification) | {"complete": verification.complete, "sound": verification.sound}, indent=2
+        )
         with replacing(report) as unfinished:
             unfinished.write_text(text + "\n")
-    return found
+    return verification
 
 
 def _faults(data: BenchmarkDataModule, samples: list[int]) -> list[str]:

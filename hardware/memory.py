@@ -143,7 +143,7 @@ def layouts(mask: Mask) -> dict[str, tuple[int, int]]:
     pointers = (mask.rows + 1) * index_bits(kept + 1)
     taps = mask.columns // mask.channels
     relative = kept + mask.fillers
-    found = {
+    formats = {
         "dense": (weights, 0),
         "bitmask": (kept, weights),
         "csr": (kept, kept * index_bits(mask.columns) + pointers),
@@ -153,11 +153,11 @@ def layouts(mask: Mask) -> dict[str, tuple[int, int]]:
     }
     for width in (8, 16):
         if mask.columns <= 2**width:
-            found[f"csr{width}"] = (kept, kept * width + pointers)
+            formats[f"csr{width}"] = (kept, kept * width + pointers)
     for size, peak in zip(GROUPS, mask.peaks, strict=True):
         slots = mask.rows * -(-mask.columns // size) * peak
-        found[f"{peak}:{size}"] = (slots, slots * index_bits(size))
-    return found
+        formats[f"{peak}:{size}"] = (slots, slots * index_bits(size))
+    return formats
 
 
 def format_bits(mask: Mask, coding: WeightCoding) -> dict[str, int]:

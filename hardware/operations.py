@@ -110,52 +110,52 @@ def read(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     return reader(arguments | {"dimensions": function.dimensions})
 
 
-def _linear(given: Mapping[str, Any]) -> Operation:
-    return Weighted(given["input"], given["weight"], None, given.get("bias"))
+def _linear(arguments: Mapping[str, Any]) -> Operation:
+    return Weighted(arguments["input"], arguments["weight"], None, arguments.get("bias"))
 
 
-def _convolution(given: Mapping[str, Any]) -> Operation:
-    kernel = given["weight"].shape[2:]
-    dilation = _spread(given.get("dilation", 1), len(kernel))
+def _convolution(arguments: Mapping[str, Any]) -> Operation:
+    kernel = arguments["weight"].shape[2:]
+    dilation = _spread(arguments.get("dilation", 1), len(kernel))
     geometry = Geometry(
-        stride=_spread(given.get("stride", 1), len(kernel)),
-        padding=_padding(given.get("padding", 0), kernel, dilation),
+        stride=_spread(arguments.get("stride", 1), len(kernel)),
+        padding=_padding(arguments.get("padding", 0), kernel, dilation),
         dilation=dilation,
-        groups=given.get("groups", 1),
+        groups=arguments.get("groups", 1),
     )
-    return Weighted(given["input"], given["weight"], geometry, given.get("bias"))
+    return Weighted(arguments["input"], arguments["weight"], geometry, arguments.get("bias"))
 
 
-def _transposed(given: Mapping[str, Any]) -> Operation:
-    dimensions = given["weight"].dim() - 2
+def _transposed(arguments: Mapping[str, Any]) -> Operation:
+    dimensions = arguments["weight"].dim() - 2
     geometry = Geometry(
-        stride=_spread(given.get("stride", 1), dimensions),
-        padding=tuple((p, p) for p in _spread(given.get("padding", 0), dimensions)),
-        dilation=_spread(given.get("dilation", 1), dimensions),
-        groups=given.get("groups", 1),
-        output_padding=_spread(given.get("output_padding", 0), dimensions),
+        stride=_spread(arguments.get("stride", 1), dimensions),
+        padding=tuple((p, p) for p in _spread(arguments.get("padding", 0), dimensions)),
+        dilation=_spread(arguments.get("dilation", 1), dimensions),
+        groups=arguments.get("groups", 1),
+        output_padding=_spread(arguments.get("output_padding", 0), dimensions),
         transposed=True,
     )
-    return Weighted(given["input"], given["weight"], geometry, given.get("bias"))
+    return Weighted(arguments["input"], arguments["weight"], geometry, arguments.get("bias"))
 
 
-def _product(given: Mapping[str, Any]) -> Operation | None:
-    left, right = given["input"], given["other"]
+def _product(arguments: Mapping[str, Any]) -> Operation | None:
+    left, right = arguments["input"], arguments["other"]
     if isinstance(right, nn.Parameter) and right.dim() == 2:
         return Weighted(left, right.t())
     return Product(left, right) if min(left.dim(), right.dim()) >= 3 else None
 
 
-def _pool(given: Mapping[str, Any]) -> Operation:
-    kernel = given["kernel_size"]
-    dimensions = len(kernel) if isinstance(kernel, Sequence) else given["dimensions"]
+def _pool(arguments: Mapping[str, Any]) -> Operation:
+    kernel = arguments["kernel_size"]
+    dimensions = len(kernel) if isinstance(kernel, Sequence) else arguments["dimensions"]
     kernel = _spread(kernel, dimensions)
-    stride = _spread(given.get("stride") or kernel, dimensions)
-    padding = _spread(given.get("padding", 0), dimensions)
-    dilation = _spread(given.get("dilation", 1), dimensions)
-    size = tuple(given["input"].shape[-dimensions:])
-    ceil = given.get("ceil_mode", False)
-    return Pooling(given["input"], _sliding_fan_out(size, kernel, stride, padding, dilation, ceil))
+    stride = _spread(arguments.get("stride") or kernel, dimensions)
+    padding = _spread(arguments.get("padding", 0), dimensions)
+    dilation = _spread(arguments.get("dilation", 1), dimensions)
+    size = tuple(arguments["input"].shape[-dimensions:])
+    ceil = arguments.get("ceil_mode", False)
+    return Pooling(arguments["input"], _sliding_fan_out(size, kernel, stride, padding, dilation, ceil))
 
 
 @lru_cache
@@ -184,9 +184,9 @@ def _pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: in
     return outputs - 1 if (outputs - 1) * stride >= size + padding else outputs
 
 
-def _adaptive_pool(given: Mapping[str, Any]) -> Operation:
-    wanted = _spread(given["output_size"], given["dimensions"])
-    return Pooling(given["input"], _adaptive_fan_out(tuple(given["input"].shape[-len(wanted) :]), wanted))
+def _adaptive_pool(arguments: Mapping[str, Any]) -> Operation:
+    wanted = _spread(arguments["output_size"], arguments["dimensions"])
+    return Pooling(arguments["input"], _adaptive_fan_out(tuple(arguments["input"].shape[-len(wanted) :]), wanted))
 
 
 @lru_cache
@@ -194,16 +194,16 @@ def _adaptive_fan_out(size: Sequence[int], wanted: Sequence[int | None]) -> Tens
     return window_fan_out([adaptive_windows(n, outputs or n) for n, outputs in zip(size, wanted, strict=True)])
 
 
-def _addition(given: Mapping[str, Any]) -> Operation | None:
-    left, right = given["input"], given["other"]
+def _addition(arguments: Mapping[str, Any]) -> Operation | None:
+    left, right = arguments["input"], arguments["other"]
     if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
         return None
     activations = left.shape == right.shape and left.dim() >= 2 and left.is_floating_point()
     return Addition(left, right) if activations else None
 
 
-def _normalisation(given: Mapping[str, Any]) -> Operation:
-    return Normalisation(given["input"])
+def _normalisation(arguments: Mapping[str, Any]) -> Operation:
+    return Normalisation(arguments["input"])
 
 
 _READERS: dict[Kind, Reader] = {

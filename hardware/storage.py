@@ -46,9 +46,9 @@ def note(module: nn.Module, stored: StoredWeights) -> None:
 
 def noted(net: nn.Module) -> dict[str, tuple[nn.Module, StoredWeights]]:
     """The layers of a network that carry a note, by name; a network that is a single layer goes by its class."""
-    found = {}
+    stored_layers = {}
     for name, module in net.named_modules():
         stored = vars(module).get(_ATTRIBUTE)
         if isinstance(stored, StoredWeights):
-            found[name or type(net).__name__] = (module, stored)
-    return found
+            stored_layers[name or type(net).__name__] = (module, stored)
+    return stored_layers

@@ -130,12 +130,12 @@ def show(comparison: Comparison) -> RenderableType:
 
 
 def _find(known: Mapping[str, RunRecord], wanted: str) -> RunRecord:
-    found = [run_id for run_id in known if run_id.startswith(wanted)] if wanted else []
-    if not found:
+    matches = [run_id for run_id in known if run_id.startswith(wanted)] if wanted else []
+    if not matches:
         raise CompareError(f"no run {wanted!r} among {len(known)} records: leaderboard.csv and the page have the ids")
-    if len(found) > 1:
-        raise CompareError(f"{len(found)} runs begin with {wanted!r}: give more of the id")
-    record = known[found[0]]
+    if len(matches) > 1:
+        raise CompareError(f"{len(matches)} runs begin with {wanted!r}: give more of the id")
+    record = known[matches[0]]
     if record.status == "failed":
         raise CompareError(f"run {record.id} failed ({record.error}): it has no results to compare")
     return record

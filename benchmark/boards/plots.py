@@ -53,7 +53,7 @@ def _draw(axes: Axes, rows: Sequence[Row], cost: str) -> None:
         for place, kind in enumerate(sorted({row.budget.kind for row in own}, key=lambda kind: ("bits" in kind, kind))):
             joined = {"linestyle": ":"} if "bits" in kind else {}
             points = [row for row in own if row.budget.kind == kind]
-            _draw_curve(axes, points, cost, label=None if place else label, **{**style, **joined})
+            _draw_curve(axes, points, cost, label=None if place else label, **(style | joined))
     axes.set_xscale("log")
     axes.set_xlabel(_LABELS[cost])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -186,8 +186,8 @@ class _Entry:
 
     @property
     def row(self) -> tuple[str, Budget, int]:
-        asked = self.record.question
-        return self.method, asked.budget, 0 if self.dense else asked.calibration_samples
+        question = self.record.question
+        return self.method, question.budget, 0 if self.dense else question.calibration_samples
 
 
 def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFILE) -> Board:

@@ -35,9 +35,9 @@ def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> N
 
     target, named = entry.load(), Named.model_validate({"name": method, **dict(options)})
     build.check_options("compressor", named, target, build.GIVEN_TO_COMPRESSORS)
-    found = list(findings(Method(target, dict(options))))
+    results = list(findings(Method(target, dict(options))))
     if as_json:
-        click.echo(json.dumps([vars(finding) | {"passed": finding.passed} for finding in found]))
+        click.echo(json.dumps([vars(finding) | {"passed": finding.passed} for finding in results]))
     else:
-        Console().print(show(method, found))
-    sys.exit(0 if all(finding.passed for finding in found) else 1)
+        Console().print(show(method, results))
+    sys.exit(0 if all(finding.passed for finding in results) else 1)

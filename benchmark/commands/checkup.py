@@ -44,14 +44,14 @@ def versions() -> Iterator[Finding]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(wanted.name)
+            installed = version(wanted.name)
         except PackageNotFoundError:
             yield Finding(wanted.name, "bad", "is not installed: install snnbench again")
             continue
-        if wanted.specifier.contains(found, prereleases=True):
-            yield Finding(wanted.name, "ok", found)
+        if wanted.specifier.contains(installed, prereleases=True):
+            yield Finding(wanted.name, "ok", installed)
         else:
-            yield Finding(wanted.name, "bad", f"{found} does not meet {wanted.specifier}: install snnbench again")
+            yield Finding(wanted.name, "bad", f"{installed} does not meet {wanted.specifier}: install snnbench again")
 
 
 def wheel_index() -> Iterator[Finding]:

@@ -73,18 +73,19 @@ def verify(
     """Read every file of SET; exit status 1 if one cannot be used or is there twice."""
     from datamodules.verify import verify as check
 
-    found = check(_open(name, data_root, options), workers=workers, report=report)
+    verification = check(_open(name, data_root, options), workers=workers, report=report)
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"complete": found.complete, "sound": found.sound}))
+        click.echo(json.dumps(asdict(verification) | {"complete": verification.complete, "sound": verification.sound}))
     else:
-        click.echo(f"{name} ({found.split}): {found.samples} of {found.published_samples} samples, {found.fingerprint}")
-        for label, counts in found.samples_per_class.items():
+        samples = f"{verification.samples} of {verification.published_samples} samples"
+        click.echo(f"{name} ({verification.split}): {samples}, {verification.fingerprint}")
+        for label, counts in verification.samples_per_class.items():
             click.echo(f"  {label}: " + ", ".join(f"{part} {count}" for part, count in counts.items()))
-        for fault in found.unusable:
+        for fault in verification.unusable:
             click.echo(f"cannot be used: {fault}")
-        for group in found.duplicates:
+        for group in verification.duplicates:
             click.echo(f"the same content: {', '.join(group)}")
-    sys.exit(0 if found.sound else 1)
+    sys.exit(0 if verification.sound else 1)
 
 
 @data.command()

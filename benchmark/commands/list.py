@@ -50,6 +50,6 @@ def _list_models(as_json: bool) -> None:
 
     surveys = [survey(name) for name in surveyable()]
     if as_json:
-        click.echo(json.dumps([found.to_dict() for found in surveys], indent=1))
+        click.echo(json.dumps([entry.to_dict() for entry in surveys], indent=1))
     else:
         Console().print(show(surveys))

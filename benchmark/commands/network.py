@@ -45,27 +45,27 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _source(given: dict[str, Any]) -> "Source":
+def _source(arguments: dict[str, Any]) -> "Source":
     from benchmark.single_network.subject import Source
 
     def named(kind: str) -> dict[str, Any] | None:
-        name, options = given[kind], dict(given[f"{kind}_option"])
+        name, options = arguments[kind], dict(arguments[f"{kind}_option"])
         if name is None and options:
             raise click.UsageError(f"--{kind}-option needs --{kind}")
         return None if name is None else {"name": name, **options}
 
     model, data = named("model"), named("data")
-    if given["nir"] is not None:
-        model = {"name": "nir", "path": str(given["nir"].absolute()), **dict(given["nir_option"])}
-    elif given["nir_option"]:
+    if arguments["nir"] is not None:
+        model = {"name": "nir", "path": str(arguments["nir"].absolute()), **dict(arguments["nir_option"])}
+    elif arguments["nir_option"]:
         raise click.UsageError("--nir-option needs --nir")
-    plain = {name: given[name] for name in ("data_root", "calibration_samples", "seed")}
-    return Source(checkpoint=_network_file(given), model=model, data=data, **plain)
+    plain = {name: arguments[name] for name in ("data_root", "calibration_samples", "seed")}
+    return Source(checkpoint=_network_file(arguments), model=model, data=data, **plain)
 
 
-def _network_file(given: dict[str, Any]) -> Path:
-    files = [given[name] for name in ("checkpoint", "nir") if given[name] is not None]
-    if len(files) != 1 or (given["nir"] is not None and given["model"] is not None):
+def _network_file(arguments: dict[str, Any]) -> Path:
+    files = [arguments[name] for name in ("checkpoint", "nir") if arguments[name] is not None]
+    if len(files) != 1 or (arguments["nir"] is not None and arguments["model"] is not None):
         raise click.UsageError("give either --checkpoint, with --model where needed, or --nir")
     return files[0]
 
@@ -111,7 +111,7 @@ def compress(
     output: Path | None,
     plain: bool,
     as_json: bool,
-    **given: Any,
+    **arguments: Any,
 ) -> None:
     """Compress a network of your own, and say what it cost before and after."""
     from rich.console import Console
@@ -120,8 +120,8 @@ def compress(
     from benchmark.single_network.compress import compress_checkpoint, show
     from compressors.budget import Budget
 
-    devices = Devices(given["accelerator"], given["count"], given["strategy"])
-    budget, dense = Budget(density, bits, synops), _network_file(given)
+    devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
+    budget, dense = Budget(density, bits, synops), _network_file(arguments)
     units = {"density": "", "bits": "b", "synops": "synops"}
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
     suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
@@ -130,7 +130,7 @@ def compress(
         raise click.UsageError("--plain is said of .safetensors: NIR is never packed")
     limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}
     named = {"name": method, **dict(options), **limit}
-    summary = compress_checkpoint(_source(given), named, budget, target, aftercare, devices, plain)
+    summary = compress_checkpoint(_source(arguments), named, budget, target, aftercare, devices, plain)
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -144,7 +144,7 @@ def compress(
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw bars per layer, as .png, .svg or .pdf.")
 @AS_JSON
 @user_errors
-def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **given: Any) -> None:
+def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from rich.console import Console
 
@@ -152,7 +152,7 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     from benchmark.single_network.profile import profile_checkpoint, summary_lines
     from hardware.table import draw, table_rows, to_csv, to_table
 
-    measured = profile_checkpoint(_source(given), energy)
+    measured = profile_checkpoint(_source(arguments), energy)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
     if picture is not None:

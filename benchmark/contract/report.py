@@ -44,13 +44,13 @@ def _error(check: Check, method: Method) -> str | None:
     return None
 
 
-def show(name: str, found: list[Finding]) -> Table:
+def show(name: str, results: list[Finding]) -> Table:
     """The findings for people."""
-    passed = sum(finding.passed for finding in found)
-    table = Table(title=f"{name}: {passed} of {len(found)} checks passed", title_justify="left")
+    passed = sum(finding.passed for finding in results)
+    table = Table(title=f"{name}: {passed} of {len(results)} checks passed", title_justify="left")
     table.add_column("")
     table.add_column("what a compressor keeps to")
-    for finding in found:
+    for finding in results:
         text = finding.sentence if finding.error is None else f"{finding.sentence}\n[red]{_plain(finding.error)}[/red]"
         table.add_row("[green]pass[/green]" if finding.passed else "[red]fail[/red]", text)
     return table

@@ -39,8 +39,10 @@ class Method:
 
     def make(self, density: float | None = None, **more: Any) -> Compressor:
         """A compressor with a density, or with an example of the first kind of budget that it meets."""
-        budget = EXAMPLES[self.target.budgets[0]] if density is None else {"density": density}
-        return self.target(**{**budget, **self.options, **more})
+        options: dict[str, Any] = {"density": density}
+        if density is None:
+            options = EXAMPLES[self.target.budgets[0]]
+        return self.target(**(options | dict(self.options) | more))
 
 
 class RandomEvents(LightningDataModule):

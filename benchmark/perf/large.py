@@ -36,8 +36,8 @@ def cases() -> Iterator[Callable[[], dict[str, Any]]]:
 
 
 def _prune(name: str, photographs: int) -> dict[str, Any]:
-    asked = Data(name="imagenet", timesteps=STEPS)
-    data = build.datamodule(asked, batch_size=BATCH, calibration_samples=photographs, seed=0)
+    settings = Data(name="imagenet", timesteps=STEPS)
+    data = build.datamodule(settings, batch_size=BATCH, calibration_samples=photographs, seed=0)
     data.prepare_data()
     data.setup()
     network = build.network(NamedNetwork(name=name), data.input_shape, data.num_classes)

@@ -28,21 +28,21 @@ class OptionError(ValueError):
     exit_status = 2
 
 
-def check_options(kind: str, named: Named, target: Any, given: set[str]) -> None:
+def check_options(kind: str, named: Named, target: Any, reserved: set[str]) -> None:
     """Refuse options that ``target`` does not take.
 
     Raises:
         OptionError: names the option and the nearest known one.
     """
-    known = parameters_of(target).keys() - given
+    known = parameters_of(target).keys() - reserved
     for option in named.options:
         if option not in known:
             hint = suggestion(option, known) if known else "it has no options"
             raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
 
 
-def _make(kind: str, named: Named, target: Any, given: set[str], **arguments: Any) -> Any:
-    check_options(kind, named, target, given)
+def _make(kind: str, named: Named, target: Any, reserved: set[str], **arguments: Any) -> Any:
+    check_options(kind, named, target, reserved)
     try:
         return target(**arguments, **named.options)
     except (TypeError, ValueError) as error:

@@ -86,7 +86,9 @@ def plan(
     todo = [question for question in questions if (_key(question), version(question.compressor.name)) not in answered]
     networks = {_network(question): question for question in todo}
     trained = {_network(record.question) for record in finished}
-    untrained = [asked for network, asked in networks.items() if network not in trained and not asked.model.checkpoint]
+    untrained = [
+        question for network, question in networks.items() if network not in trained and not question.model.checkpoint
+    ]
     groups = _grouped(questions, _group)
     waiting = _grouped(todo, _group)
     return Plan(
@@ -119,8 +121,8 @@ def _alike(question: Question, finished: Sequence[RunRecord]) -> list[RunRecord]
     Whether and how a network is fine-tuned decides how long a run takes, so it has to be the same.
     """
 
-    def work(asked: Question) -> tuple[Any, ...]:
-        return asked.data, asked.model, asked.finetuning
+    def work(question: Question) -> tuple[Any, ...]:
+        return question.data, question.model, question.finetuning
 
     same_work = [record for record in finished if work(record.question) == work(question)]
     same = [record for record in same_work if record.question.compressor == question.compressor]

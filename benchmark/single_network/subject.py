@@ -83,12 +83,12 @@ def open_subject(source: Source) -> Subject:
 
 
 def _data(source: Source, checkpoint: Checkpoint) -> Data:
-    asked = source.data
-    if asked is None:
-        told = _told("data", checkpoint, source.checkpoint)
-        asked = {name: told[name] for name in DATA_SETTINGS if name in told}
+    settings = source.data
+    if settings is None:
+        description = _told("data", checkpoint, source.checkpoint)
+        settings = {name: description[name] for name in DATA_SETTINGS if name in description}
     try:
-        return Data.model_validate(asked)
+        return Data.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         raise build.OptionError(f"the data set's {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

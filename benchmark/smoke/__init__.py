@@ -58,15 +58,15 @@ def run(results: Path, display: Display) -> list[RunRecord]:
     """Run the suite with the shipped network, or train one if none is shipped, on one thread and in a fresh cache."""
     cache = results / "cache"
     setting = Setting(cache, track=silent)
-    data, asked = OpenedData(setting), questions()
-    first = data.run(asked[0])
+    data, runs = OpenedData(setting), questions()
+    first = data.run(runs[0])
     network = dense_path(cache, first.dense_id)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         if NETWORK.is_file():
             write_atomically(network, NETWORK.read_bytes())
         dense_network(first, data, cache)
-        LocalExecutor(RecordStore(results), setting, data, display)(suite().name, asked)
+        LocalExecutor(RecordStore(results), setting, data, display)(suite().name, runs)
     if not NETWORK.is_file():
         shutil.copy(network, NETWORK)
     return list(RecordStore(results))
@@ -90,10 +90,8 @@ def figures(record: RunRecord) -> Figures:
 
 def named(record: RunRecord) -> str:
     """What a run's figures are kept under: the compressor, and the width where it has quantised."""
-    asked = record.question
-    return (
-        asked.compressor.name if asked.budget.bits is None else f"{asked.compressor.name} to {asked.budget.bits} bits"
-    )
+    method, bits = record.question.compressor.name, record.question.budget.bits
+    return method if bits is None else f"{method} to {bits} bits"
 
 
 def as_bounds(records: list[RunRecord]) -> dict[str, Any]:
@@ -118,18 +116,18 @@ def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator
         yield f"{name}: recorded, and not registered any more"
 
 
-def compared(found: Figures, recorded: Figures, slack: float) -> Iterator[str]:
+def compared(measured: Figures, recorded: Figures, slack: float) -> Iterator[str]:
     """One line for every figure that is not as recorded; ``slack`` is that of the counts which depend on floats."""
-    lost = recorded["accuracy"] - found["accuracy"]
+    lost = recorded["accuracy"] - measured["accuracy"]
     if lost > TOLERANCE:
         below = f"{percent(lost)} points below the {percent(recorded['accuracy'])} % recorded"
-        yield f"accuracy is {percent(found['accuracy'])} %, {below}"
+        yield f"accuracy is {percent(measured['accuracy'])} %, {below}"
     for figure in (*EXACT, *MACHINE_BOUND):
         allowed = recorded[figure] * slack if figure in MACHINE_BOUND else 0
-        if abs(found[figure] - recorded[figure]) > allowed:
+        if abs(measured[figure] - recorded[figure]) > allowed:
             within = f" (within {slack:.0%})" if allowed else ""
-            change = (found[figure] - recorded[figure]) / recorded[figure]
-            yield f"{figure} is {found[figure]:,.0f} instead of {recorded[figure]:,.0f}{within}, {change:+.3%}"
+            change = (measured[figure] - recorded[figure]) / recorded[figure]
+            yield f"{figure} is {measured[figure]:,.0f} instead of {recorded[figure]:,.0f}{within}, {change:+.3%}"
 
 
 def load_bounds() -> dict[str, Any]:

@@ -20,9 +20,9 @@ def main(results: Path, record: bool) -> None:
     with SuiteProgress("smoke", len(smoke.questions()), Console(stderr=True)) as display:
         records = smoke.run(results, display)
     if record:
-        failed = [found for found in records if found.status == "failed"]
+        failed = [record for record in records if record.status == "failed"]
         if failed:
-            sys.exit("\n".join(f"{found.question.label}: {found.error}" for found in failed))
+            sys.exit("\n".join(f"{record.question.label}: {record.error}" for record in failed))
         write_atomically(smoke.BOUNDS, json.dumps(smoke.as_bounds(records), indent=1) + "\n")
         return
     lines = list(smoke.differences(records, smoke.load_bounds()))

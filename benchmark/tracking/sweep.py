@@ -61,16 +61,16 @@ def only(suite: Suite, wanted: str, questions: Iterable[Question]) -> Suite:
     Raises:
         SweepError: there is none; the suite has changed since the sweep was made.
     """
-    found = next((question for question in questions if key(question) == wanted), None)
-    if found is None:
+    question = next((question for question in questions if key(question) == wanted), None)
+    if question is None:
         raise SweepError(f"suite {suite.name} has no run {wanted!r}: it has changed since, so make the sweep anew")
     return suite.model_copy(
         update={
-            "data": (found.data,),
-            "models": (Model(**found.model.model_dump()),),
-            "compressors": (found.compressor,),
-            **found.budgets(),
-            "seeds": (found.seed,),
-            "calibration_samples": (found.calibration_samples,),
+            "data": (question.data,),
+            "models": (Model(**question.model.model_dump()),),
+            "compressors": (question.compressor,),
+            **question.budgets(),
+            "seeds": (question.seed,),
+            "calibration_samples": (question.calibration_samples,),
         }
     )

@@ -90,20 +90,20 @@ class SpatioTemporal(ChannelPruner):
         """Cut the layers to their widths; round what is left, unless it is to be trained first."""
         entries = untouched(network)
         if self.variance is not None or self.goal.density < 1:
-            found = covariances(network.module, network.layers, READINGS[self.reading], network.calibration)
-            entries = narrowed(network, self._cut(network, found))
+            covariance_of = covariances(network.module, network.layers, READINGS[self.reading], network.calibration)
+            entries = narrowed(network, self._cut(network, covariance_of))
         if self.weights == "new":
             begin_anew(network.module, self.seed)
         if epochs_of(network.module.trainer):
             return entries
         return tuple(self._rounded(entry, network.module) for entry in entries)
 
-    def _cut(self, network: Network, found: Mapping[str, Tensor]) -> Cut:
+    def _cut(self, network: Network, covariance_of: Mapping[str, Tensor]) -> Cut:
         channels = channels_of(network)
         bundles = bundles_of(network, channels)
         keys: dict[int, float] = {}
         for bundle in bundles:
-            keys |= variance_keys(channels, bundle, found, authors_count=self.authors_count)
+            keys |= variance_keys(channels, bundle, covariance_of, authors_count=self.authors_count)
         if self.widths == "uniform":
             keys = by_rank(bundles, keys)
         order = removal_order(bundles, keys)
@@ -167,7 +167,7 @@ class SpatioTemporal(ChannelPruner):
 
 
 def variance_keys(
-    channels: Channels, bundle: Bundle, found: Mapping[str, Tensor], *, authors_count: bool = False
+    channels: Channels, bundle: Bundle, covariance_of: Mapping[str, Tensor], *, authors_count: bool = False
 ) -> dict[int, float]:
     """What share of the variance is left unexplained before each group of a bundle is in, in the order they come in.
 
@@ -178,18 +178,18 @@ def variance_keys(
     Args:
         channels: of the network.
         bundle: the layers to look at together: what one of them leaves unexplained counts.
-        found: covariances by layer name.
+        covariance_of: covariances ``[C, C]`` by layer name.
         authors_count: what is left with the group in.
 
     Raises:
         LayerError: no layer of the bundle has a covariance.
     """
     groups = bundle.groups
-    names = measured_layers(bundle, found)
+    names = measured_layers(bundle, covariance_of)
     left = torch.zeros(len(groups) + 1, dtype=torch.float64)
     together = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     for name in names:
-        covariance = found[name].cpu()
+        covariance = covariance_of[name].cpu()
         own = unexplained(covariance)
         places = torch.arange(len(groups) + 1) * len(covariance) // len(groups)
         left = torch.maximum(left, own[places])

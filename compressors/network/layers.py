@@ -115,18 +115,18 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     leaves = [m for m in names if is_neuron(m) or (m not in inside and not any(m.children()))]
     with evaluating(network), hooks(neurons, watch.enter_neuron, before=True), hooks(leaves, watch.leave), watch:
         forward()
-    found: dict[Any, int] = {}  # where each layer is first used
+    first_uses: dict[Any, int] = {}  # where each layer is first used
     for index, event in enumerate(watch.events):
         if isinstance(event.what, COMPRESSIBLE):
-            found.setdefault(event.what, index)
-    if not found:
+            first_uses.setdefault(event.what, index)
+    if not first_uses:
         raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
-    for module in found:
+    for module in first_uses:
         _require_time(names[module], module)
-    timed = [event for event in watch.events if event.what in found or (event.what in neurons and event.inputs)]
+    timed = [event for event in watch.events if event.what in first_uses or (event.what in neurons and event.inputs)]
     timesteps = max(len(event.inputs[0]) for event in timed)
     layers = []
-    for module, index in found.items():
+    for module, index in first_uses.items():
         later = watch.events[index + 1 :]
         norm, neuron = _followers(watch.events[index], later)
         pooled = _followers(watch.events[index], later, pools=True)[1] if neuron is None else None

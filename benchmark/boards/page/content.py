@@ -82,17 +82,17 @@ def content(board: Board) -> dict[str, Any]:
 
 def command(record: RunRecord) -> str:
     """Shell lines that ask a record's question again, into a results folder of their own."""
-    asked = record.question
+    question = record.question
     suite = {
         "name": record.suite,
-        "data": [asked.data.model_dump(mode="json")],
-        "models": [asked.model.model_dump(mode="json")],
-        "compressors": [asked.compressor.model_dump(mode="json")],
-        **{kind: [_plain(budget) for budget in budgets] for kind, budgets in asked.budgets().items() if budgets},
-        "seeds": [asked.seed],
-        "calibration_samples": asked.calibration_samples,
-        "training": asked.training.model_dump(mode="json"),
-        **asked.model_dump(mode="json", include={"aftercare", "finetuning"}, exclude_defaults=True),
+        "data": [question.data.model_dump(mode="json")],
+        "models": [question.model.model_dump(mode="json")],
+        "compressors": [question.compressor.model_dump(mode="json")],
+        **{kind: [_plain(budget) for budget in budgets] for kind, budgets in question.budgets().items() if budgets},
+        "seeds": [question.seed],
+        "calibration_samples": question.calibration_samples,
+        "training": question.training.model_dump(mode="json"),
+        **question.model_dump(mode="json", include={"aftercare", "finetuning"}, exclude_defaults=True),
     }
     text = "".join(_yaml(json.dumps({key: value})) for key, value in suite.items())
     name = f"run-{record.id}"

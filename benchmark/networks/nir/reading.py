@@ -227,9 +227,12 @@ class _Reading:
 
 
 def _reset_of(node: nir.NIRNode, in_file: bool) -> str:
-    told = node.metadata.get("reset")
-    told = told.decode() if isinstance(told, bytes) else told
-    return told if told in RESETS else ("value" if in_file else "subtract")
+    stated = node.metadata.get("reset")
+    if isinstance(stated, bytes):
+        stated = stated.decode()
+    if stated in RESETS:
+        return stated
+    return "value" if in_file else "subtract"
 
 
 def _module(name: str, node: nir.NIRNode, reading: _Reading) -> nn.Module:

@@ -135,8 +135,8 @@ class _Writer:
             return self._fold(name, module, node, sources)
         if name.replace(".", "_") in self.nodes:
             raise NIRError(f"layer {name!r} is used twice, which a NIR node cannot be")
-        (given,) = node.all_input_nodes
-        return self._add(name.replace(".", "_"), self._node(name, module, _shape(given)), sources)
+        (source,) = node.all_input_nodes
+        return self._add(name.replace(".", "_"), self._node(name, module, _shape(source)), sources)
 
     def _node(self, name: str, module: nn.Module, shape: Shape) -> nir.NIRNode:
         try:

@@ -126,13 +126,13 @@ def noted_grids(network: nn.Module) -> dict[str, Any]:
 
 def noted_layers(network: nn.Module) -> dict[str, LayerCompression]:
     """The layers whose weights lie on a grid, as noted on them, with their codes; by layer name."""
-    found = {}
+    layers = {}
     for name, grid in noted_grids(network).items():
         weight = network.get_parameter(f"{name}.weight").detach()
         levels = StoredGrid.model_validate(grid).grid(len(weight))
         codes = levels.codes(weight.flatten(1).to(levels.scale)).view(weight.shape)
-        found[name] = LayerCompression(name, tuple(weight.shape), weight != 0, grid=levels, codes=codes)
-    return found
+        layers[name] = LayerCompression(name, tuple(weight.shape), weight != 0, grid=levels, codes=codes)
+    return layers
 
 
 def note_grids(network: nn.Module, grids: Any) -> None:
@@ -142,12 +142,12 @@ def note_grids(network: nn.Module, grids: Any) -> None:
         ArrayError: these are no grids, or not this network's; names the layer.
     """
     try:
-        found = _GRIDS.validate_python(grids)
+        parsed = _GRIDS.validate_python(grids)
     except ValidationError as error:
         first = error.errors()[0]
         raise ArrayError(f"grid of {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     parameters = dict(network.named_parameters())
-    for name, grid in found.items():
+    for name, grid in parsed.items():
         weight = parameters.get(f"{name}.weight")
         if weight is None:
             raise ArrayError(f"grid of {name}: the network has no such layer")

@@ -115,7 +115,8 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 
 def _refuse_differences(state: Mapping[str, Tensor], written: Checkpoint, path: Path) -> None:
     """Equal means the same bits; a negative zero is written as zero."""
-    assert written.state is not None
+    if written.state is None:
+        raise CheckpointError(f"{path} was written without weights: write the network plain (--plain)")
     for name, tensor in state.items():
         read = written.state[name]
         different = (tensor != read) & ~(tensor.isnan() & read.isnan())

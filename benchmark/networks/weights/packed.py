@@ -203,7 +203,7 @@ def _pack(tensor: Tensor, layer: LayerCompression | None) -> tuple[PackedWeight,
     slots = len(encoded.values)
     fields = index_fields(form, encoded.shape, slots)
     index = {part: pack(encoded.index[part], size.width) for part, size in fields.items()}
-    told = PackedWeight(
+    entry = PackedWeight(
         format=form,
         shape=list(weight.shape),
         type=kind,
@@ -211,7 +211,7 @@ def _pack(tensor: Tensor, layer: LayerCompression | None) -> tuple[PackedWeight,
         symmetric="zero_point" not in grid_parts,
         slots=slots,
     )
-    return told, {"packed": pack(encoded.values, coding.bits)} | index | grid_parts
+    return entry, {"packed": pack(encoded.values, coding.bits)} | index | grid_parts
 
 
 def unpack_state(tensors: Mapping[str, Tensor], contents: str) -> tuple[dict[str, Tensor], dict[str, StoredWeights]]:
@@ -230,9 +230,9 @@ def unpack_state(tensors: Mapping[str, Tensor], contents: str) -> tuple[dict[str
     left = dict(tensors)
     state: dict[str, Tensor] = {}
     quantised: dict[str, StoredWeights] = {}
-    for name, told in weights.items():
+    for name, entry in weights.items():
         try:
-            state[name], stored = _unpack(_Reader(name, left), told)
+            state[name], stored = _unpack(_Reader(name, left), entry)
         except ValueError as error:
             raise PackedError(f"packed weight {name}: {error}") from None
         if stored is not None:
@@ -245,10 +245,10 @@ def unpack_state(tensors: Mapping[str, Tensor], contents: str) -> tuple[dict[str
 def _refuse_swollen(weights: Mapping[str, PackedWeight], size: int) -> None:
     """A few bytes can say that there are more zeros than fit into memory."""
     total = 0
-    for name, told in weights.items():
-        total += prod(told.shape)
+    for name, entry in weights.items():
+        total += prod(entry.shape)
         if total > size * WEIGHTS_PER_BYTE + SMALL:
-            raise PackedError(f"packed weight {name}: {told.shape} is too large for a file of {size:,} bytes")
+            raise PackedError(f"packed weight {name}: {entry.shape} is too large for a file of {size:,} bytes")
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,10 @@ class _Reader:
 
     def take(self, part: str, dtype: torch.dtype = torch.uint8) -> NDArray[Any]:
         """A part's entries."""
-        found = self.tensors.pop(f"{self.name}_{part}", None)
-        if found is None or found.dtype != dtype:
+        tensor = self.tensors.pop(f"{self.name}_{part}", None)
+        if tensor is None or tensor.dtype != dtype:
             raise ValueError(f"there is no tensor {self.name}_{part} of {dtype}")
-        return found.numpy()
+        return tensor.numpy()
 
     def integers(self, part: str, entries: int, width: int) -> NDArray[np.uint32]:
         """A packed part's integers."""
@@ -273,27 +273,27 @@ class _Reader:
             raise ValueError(f"{part}: {error}") from None
 
 
-def _unpack(reader: _Reader, told: PackedWeight) -> tuple[Tensor, StoredWeights | None]:
-    shape, bits = tuple(told.shape), told.num_bits
-    if (bits == 32) != (told.type == "float") or (bits > 8 and bits != 32):
-        raise ValueError(f"{told.type} of {bits} bits")
-    values = reader.integers("packed", told.slots, bits)
-    fields = index_fields(told.format, shape, told.slots)
+def _unpack(reader: _Reader, entry: PackedWeight) -> tuple[Tensor, StoredWeights | None]:
+    shape, bits = tuple(entry.shape), entry.num_bits
+    if (bits == 32) != (entry.type == "float") or (bits > 8 and bits != 32):
+        raise ValueError(f"{entry.type} of {bits} bits")
+    values = reader.integers("packed", entry.slots, bits)
+    fields = index_fields(entry.format, shape, entry.slots)
     index = {part: reader.integers(part, size.entries, size.width) for part, size in fields.items()}
-    codes, present = decode(Encoded(told.format, shape, bits, values, index))
-    if told.type == "float":
+    codes, present = decode(Encoded(entry.format, shape, bits, values, index))
+    if entry.type == "float":
         return torch.from_numpy(codes.view(np.float32)), None
-    grid = _read_grid(reader, told)
+    grid = _read_grid(reader, entry)
     return torch.from_numpy(grid.values(codes, present)), grid.stored_weights()
 
 
-def _read_grid(reader: _Reader, told: PackedWeight) -> _Grid:
+def _read_grid(reader: _Reader, entry: PackedWeight) -> _Grid:
     scale = reader.take("scale", torch.float32).astype(np.float32)
-    if scale.shape not in ((told.shape[0], 1), (1, 1)):
-        raise ValueError(f"scales {list(scale.shape)} for {told.shape[0]} rows")
+    if scale.shape not in ((entry.shape[0], 1), (1, 1)):
+        raise ValueError(f"scales {list(scale.shape)} for {entry.shape[0]} rows")
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError("a scale that is not finite and above 0")
     zero = None
-    if told.type == "int" and not told.symmetric:
-        zero = reader.integers("zero_point", scale.size, told.num_bits).astype(np.int64).reshape(scale.shape)
-    return _Grid("int" if told.type == "int" else "midrise", told.num_bits, scale, zero)
+    if entry.type == "int" and not entry.symmetric:
+        zero = reader.integers("zero_point", scale.size, entry.num_bits).astype(np.int64).reshape(scale.shape)
+    return _Grid("int" if entry.type == "int" else "midrise", entry.num_bits, scale, zero)

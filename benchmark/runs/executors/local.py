@@ -121,9 +121,9 @@ class LocalExecutor(Executor):
 
     def _record(self, run: OpenedRun, suite: str) -> tuple[RunRecord, Ending]:
         """A run's record and how it was come by."""
-        found = self.store.find(run.question, run.id)
-        if found is not None:
-            return found, "found"
+        record = self.store.find(run.question, run.id)
+        if record is not None:
+            return record, "found"
         self.display.started(run.question)
         record = answer(run, suite, self.data, self.setting)
         self.store.save(record)

@@ -1,13 +1,12 @@
 """The callback that every compressor is: what happens to a network in which of Lightning's hooks."""
 
-import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -18,15 +17,10 @@ from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, open_network
 from compressors.compression import Compression, LayerCompression
+from compressors.lifecycle import CompressorError, hooks_without_super
 from compressors.network.layers import left_alone
 from compressors.options import Configured, OptionError
 from compressors.progress import Track, track
-
-
-class CompressorError(RuntimeError):
-    """A compressor that does not keep to the order of its hooks: a mistake in its code."""
-
-    exit_status = 1
 
 
 @dataclass
@@ -218,25 +212,6 @@ class Compressor(Configured):
     def held_masks(self) -> masks.Masks:
         """The masks that hold while the network is trained: a weight stays zero where its mask is False."""
         return self.done().masks()
-
-
-def hooks_without_super(method: type) -> list[str]:
-    """The hooks, as ``Class.hook``, that classes of other packages override without a call of what they replace."""
-    missing = []
-    for place, owner in enumerate(method.__mro__):
-        if owner.__module__.partition(".")[0] in ("compressors", "lightning"):
-            continue
-        parents = [vars(base) for base in method.__mro__[place + 1 :] if base.__module__.startswith("compressors.")]
-        for name, function in vars(owner).items():
-            hook = hasattr(Callback, name) and not name.startswith("__")
-            if hook and any(name in parent for parent in parents) and _forgets(function, name):
-                missing.append(f"{owner.__name__}.{name}")
-    return missing
-
-
-def _forgets(function: Any, name: str) -> bool:
-    """Whether a function never calls anything by this name, so neither ``super().name()``."""
-    return inspect.isfunction(function) and name not in function.__code__.co_names
 
 
 def _on_grid(layer: LayerCompression, module: LightningModule) -> LayerCompression:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from benchmark.contract.subject import EXAMPLES, QUIET, Method, RandomEvents, classifier, fit, weights
 from benchmark.networks.classifier import SNNClassifier
-from compressors.base import Compressor, hooks_without_super
+from compressors.base import Compressor
 from compressors.budget import BudgetError
 from compressors.calibration.hessians import CalibrationError
 from compressors.compression import Compression
+from compressors.lifecycle import hooks_without_super
 from compressors.network.layers import LayerError
 
 LAYERS = ["network.0", "network.5", "network.7"]

@@ -11,7 +11,7 @@ from benchmark.contract import checks
 from benchmark.contract.subject import Method, RandomEvents, classifier, fit
 from benchmark.single_network.comparison import compress
 from compressors import Identity, LayerCompression, Magnitude, Pruner, largest
-from compressors.base import CompressorError, hooks_without_super
+from compressors.lifecycle import CompressorError, hooks_without_super
 
 
 class Sound(Pruner):

@@ -11,7 +11,8 @@ from tests.end_to_end.conftest import REPOSITORY
 sys.path.append(str(REPOSITORY / "docs" / "hooks"))
 import figures
 
-TRAINING = ("README.md", "docs/index.md", "docs/compress.md", "docs/extend.md", "docs/write.md")  # pages whose blocks take a while
+# Pages whose blocks take a while.
+TRAINING = ("README.md", "docs/index.md", "docs/compress.md", "docs/extend.md", "docs/write.md")
 
 
 def blocks(document: str, language: str) -> list[str]:

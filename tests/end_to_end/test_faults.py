@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_finished(answer, tmp_path, 
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", fill_up)
-    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; free space or .*--results"):
+    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; free space, or .*--results"):
         answer()
     monkeypatch.setattr(os, "fsync", sync)
     kept = records(tmp_path / "results")

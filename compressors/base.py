@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from compressors import masks
-from compressors.budget import Budget, BudgetError
+from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_means, reestimate_batchnorm
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, open_network
 from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
 from compressors.network.layers import left_alone
-from compressors.options import Configured, OptionError
+from compressors.options import Configured
 from compressors.progress import Track, track
 
 

@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from compressors.options import OptionError
-from compressors.quantization.grids import MAX_BITS, MIN_BITS
+from compressors.quantization.widths import MAX_BITS, MIN_BITS
+
+
+class OptionError(ValueError):
+    """An option's value that a compressor does not know, or options that contradict each other."""
+
+    exit_status = 2
 
 
 class BudgetError(OptionError):

@@ -7,13 +7,8 @@ from typing import Any, dataclass_transform
 
 from lightning.pytorch import Callback
 
+from compressors.budget import OptionError
 from compressors.registry import parameters_of, suggestion
-
-
-class OptionError(ValueError):
-    """An option's value that a compressor does not know, or options that contradict each other."""
-
-    exit_status = 2
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from compressors.budget import OptionError
 from compressors.calibration.network import Network
 from compressors.methods.magnitude import Magnitude
-from compressors.options import OptionError
 from compressors.weights.allocation import Allocation, lamp
 
 

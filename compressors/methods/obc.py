@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from compressors.budget import Budget, BudgetError
+from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.hessians import CalibrationError, drift, hessians, parts_of
 from compressors.calibration.network import Network
 from compressors.network.layers import Layer
-from compressors.options import OptionError, require_known
-from compressors.quantization.grids import MAX_BITS, MIN_BITS, Grid, fit_grid, paper_grid
+from compressors.options import require_known
+from compressors.quantization.grids import Grid, fit_grid, paper_grid
+from compressors.quantization.widths import MAX_BITS, MIN_BITS
 from compressors.second_order import obs
 from compressors.second_order.fixed_order import quantize_fixed_order
 from compressors.second_order.problem import Pattern, Problem

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from compressors.budget import BudgetError
+from compressors.budget import BudgetError, OptionError
 from compressors.calibration.network import Network
 from compressors.channels.criteria import (
     SINGULAR_VALUE,
@@ -35,7 +35,7 @@ from compressors.channels.surgery import Cut, cut_to, removal_order
 from compressors.channels.tracing import Bundle, Channels
 from compressors.compression import LayerCompression
 from compressors.network.layers import Layer, LayerError
-from compressors.options import OptionError, require_known
+from compressors.options import require_known
 from compressors.quantization.grids import SCOPES
 from compressors.quantization.rescaw import GAMMAS, GRADIENTS, ReScaW, RoundedWeights
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressors.quantization.widths import MAX_BITS, MIN_BITS
 from hardware.memory import WeightCoding
 from hardware.storage import StoredWeights
 
-MIN_BITS, MAX_BITS = 2, 8
 SCOPES = ("channel", "tensor")
 SHRINK_FACTORS = tuple(1 - i / 100 for i in range(80))  # 1.00, 0.99, ... 0.21 of the range: OBC's search
 ERROR_NORM = 2.4  # OBC's: large errors weigh somewhat more than in the mean square

@@ -9,7 +9,7 @@ import pytest
 from mypy import api
 
 from compressors import OBC, QPSNN, SBC, Budget, BudgetError, Magnitude, Pruner, SpatioTemporal
-from compressors.options import OptionError
+from compressors.budget import OptionError
 from compressors.registry import COMPRESSORS
 from tests.end_to_end.conftest import REPOSITORY
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compressors.budget import OptionError
 from compressors.methods.lamp import LAMP
 from compressors.methods.magnitude import Magnitude
-from compressors.options import OptionError
 from compressors.weights.allocation import lamp, lamp_scores
 from tests.compressors.methods.leaky_networks import classifier, fit, masks, same
 

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional
 
 from compressors import OBC, SBC
-from compressors.budget import BudgetError
+from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.hessians import drift, vectors
 from compressors.methods.obc import CORRECTION
 from compressors.network.layers import find_layers
-from compressors.options import OptionError
 from compressors.second_order import obs
 from compressors.weights.allocation import Curve, split
 from tests.compressors.networks import RandomEvents, classifier, fit

@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmark.networks.classifier import SNNClassifier
+from compressors.budget import OptionError
 from compressors.methods.qpsnn import QPSNN
 from compressors.network.layers import LayerError
-from compressors.options import OptionError
 from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 
 

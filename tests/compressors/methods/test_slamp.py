@@ -11,13 +11,12 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from compressors.base import Compressor
-from compressors.budget import BudgetError
+from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import Activity, activities, changes
 from compressors.methods.lamp import LAMP
 from compressors.methods.magnitude import Magnitude
 from compressors.methods.slamp import SLAMP, VARIANTS, distortion_bound, response_of, step_weights
 from compressors.network.layers import LayerError, hooks
-from compressors.options import OptionError
 from compressors.weights.allocation import ALLOCATIONS
 from tests.compressors.methods.leaky_networks import Events, classifier, fit, masks, same
 from tests.compressors.networks import BatchFirst, layers_of

@@ -13,7 +13,7 @@ from torch import nn
 from benchmark.networks.classifier import SNNClassifier, coarser
 from benchmark.networks.weights import checkpoints
 from benchmark.runs.distributed import DeviceGroup, Devices
-from compressors.budget import BudgetError
+from compressors.budget import BudgetError, OptionError
 from compressors.channels.criteria import channel_means, spike_map_rank
 from compressors.channels.principal import READINGS, covariances, significant, spanning_order, unexplained
 from compressors.channels.tracing import find_channels
@@ -21,7 +21,6 @@ from compressors.methods.spatiotemporal import SpatioTemporal, begin_anew, varia
 from compressors.network.layers import LayerError, find_layers
 from compressors.network.leaks import make_leaks_trainable
 from compressors.network.neurons import charged
-from compressors.options import OptionError
 from compressors.quantization.grids import fit_grid
 from tests.compressors.networks import QUIET, RandomEvents, classifier, fit, weights
 

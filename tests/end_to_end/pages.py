@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -28,7 +29,6 @@ from typing import Any
 
 import click
 import yaml
-from click.testing import CliRunner
 
 from benchmark.cli import main
 
@@ -160,12 +160,17 @@ def calls(text: str) -> Iterator[tuple[str, str]]:
 
 
 def output_of(line: str) -> str:
-    """What a call of ``snnbench`` prints to a terminal of :data:`WIDTH` columns."""
-    result = CliRunner(env={"COLUMNS": str(WIDTH), "NO_COLOR": "1"}).invoke(main, shlex.split(line)[1:])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    """What a call of ``snnbench`` prints to a terminal of :data:`WIDTH` columns, in a process of its own."""
+    imports = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark.cli", *shlex.split(line)[1:]],
+        env=os.environ | {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "PYTHONPATH": imports},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run(page: str) -> None:

@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_finished(answer, tmp_path, 
         answer()
     monkeypatch.setattr(os, "fsync", sync)
     kept = records(tmp_path / "results")
-    assert len(kept) == 3, "the probe took one of the three"
+    assert 1 < len(kept) < RUNS, "some were written before the disk was full"
     assert not list(tmp_path.glob("results/**/*.tmp"))
     outcome = answer()
     assert sorted(outcome.found) == sorted(kept)

@@ -41,8 +41,7 @@ def environment_with_package(tmp_path) -> dict[str, str]:
 
 
 def test_the_guides_compressor_passes_the_contract_as_an_installed_package(environment_with_package):
-    (command,) = re.findall(r"^pytest (.*)$", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *command.split()]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract", "-k", "fan-out"]
     done = subprocess.run(words, cwd=REPOSITORY, env=environment_with_package, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])

@@ -172,9 +172,13 @@ class RunRecord(BaseModel):
     def _absent_if_empty(cls, value: Any) -> Any:
         return None if value == {} else value
 
-    @field_serializer("metrics", "compression", "cost", mode="wrap")
+    @field_serializer("metrics", "compression", mode="wrap")
     def _empty_if_absent(self, value: Any, serialize: SerializerFunctionWrapHandler) -> Any:
         return {} if value is None else serialize(value)
+
+    @field_serializer("cost")
+    def _cost_as_reported(self, cost: CostReport | None) -> dict[str, Any]:
+        return {} if cost is None else cost.to_dict()
 
     @field_validator("cost", mode="before")
     @classmethod

@@ -155,7 +155,7 @@ def test_a_results_folder_that_cannot_be_written_is_found_out_before_the_work(sn
         (("hidden: 8", "hiden: 8"), "the model 'mlp' has no option 'hiden': did you mean 'hidden'?"),
         (("timesteps: 3", "timesteps: 3, bining: time"), "has no option 'bining': did you mean 'binning'?"),
         (("obc]", "{name: obc, damping: -1}]"), "damping is -1"),
-        (("obc]", "{name: obc, allocation: lmap}]"), "unknown allocation 'lmap': did you mean 'lamp'?"),
+        (("obc]", "{name: obc, allocation: lmap}]"), "allocation is 'lmap': did you mean 'lamp'?"),
         (("epochs: 1", "epoch: 1"), "unknown key 'epoch': did you mean 'epochs'?"),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else None,

@@ -100,7 +100,7 @@ def plan_of(
     """
     build.check_suite(suite, load)
     questions = build.questions_of(suite)
-    return plan(suite.name, questions, store, lambda name: COMPRESSORS[name].load().version)
+    return plan(suite.name, questions, store, lambda name: COMPRESSORS.by_user(name).load().version)
 
 
 def _executor(

@@ -169,7 +169,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
 def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> RunRecord:
     """The record of a run that has no answer: everything that is known beforehand."""
     question = run.question
-    target = COMPRESSORS[question.compressor.name].load()
+    target = question.compressor.found_in(COMPRESSORS).load()
     return RunRecord(
         id=run.id,
         suite=suite,
@@ -186,7 +186,11 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
 
 def _plugins(question: Question) -> dict[str, str]:
     """Versions of the other packages that what is asked for comes from."""
-    entries = (DATA[question.data.name], MODELS[question.model.name], COMPRESSORS[question.compressor.name])
+    entries = (
+        question.data.found_in(DATA),
+        question.model.found_in(MODELS),
+        question.compressor.found_in(COMPRESSORS),
+    )
     return {entry.origin: version(entry.origin) for entry in entries if entry.origin not in (OWN, None)}
 
 

@@ -5,6 +5,7 @@ has the types, sizes and names that boards, commands and pages can rely on.
 """
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from benchmark.files import write_atomically
-from benchmark.questions.names import LARGEST, NAME, UNPRINTABLE, plain
+from benchmark.questions.names import LARGEST, NAME, UNPRINTABLE, plain, showable
 from benchmark.questions.suite import Question
 from hardware.report import CostReport, check_schema
 
@@ -44,11 +45,16 @@ LONGEST = 1_000_000
 FREE_TEXTS = ("error", "traceback")
 """What may have several lines: nothing else in a record has."""
 
+LINES = str.maketrans("\n\t", "  ")
+
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Name = Annotated[str, Field(pattern=NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=0, strict=True)]
+
+
+_log = logging.getLogger(__name__)
 
 
 class RecordError(ValueError):
@@ -291,8 +297,12 @@ class RecordStore:
         probe.unlink()
 
     def __iter__(self) -> Iterator[RunRecord]:
-        """All readable records, in the order of their paths."""
-        return iter(self.read()[0])
+        """All readable records, in the order of their paths; a warning names each of the others."""
+        for path in self._files():
+            try:
+                yield read_record(path)
+            except RecordError as error:
+                _log.warning("%s", error)
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """All readable records, in the order of their paths, and what is wrong with each of the others."""
@@ -330,7 +340,7 @@ def read_record(path: Path) -> RunRecord:
         errors = error.errors(include_url=False)
         newer = next((error for error in errors if error["type"] == "newer_schema"), None)
         if newer is not None:
-            raise RecordError(f"{path}: {newer['msg']}") from error
+            raise RecordError(showable(f"{path}: {newer['msg']}")) from error
         place = ".".join(map(str, errors[0]["loc"]))
         raise _unreadable(path, f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]) from error
     except (OSError, ValueError, RecursionError) as error:  # of JSON, and of the rules below
@@ -344,6 +354,8 @@ def _content(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is too large, no JSON, or has a value that is not plain (see :func:`plain`).
     """
+    if not path.is_file():
+        raise ValueError("it is no file")
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"it has more than {LARGEST_FILE} bytes")
     text = path.read_text(encoding="utf-8")
@@ -351,7 +363,7 @@ def _content(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
     for name in FREE_TEXTS:
-        if UNPRINTABLE.search(" ".join(str(content.get(name)).split())):
+        if UNPRINTABLE.search(str(content.get(name)).translate(LINES)):
             raise ValueError(f"{name} holds a character that cannot be shown")
     harmless = text.isascii() and "\\" not in text and "\x7f" not in text  # so that the bulk need not be looked through
     known = {*FREE_TEXTS, "cost"} if harmless else {*FREE_TEXTS}
@@ -391,5 +403,6 @@ def _refuse_converted(written: Any, read: Any, place: str = "") -> None:
 
 
 def _unreadable(path: Path, reason: str) -> RecordError:
-    reason = UNPRINTABLE.sub("�", " ".join(reason.split()))[:300]
-    return RecordError(f"{path}: not a run record ({reason}); delete it and run the suite again")
+    name = " ".join(str(path).splitlines())
+    told = f"{name}: not a run record ({' '.join(reason.split())[:300]}); delete it and run the suite again"
+    return RecordError(showable(told))

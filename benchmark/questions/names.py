@@ -51,6 +51,12 @@ def plain(value: Any) -> Any:
     return value
 
 
+def showable(text: str) -> str:
+    """A text of any number of lines without other characters that steer a terminal or cannot be written."""
+    lines = text.expandtabs().splitlines()
+    return "\n".join(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line) for line in lines)
+
+
 def _check_text(text: str) -> None:
     if not (text.isascii() and text.isprintable()) and (found := UNPRINTABLE.search(text)):
         raise ValueError(f"a text holds the character {found.group()!a}, which no table or command can show")

@@ -19,6 +19,7 @@ from spikingjelly.activation_based import functional
 from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.questions import build
+from benchmark.questions.names import showable
 from benchmark.questions.suite import FineTuning, Question
 from benchmark.records import CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
@@ -150,9 +151,8 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             group=group,
         )
     except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
-        return record.model_copy(
-            update={"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        )
+        told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        return record.model_copy(update={name: showable(text) for name, text in told.items()})
     return record.model_copy(
         update={
             "status": "done",

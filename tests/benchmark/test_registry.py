@@ -131,7 +131,7 @@ def network(input_shape, classes):
 def test_what_is_of_its_kind_is_let_through(installed):
     installed("even_plugin", {}, MODULE)
     for names, attribute in ((COMPRESSORS, "Mine"), (DATA, "Digits"), (MODELS, "network"), (MODELS, "Digits")):
-        assert names[f"even_plugin:{attribute}"].load().__name__ == attribute
+        assert names.by_user(f"even_plugin:{attribute}").load().__name__ == attribute
 
 
 def test_list_shows_broken_plug_ins_apart(installed, monkeypatch):

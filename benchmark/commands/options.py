@@ -54,12 +54,15 @@ class Pairs(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Split and read."""
-        import yaml
+        from benchmark.questions.reading import YAMLFault, read_yaml
 
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is not key=value", param, ctx)
-        return key, yaml.safe_load(text)
+        try:
+            return key, read_yaml(text)[1]
+        except YAMLFault as error:
+            self.fail(f"{text!r} is no value ({error}): put quotes around a text", param, ctx)
 
 
 def opened(name: str) -> "Suite":

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from benchmark.runs.dense import quiet, trainer_settings
+from benchmark.runs.run import finite_metrics
 from benchmark.single_network.subject import Source, open_subject
 from benchmark.wording import count, joules, percent
 from hardware import CostReport, HardwareCost
@@ -41,17 +42,20 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
     Raises:
         CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
         UnknownName: there is no such energy profile.
+        ScoreError: its weights or scores are not finite.
     """
     subject = open_subject(source)
     counter = HardwareCost()
+    module = subject.module()
     with quiet():
         trainer = Trainer(callbacks=[counter], **trainer_settings())
-        metrics = trainer.test(subject.module(), datamodule=subject.data, verbose=False)
+        results = trainer.test(module, datamodule=subject.data, verbose=False)
+    metrics = finite_metrics(module, results[0])
     report = counter.report
     if report is None:
         raise RuntimeError(f"nothing was counted of {source.checkpoint}: the test ended before its last batch")
     fits = tuple(chip_fit(report, name) for name in chips())
-    return Profile(report, energy(report, energy_profile), float(metrics[0]["test/accuracy"]), fits)
+    return Profile(report, energy(report, energy_profile), metrics.accuracy, fits)
 
 
 def summary_lines(profile: Profile) -> list[str]:

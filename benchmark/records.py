@@ -7,7 +7,7 @@ has the types, sizes and names that boards, commands and pages can rely on.
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -309,21 +309,20 @@ class RecordStore:
 
     def __iter__(self) -> Iterator[RunRecord]:
         """All readable records, in the order of their paths; a warning names each of the others."""
+        return self.each(lambda problem: _log.warning("%s", problem))
+
+    def read(self) -> tuple[list[RunRecord], list[str]]:
+        """All readable records, in the order of their paths, and what is wrong with each of the others."""
+        problems: list[str] = []
+        return list(self.each(problems.append)), problems
+
+    def each(self, unreadable: Callable[[str], None]) -> Iterator[RunRecord]:
+        """The readable records, one by one, in the order of their paths; ``unreadable`` is told of the others."""
         for path in self._files():
             try:
                 yield read_record(path)
             except RecordError as error:
-                _log.warning("%s", error)
-
-    def read(self) -> tuple[list[RunRecord], list[str]]:
-        """All readable records, in the order of their paths, and what is wrong with each of the others."""
-        records, problems = [], []
-        for path in self._files():
-            try:
-                records.append(read_record(path))
-            except RecordError as error:
-                problems.append(str(error))
-        return records, problems
+                unreadable(str(error))
 
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/*/*.json"))

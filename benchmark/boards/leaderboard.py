@@ -36,8 +36,8 @@ def build(
         pairs = ((suite, record.suite), (data, question.data.name), (model, question.model.name))
         return all(wish is None or wish == name for wish, name in pairs)
 
-    records, problems = store.read()
-    board = standings(filter(wanted, records), energy_profile)
+    problems: list[str] = []
+    board = standings(filter(wanted, store.each(problems.append)), energy_profile)
     unreadable = tuple(Apart("", "unreadable", problem) for problem in problems)
     return replace(board, apart=board.apart + unreadable)
 

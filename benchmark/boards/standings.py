@@ -2,13 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from statistics import fmean, stdev
+from typing import Any
 
 from benchmark.boards.origins import origins
 from benchmark.questions.suite import Named, digest
-from benchmark.records import Answer, RunRecord
+from benchmark.records import RunRecord
 from compressors.budget import Budget
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 
@@ -153,7 +155,10 @@ class Apart:
 
 @dataclass(frozen=True)
 class Board:
-    """All tables, the records that stand in none, all records by id, and the energy profile that priced them."""
+    """All tables, the records that stand in none, all records by id, and the energy profile that priced them.
+
+    The records are without counts per time step and per neuron.
+    """
 
     tables: tuple[Table, ...]
     apart: tuple[Apart, ...]
@@ -163,14 +168,15 @@ class Board:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A finished record with its numbers, and a name of the dense network it started from."""
+    """A record with its table and numbers, and a name of its dense network; or the reason why it stands in no table."""
 
     record: RunRecord
-    answer: Answer
-    values: Mapping[str, float]
+    setup: Setup | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str = ""
+    reason: str = ""
 
-    @property
+    @cached_property
     def method(self) -> str:
         return self.record.question.compressor.label
 
@@ -178,11 +184,11 @@ class _Entry:
     def dense(self) -> bool:
         return self.method == DENSE
 
-    @property
+    @cached_property
     def kind(self) -> tuple[str, str]:
         return self.record.division, self.record.question.condition
 
-    @property
+    @cached_property
     def row(self) -> tuple[str, Budget, int]:
         question = self.record.question
         return self.method, question.budget, 0 if self.dense else question.calibration_samples
@@ -199,21 +205,20 @@ def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFIL
         ValueError: there is no such energy profile.
     """
     load_profile(energy_profile)
-    runs = {record.id: record for record in records}
+    shared: dict[str, Any] = {}
+    found = {record.id: _judged(record, energy_profile, shared) for record in records}
     groups: dict[Setup, list[_Entry]] = defaultdict(list)
     apart: list[Apart] = []
-    for _, record in sorted(runs.items()):
-        if record.status == "failed":
-            apart.append(_apart(record, f"failed: {record.error}"))
-            continue
-        try:
-            groups[Setup.of(record)].append(_entry(record, energy_profile))
-        except (KeyError, ArithmeticError, ValueError) as error:
-            apart.append(_apart(record, f"unreadable result ({type(error).__name__}: {error})"))
+    for _, judged in sorted(found.items()):
+        if judged.reason:
+            apart.append(_apart(judged.record, judged.reason))
+        elif judged.setup is not None:
+            groups[judged.setup].append(judged)
     tables: list[Table] = []
     for setup in sorted(groups):
         entries = _of_one_checkpoint(_of_newest_version(_with_origins(groups[setup]), apart), apart)
         tables += _tables(setup, entries)
+    runs = {run_id: judged.record for run_id, judged in found.items()}
     return Board(tuple(tables), tuple(apart), runs, energy_profile)
 
 
@@ -235,8 +240,46 @@ def _apart(record: RunRecord, reason: str) -> Apart:
     return Apart(record.id, record.question.label, reason)
 
 
-def _entry(record: RunRecord, energy_profile: str) -> _Entry:
-    """A finished record with its numbers, as far as it has them; ``difference`` not among them.
+def _judged(record: RunRecord, energy_profile: str, shared: dict[str, Any]) -> _Entry:
+    """A record with its numbers, or with the reason why it has none; what a board does not need of it is let go."""
+    lean = _lean(record, shared)
+    if record.status == "failed":
+        return _Entry(lean, reason=f"failed: {record.error}")
+    try:
+        return _Entry(lean, Setup.of(record), _values(record, energy_profile))
+    except (KeyError, ArithmeticError, ValueError) as error:
+        return _Entry(lean, reason=f"unreadable result ({type(error).__name__}: {error})")
+
+
+def _lean(record: RunRecord, shared: dict[str, Any]) -> RunRecord:
+    """A record without its counts per step and neuron, which no board shows: boards hold tens of thousands.
+
+    Args:
+        record: a whole one.
+        shared: what earlier ones had in common, by its text; this one takes its part from there, and adds to it.
+    """
+
+    def common(value: Any) -> Any:
+        return shared.setdefault(repr(value), value)
+
+    question = record.question
+    parts = {name: common(getattr(question, name)) for name in ("data", "model", "training", "compressor", "budget")}
+    cost = record.cost
+    if cost is not None:
+        layers = tuple(replace(layer, synops_per_step=(), input_shape=(), output_shape=()) for layer in cost.layers)
+        cost = replace(cost, layers=layers, neurons=(), others=())
+    return record.model_copy(
+        update={
+            "question": question.model_copy(update=parts),
+            "cost": cost,
+            "traceback": None,
+            **{name: common(getattr(record, name)) for name in ("environment", "data", "options", "suite")},
+        }
+    )
+
+
+def _values(record: RunRecord, energy_profile: str) -> dict[str, float]:
+    """The numbers of a finished record, as far as it has them; ``difference`` not among them.
 
     Raises:
         ArithmeticError, ValueError: its cost report makes no sense (no samples, a layer in no format).
@@ -257,7 +300,7 @@ def _entry(record: RunRecord, energy_profile: str) -> _Entry:
     }
     if record.peak_memory_bytes is not None:
         values["peak_memory_bytes"] = record.peak_memory_bytes
-    return _Entry(record, answer, values)
+    return values
 
 
 def _with_origins(entries: list[_Entry]) -> list[_Entry]:

@@ -241,8 +241,8 @@ class RunRecord(BaseModel):
             return None
         if cost.samples < 1 or not 1 <= cost.timesteps <= LONGEST:
             raise ValueError(f"counted on {cost.samples} samples of {cost.timesteps} time steps")
-        if any(_smallest(part) < 0 for part in (cost, *cost.layers, *cost.neurons, *cost.others)):
-            raise ValueError("a count is below zero")
+        if not all(map(_countable, (cost, *cost.layers, *cost.neurons, *cost.others))):
+            raise ValueError("a count is below zero, or has more than 64 bits")
         cost.totals()
         return cost
 
@@ -328,12 +328,15 @@ class RecordStore:
         return sorted(self.root.glob("*/*/*.json"))
 
 
-def _smallest(part: Any) -> float:
-    """The smallest number in a part of a cost report."""
-    lists = [value for value in vars(part).values() if value.__class__ is tuple]
-    lists += [tuple(value.values()) for value in vars(part).values() if value.__class__ is dict]
-    single = [value for value in vars(part).values() if value.__class__ in (int, float)]
-    return min([*single, *(min(numbers) for numbers in lists if numbers and numbers[0].__class__ is int)], default=0)
+def _countable(part: Any) -> bool:
+    """Whether all numbers in a part of a cost report are from zero to what 64 bits hold."""
+    values = vars(part).values()
+    single = [value for value in values if value.__class__ in (int, float)]
+    lists = [
+        value.values() if value.__class__ is dict else value for value in values if value.__class__ in (dict, tuple)
+    ]
+    counts = [numbers for numbers in lists if numbers and next(iter(numbers)).__class__ is int]
+    return all(min(numbers) >= 0 and max(numbers) <= LARGEST for numbers in (single, *counts) if numbers)
 
 
 def read_record(path: Path) -> RunRecord:
@@ -369,7 +372,7 @@ def _content(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"it has more than {LARGEST_FILE} bytes")
     text = path.read_text(encoding="utf-8")
-    content = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    content = json.loads(text, parse_float=_finite, parse_constant=_finite)
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
     for name in FREE_TEXTS:
@@ -379,12 +382,6 @@ def _content(path: Path) -> dict[str, Any]:
     known = {*FREE_TEXTS, "cost"} if harmless else {*FREE_TEXTS}
     plain({name: value for name, value in content.items() if name not in known})
     return content
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > len(str(LARGEST)):
-        raise ValueError(f"a whole number has {len(digits)} digits")
-    return int(digits)
 
 
 def _finite(digits: str) -> float:

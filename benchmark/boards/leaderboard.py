@@ -4,6 +4,9 @@ Tables are those of :mod:`benchmark.boards.standings`. People read rounded numbe
 (:mod:`benchmark.wording`); CSV and JSON have the raw ones.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,9 +40,22 @@ def build(
         return all(wish is None or wish == name for wish, name in pairs)
 
     problems: list[str] = []
-    board = standings(filter(wanted, store.each(problems.append)), energy_profile)
+    with _without_collections():
+        board = standings(filter(wanted, store.each(problems.append)), energy_profile)
     unreadable = tuple(Apart("", "unreadable", problem) for problem in problems)
     return replace(board, apart=board.apart + unreadable)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from looking again and again through ever more records for cycles, of which they have none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def write(board: Board, out: Path) -> None:

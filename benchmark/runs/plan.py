@@ -1,14 +1,18 @@
 """What a suite still has to do, and how long and how much memory that may take, judged by earlier records."""
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
 from benchmark.questions.suite import Question, digest
 from benchmark.records import RunRecord
 from benchmark.wording import seconds, size
+
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def plan(
 def _step(questions: Sequence[Question], to_do: int, finished: Sequence[RunRecord]) -> Step:
     question = questions[0]
     alike = _alike(question, finished)
-    seconds = [record.seconds["fit"] + record.seconds["test"] for record in alike]
+    seconds = [r.seconds["fit"] + r.seconds["test"] for r in alike if {"fit", "test"} <= r.seconds.keys()]
     memory = [record.peak_memory_bytes for record in alike if record.peak_memory_bytes]
     return Step(
         data=question.data.name,
@@ -131,7 +135,7 @@ def _alike(question: Question, finished: Sequence[RunRecord]) -> list[RunRecord]
 
 def _training_seconds(untrained: Sequence[Question], finished: Sequence[RunRecord]) -> float | None:
     """Time to train these networks, judged by the same ones at other seeds; None if that is unknown for any."""
-    known: dict[str, list[float]] = defaultdict(list)
+    known: dict[Key, list[float]] = defaultdict(list)
     for record in finished:
         if record.dense is not None and record.dense.seconds is not None:
             known[_training(record.question)].append(record.dense.seconds)
@@ -140,27 +144,34 @@ def _training_seconds(untrained: Sequence[Question], finished: Sequence[RunRecor
     return sum(median(known[_training(question)]) for question in untrained)
 
 
-def _grouped(questions: Iterable[Question], key: Callable[[Question], str]) -> dict[str, list[Question]]:
-    groups: dict[str, list[Question]] = defaultdict(list)
+def _grouped(questions: Iterable[Question], key: Callable[[Question], Key]) -> dict[Key, list[Question]]:
+    groups: dict[Key, list[Question]] = defaultdict(list)
     for question in questions:
         groups[key(question)].append(question)
     return groups
 
 
-def _key(question: Question) -> str:
-    return digest(question.model_dump())
+@lru_cache(maxsize=4096)
+def _digest(text: str) -> str:
+    """The digest of JSON, whatever the order of its keys; thousands of questions share what little there is."""
+    return digest(json.loads(text))
 
 
-def _group(question: Question) -> str:
-    return digest(question.model_dump(include={"data", "model", "compressor"}))
+def _key(question: Question) -> Key:
+    rest = (question.budget, question.calibration_samples, question.aftercare, question.finetuning)
+    return (*_network(question), _digest(question.compressor.model_dump_json()), *rest)
 
 
-def _network(question: Question) -> str:
-    return digest(question.model_dump(include={"data", "model", "training", "seed"}))
+def _group(question: Question) -> Key:
+    return tuple(_digest(part.model_dump_json()) for part in (question.data, question.model, question.compressor))
 
 
-def _training(question: Question) -> str:
-    return digest(question.model_dump(include={"data", "model", "training"}))
+def _network(question: Question) -> Key:
+    return (*_training(question), question.seed)
+
+
+def _training(question: Question) -> Key:
+    return tuple(_digest(part.model_dump_json()) for part in (question.data, question.model, question.training))
 
 
 def show(plan: Plan, jobs: int = 1) -> str:

@@ -63,8 +63,10 @@ _LAYER_BARS = {"AC": "ac", "MAC": "mac", "memory": "stored_bits"}
 
 def content(board: Board) -> dict[str, Any]:
     """Tables, runs and what stands apart. Environments, which many runs share, are listed once."""
-    environments: list[dict[str, Any]] = []
-    runs = {run_id: _run(board.runs[run_id], environments) for run_id in _shown(board)}
+    shown = _shown(board)
+    environments = {repr(board.runs[run_id].environment): board.runs[run_id].environment for run_id in shown}
+    places = {text: place for place, text in enumerate(environments)}
+    runs = {run_id: _run(board.runs[run_id], places) for run_id in shown}
     return {
         "measures": {
             name: {"label": measure.label, "axis": measure.axis, "scale": measure.scale}
@@ -75,7 +77,7 @@ def content(board: Board) -> dict[str, Any]:
         "energy": {"profile": board.energy_profile, "uncertainty": load_profile(board.energy_profile).uncertainty},
         "tables": [_table(table) for table in board.tables],
         "runs": runs,
-        "environments": environments,
+        "environments": [*environments.values()],
         "apart": [vars(item) for item in board.apart],
     }
 
@@ -154,15 +156,14 @@ def _short(value: float) -> float:
     return float(f"{value:.8g}")
 
 
-def _run(record: RunRecord, environments: list[dict[str, Any]]) -> dict[str, Any]:
-    if record.environment not in environments:
-        environments.append(record.environment)
+def _run(record: RunRecord, places: Mapping[str, int]) -> dict[str, Any]:
+    """A run; ``places`` are those of the environments in their list, by their text."""
     answer = record.answer
     return {
         "label": record.question.label,
         "suite": record.suite,
         "facts": _facts(record, answer),
-        "environment": environments.index(record.environment),
+        "environment": places[repr(record.environment)],
         "layers": _layers(answer),
         "command": command(record),
     }

@@ -68,6 +68,7 @@ class Compressor(Configured):
     """
 
     version: ClassVar[int] = 1  # raise it when the results change: another version is another question
+    versions: ClassVar[Mapping[str, int]] = {}  # option -> the version of results with another value than its default
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
     structured: ClassVar[bool] = False  # takes out whole channels: a density is met as nearly as widths allow
     budgets: ClassVar[tuple[str, ...]] = ("density",)  # the kinds of budget (of KINDS) that a method can meet
@@ -93,6 +94,13 @@ class Compressor(Configured):
             raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
+
+    @classmethod
+    def version_with(cls, options: Mapping[str, Any]) -> int:
+        """The version of what comes out with these options."""
+        known = cls.options()
+        changed = [name for name in cls.versions if name in options and options[name] != known[name].default]
+        return max([cls.version, *(cls.versions[name] for name in changed)])
 
     @property
     def goal(self) -> Budget:

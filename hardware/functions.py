@@ -58,11 +58,18 @@ class Function:
         return self.kind in (Kind.POOLING, Kind.ADAPTIVE_POOLING)
 
     @property
+    def scales(self) -> bool:
+        """Whether its result is a multiple of its first argument where the other argument is a number."""
+        return self.name in _SCALING
+
+    @property
     def keeps_entries(self) -> bool:
-        """Whether its result is its first argument, in another shape, order or type."""
-        return self.kind in (Kind.RESHAPE, Kind.MOVE)
+        """Whether its result is its first argument, in another shape, order or type, or all of it several times."""
+        return self.kind in (Kind.RESHAPE, Kind.MOVE) or self.name in _REPEATING
 
 
+_SCALING = frozenset({"mul", "imul", "rmul", "div", "truediv", "itruediv"})
+_REPEATING = frozenset({"expand", "expand_as", "repeat"})
 _LINEAR = ("input", "weight", "bias")
 _CONVOLUTION = (*_LINEAR, "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_LINEAR, "stride", "padding", "output_padding", "groups", "dilation")

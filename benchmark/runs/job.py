@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
-from benchmark.questions.suite import Suite
+from benchmark.questions.suite import Named, Suite
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.distributed import DeviceError, DeviceGroup, Devices
 from benchmark.runs.executors.local import Executor, LocalExecutor, Outcome
@@ -100,7 +100,11 @@ def plan_of(
     """
     build.check_suite(suite, load)
     questions = build.questions_of(suite)
-    return plan(suite.name, questions, store, lambda name: COMPRESSORS[name].load().version)
+    return plan(suite.name, questions, store, _version)
+
+
+def _version(compressor: Named) -> int:
+    return COMPRESSORS[compressor.name].load().version_with(compressor.options)
 
 
 def _executor(

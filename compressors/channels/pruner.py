@@ -72,9 +72,22 @@ def epochs_of(trainer: Trainer) -> int:
 
 
 def channels_of(network: Network) -> Channels:
-    """Which channels of a network belong together, traced with a sample of the calibration data."""
+    """Which channels of a network belong together, traced with a sample of the calibration data.
+
+    Raises:
+        LayerError: layers share a weight, and would have to keep the same channels.
+    """
     sample = next(network.calibration())[:1]
-    return find_channels(network.module, lambda: network.module(sample))
+    channels = find_channels(network.module, lambda: network.module(sample))
+    seen: dict[int, str] = {}
+    for name in channels.layers:
+        other = seen.setdefault(id(network.module.get_submodule(name).weight), name)
+        if other != name:
+            raise LayerError(
+                f"layers {other!r} and {name!r} share one weight, so their channels cannot be taken out: give each a "
+                "weight of its own, or take a method that removes single weights"
+            )
+    return channels
 
 
 def bundles_of(network: Network, channels: Channels) -> list[Bundle]:

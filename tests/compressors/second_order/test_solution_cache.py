@@ -15,7 +15,7 @@ from tests.compressors.second_order.oracles import layer_problem
 # A problem whose numbers are the same on every machine, and so are the names of its files.
 WEIGHT = torch.arange(8, dtype=torch.float64).view(2, 4)
 ONES = torch.ones(2, 1, dtype=torch.float64)
-PLAIN = Problem(WEIGHT, 2 * torch.eye(4, dtype=torch.float64)[None], ONES[:, 0])
+PLAIN = Problem.of(WEIGHT, 2 * torch.eye(4, dtype=torch.float64)[None], ONES[:, 0], damping=0.0)
 GRID, MASK = Grid(3, ONES, 4 * ONES), torch.ones(2, 4, dtype=torch.bool)
 
 

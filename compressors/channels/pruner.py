@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch.utils.hooks import RemovableHandle
 
 from compressors.base import Compressor, State
@@ -40,6 +41,10 @@ class ChannelPruner(Compressor):
         """Calibrate and cut, on the device of the fit; a checkpoint loaded later may bring widths of its own."""
         if stage != "fit" or self.compression is not None:
             return
+        before = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
+        if early := [callback for callback in averages(trainer) if callback in before]:
+            name = type(early[0]).__name__
+            raise LayerError(f"{name} copies the network before it is narrowed: list it after {type(self).__name__}")
         pl_module.to(trainer.strategy.root_device)
         self.compress_now(trainer, pl_module)
 
@@ -64,6 +69,15 @@ class ChannelPruner(Compressor):
     def held_masks(self) -> Masks:
         """There are no masks to enforce: pruned channels are no longer there."""
         return {}
+
+
+def averages(trainer: Trainer) -> list[Callback]:
+    """The callbacks that keep a running average of the network's weights, and write it into the network at the end."""
+    return [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging | StochasticWeightAveraging)
+    ]
 
 
 def epochs_of(trainer: Trainer) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -454,7 +454,7 @@ class OBC(Pruner):
         if problem.dead.all(dim=1).any():
             log.warning("layer %s: %s, so its weights there go: use more or other samples", layer.name, SILENT)
         result = self.layer_solver.solve(problem, part, layer)
-        seen = {"hessian": "input current" if response is None else "membrane potential"}
+        seen: dict[str, Any] = {"hessian": "input current" if response is None else "membrane potential"}
         if dead := int(problem.dead.sum()):
             seen |= {"dead_inputs": dead}
         return replace(result, extra={**result.extra, **seen})

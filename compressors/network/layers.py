@@ -198,8 +198,8 @@ class _Watch(TorchFunctionMode):
         more of them.
         """
         (x,) = self.events[start].inputs
-        taken = None if neuron is None else self.events[neuron].inputs
-        return len(x) == 1 and (_storage(x) in self._repeating or (bool(taken) and len(taken[0]) > 1))
+        taken = () if neuron is None else self.events[neuron].inputs
+        return len(x) == 1 and (_storage(x) in self._repeating or any(len(steps) > 1 for steps in taken))
 
     def enter_neuron(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A hook before a neuron: what it computes inside is its own affair."""

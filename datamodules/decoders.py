@@ -49,7 +49,7 @@ def aedat4(path: str) -> Arrays:
     if not packets:
         raise ValueError("it has no events")
     events = np.concatenate(packets)
-    return [events[name] for name in events.dtype.names]
+    return [events[name] for name in events.dtype.names or ()]
 
 
 def dat2mat(path: str) -> Arrays:

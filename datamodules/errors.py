@@ -17,6 +17,12 @@ class DataCorrupt(ValueError):
     exit_status = 1
 
 
+class CacheUnwritable(OSError):
+    """What is made once and kept cannot be written; the message names the folder, the reason and the remedy."""
+
+    exit_status = 1
+
+
 @contextmanager
 def decoding(path: Path, kind: str) -> Iterator[None]:
     """Inside, whatever a decoder stumbles over in a file is DataCorrupt, with the file's name.

@@ -1,11 +1,13 @@
-"""Files that are written whole or not at all, and what is in them."""
+"""Files that are written whole or not at all, which of them there are, and what is in them."""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from datamodules.errors import DataCorrupt
 
 
 @contextmanager
@@ -39,3 +41,44 @@ def checksum(path: Path, algorithm: str) -> str:
     """Hash of a file's content, in hexadecimal digits; ``algorithm`` is a name of :mod:`hashlib`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def files_in(folder: Path, endings: Collection[str]) -> list[Path]:
+    """Files of a folder with one of the endings (in lower case, such as ".bin"), in order, without hidden ones.
+
+    Raises:
+        DataCorrupt: one that has such a name is no file, as a folder or a link to nowhere.
+    """
+    named = [entry for entry in _entries(folder) if Path(entry.name).suffix.lower() in endings]
+    for entry in named:
+        if not entry.is_file():
+            raise DataCorrupt(f"{entry.path}: is {_nature(entry)}, where a file was expected; remove or replace it")
+    return [Path(entry.path) for entry in named]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders of a folder, in order, without hidden ones.
+
+    Raises:
+        DataCorrupt: a link leads to nowhere.
+    """
+    for entry in (entries := _entries(folder)):
+        if not entry.is_file() and not entry.is_dir():
+            raise DataCorrupt(f"{entry.path}: is {_nature(entry)}, where a folder was expected; remove or replace it")
+    return [Path(entry.path) for entry in entries if entry.is_dir()]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, in order of the names; nothing where there is no folder."""
+    if not folder.is_dir():
+        if folder.is_symlink():
+            raise DataCorrupt(f"{folder}: is a link that leads to no folder; remove or replace it")
+        return []
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _nature(entry: os.DirEntry[str]) -> str:
+    if entry.is_dir():
+        return "a folder"
+    return "a link to nowhere" if entry.is_symlink() else "no file"

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from datamodules.base import SampleTable
 from datamodules.errors import DataCorrupt, DataMissing, decoding
+from datamodules.files import files_in, folders_in
 from datamodules.image_set import ImageDataModule, Images
 from datamodules.isolation import decode
 from datamodules.splits import Indices, hold_out_validation
@@ -96,7 +97,7 @@ class ImageNet(ImageDataModule):
         return SampleTable(keys, all_labels, parts, sources=keys)
 
     def _test_images(self) -> list[tuple[str, int]]:
-        flat = sorted(path for path in (self.root / "val").glob("*.*") if path.suffix.lower() in ENDINGS)
+        flat = files_in(self.root / "val", ENDINGS)
         if not flat:
             return list(_in_class_folders(self.root, "val"))
         labels = self._validation_labels
@@ -149,13 +150,12 @@ class ImageNet(ImageDataModule):
 
 def _in_class_folders(root: Path, part: str) -> Iterator[tuple[str, int]]:
     """(file, label) of each image in ``<part>/<wnid>/``, in order of their path."""
-    for folder in sorted(path for path in (root / part).glob("*") if path.is_dir()):
+    for folder in folders_in(root / part):
         if folder.name not in wnids():
             raise DataCorrupt(f"{folder}: {folder.name} is no wnid of ImageNet's 1,000 classes")
         label = wnids().index(folder.name)
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in ENDINGS:
-                yield f"{part}/{folder.name}/{path.name}", label
+        for path in files_in(folder, ENDINGS):
+            yield f"{part}/{folder.name}/{path.name}", label
 
 
 def _read_images(root: Path, sources: list[str], samples: Indices) -> list[Image.Image]:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 PROGRESS_S = 30.0
 
-EXAMPLES = 150
+EXAMPLES = 100
 LIMIT_S = 5.0
 """CPU time that reading one small file may take."""
 

@@ -11,6 +11,7 @@ import scipy.io
 from PIL import Image
 
 from datamodules import DataCorrupt
+from datamodules.dvs_gesture import _gestures_of_file, _names_of_trials
 from datamodules.events import (
     read_aedat2,
     read_aedat3,
@@ -108,3 +109,15 @@ READERS = {
 def test_any_bytes_are_a_value_or_data_corrupt(tmp_path, name):
     read, valid = READERS[name]
     fuzz(lambda path: read(path, (34, 34)), DataCorrupt, tmp_path / name, *valid(tmp_path))
+
+
+def test_any_bytes_of_the_tables_of_gestures_are_a_value_or_data_corrupt(tmp_path):
+    (tmp_path / "user01_led.aedat").touch()
+    table = b"class,startTime_usec,endTime_usec\n1,10,20\n11,30,40\n"
+    (tmp_path / "user01_led_labels.csv").write_bytes(table)
+    path = tmp_path / "user01_led_labels.csv"
+    fuzz(lambda _: _gestures_of_file(tmp_path, "train", "user01_led.aedat"), DataCorrupt, path, table)
+
+
+def test_any_bytes_of_the_lists_of_gestures_are_a_value_or_an_error_by_name(tmp_path):
+    fuzz(_names_of_trials, DataCorrupt, tmp_path / "trials", b"user01_led.aedat\nuser02_lab.aedat\n")

@@ -2,12 +2,19 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from datamodules.errors import DataCorrupt
+
+ABANDONED_S = 24 * 3600
+"""Age at which an unfinished file is one that nobody will finish."""
 
 
 @contextmanager
@@ -35,6 +42,31 @@ def settle(partial: Path, path: Path) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def sweep(folder: Path, *patterns: str) -> None:
+    """Remove what killed processes left in a folder: what matches a pattern and has not been touched for a day.
+
+    A lock that somebody holds stays, however old its file is.
+    """
+    abandoned = time.time() - ABANDONED_S
+    for left in [path for pattern in patterns for path in folder.glob(pattern)]:
+        if left.lstat().st_mtime > abandoned:
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        elif left.suffix == ".lock":
+            _remove_lock(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _remove_lock(path: Path) -> None:
+    try:
+        with FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        return
 
 
 def checksum(path: Path, algorithm: str) -> str:

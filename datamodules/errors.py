@@ -17,6 +17,12 @@ class DataCorrupt(ValueError):
     exit_status = 1
 
 
+class CalibrationTooLarge(ValueError):
+    """More calibration samples are asked for than the training part has."""
+
+    exit_status = 2
+
+
 class CacheUnwritable(OSError):
     """What is made once and kept cannot be written; the message names the folder, the reason and the remedy."""
 

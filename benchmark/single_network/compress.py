@@ -47,10 +47,12 @@ def compress_checkpoint(
 
     Raises:
         OutputError, StoreError: the network cannot be written under this name; found before the work.
-        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
+        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationTooLarge, CalibrationError, LayerError,
+            NIRError: see there.
     """
     _check_output(output, source.checkpoint)
     subject = open_subject(source)
+    subject.data.calibration_indices()  # too many are found before the work
     description = subject.description()
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(subject.module().network, subject.data.input_shape)

@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from datamodules import CIFAR10DVS, NMNIST, DataCorrupt, DataMissing, DVSGesture
+from datamodules.errors import CalibrationTooLarge
 from tests.datamodules.formats import polarity_packet, random_events, write_aedat2, write_aedat3, write_nmnist
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -103,7 +104,7 @@ def test_calibration_is_fixed_by_number_and_seed(tiny_nmnist):
     assert first == drawn(calibration_samples=20, seed=9, batch_size=3)
     assert first != drawn(calibration_samples=20, calibration_seed=1)
     assert set(first) <= set(train)
-    with pytest.raises(ValueError, match="cannot draw 55 of 54"):
+    with pytest.raises(CalibrationTooLarge, match=r"nmnist: 55 calibration samples .* has 54 .*ask for as many at"):
         drawn(calibration_samples=55)
     with pytest.raises(ValueError, match="calibration_samples is 0"):
         drawn(calibration_samples=0)

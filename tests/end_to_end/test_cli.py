@@ -142,6 +142,19 @@ def test_doctor_names_a_folder_that_cannot_be_written(tmp_path):
     assert "SNNBENCH_CACHE" in finding.message
 
 
+def test_a_calibration_set_larger_than_the_data_is_named_before_the_work(tiny, snnbench, monkeypatch):
+    monkeypatch.setattr("benchmark.single_network.compress.compress", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("benchmark.runs.executors.local.answer", lambda *_, **__: pytest.fail("the work began"))
+    said = "digits_dvs: 201 calibration samples are asked for, and"
+    done = snnbench(*COMPRESS, "--calibration-samples", "201", "--output", "a.safetensors")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {said}")
+    tiny.write_text(tiny.read_text().replace("calibration_samples: 20", "calibration_samples: 201"))
+    done = snnbench("run", tiny, "--no-wandb")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+
+
 SMOKE = ["--checkpoint", str(REPOSITORY / "benchmark/smoke/dense.safetensors")]
 COMPRESS = ["compress", *SMOKE, "--method", "magnitude"]
 

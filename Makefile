@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint smoke perf docs clean
+.PHONY: demo test fuzz lint smoke perf docs clean
 
 demo: $(STAMP)
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
@@ -12,6 +12,11 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/pytest
+
+# Mutated files for every reader, for so many seconds each; it stops by itself.
+FUZZ_SECONDS ?= 600
+fuzz: $(STAMP)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -s tests/fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

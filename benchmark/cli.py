@@ -35,7 +35,11 @@ def main() -> None:
     Exit status: 0 done, 1 some run failed, 2 a mistake in the call or a file, 3 data missing.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    sys.path.append(str(Path.cwd()))  # so that module:attribute finds a file beside the suite; last, to hide nothing
+    home = str(Path(__file__).resolve().parents[1])
+    sys.path += [
+        home,
+        str(Path.cwd()),
+    ]  # module:attribute finds a file beside the suite; last, so that it hides nothing
 
 
 for command in (check, compare, compress, data, doctor, leaderboard, list_, plan, profile, run, wandb):

@@ -18,8 +18,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from benchmark.files import write_atomically
+from benchmark.files import require_writable, write_atomically
 from benchmark.questions.suite import Question
+from datamodules.files import sweep
 from hardware.report import CostReport, check_schema
 
 SCHEMA = 4
@@ -245,15 +246,14 @@ class RecordStore:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{run_id}.lock"
 
-    def writable(self) -> None:
-        """Find out before the work, rather than after it, that nothing can be written.
+    def prepare(self) -> None:
+        """Find out before the work that no record can be written, and sweep away what killed processes left behind.
 
         Raises:
             StoreError: the folder is read-only or full.
         """
-        probe = self.root / ".probe"
-        write_atomically(probe, "")
-        probe.unlink()
+        require_writable(self.root / "record.json")
+        sweep(self.results, ".partial-*", ".locks/*.lock", "records/.probe", "records/**/.partial-*")
 
     def __iter__(self) -> Iterator[RunRecord]:
         """All readable records, in the order of their paths."""

@@ -148,10 +148,14 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from rich.console import Console
 
-    from benchmark.files import replacing, write_atomically
+    from benchmark.files import replacing, require_writable, write_atomically
     from benchmark.single_network.profile import profile_checkpoint, summary_lines
     from hardware.table import draw, table_rows, to_csv, to_table
 
+    if csv_file is not None:
+        require_writable(csv_file)
+    if picture is not None:
+        require_writable(picture, ".png", ".svg", ".pdf")
     measured = profile_checkpoint(_source(arguments), energy)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))

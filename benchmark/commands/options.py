@@ -58,7 +58,11 @@ class Pairs(click.ParamType):
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is not key=value", param, ctx)
-        return key, yaml.safe_load(text)
+        try:
+            return key, yaml.safe_load(text)
+        except yaml.YAMLError:
+            hint = f"quote what is text, as in '{key}=[\"*.10\"]'"
+            self.fail(f"{value!r}: what follows {key}= cannot be read as YAML; {hint}", param, ctx)
 
 
 def opened(name: str) -> "Suite":

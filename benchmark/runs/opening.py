@@ -75,6 +75,7 @@ class OpenedData:
 
         Raises:
             DataMissing: its files are not there.
+            CalibrationTooLarge: they are fewer than the calibration samples that are asked for.
         """
         key = _data_key(question)
         if key not in self._modules:
@@ -141,4 +142,5 @@ def _data_module(question: Question, data_roots: Mapping[str, Path]) -> Benchmar
         root=data_roots.get(question.data.name),
     )
     module.prepare_data()
+    module.calibration_indices()  # too many are found before the first run
     return module

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmark.files import write_atomically
+from benchmark.files import OutputError, require_writable, write_atomically
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
@@ -46,9 +46,13 @@ def compress_checkpoint(
         ``output``, and ``bytes``: those of a packed file, by what they hold.
 
     Raises:
-        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
+        OutputError, StoreError: the network cannot be written under this name; found before the work.
+        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationTooLarge, CalibrationError, LayerError,
+            NIRError: see there.
     """
+    _check_output(output, source.checkpoint)
     subject = open_subject(source)
+    subject.data.calibration_indices()  # too many are found before the work
     description = subject.description()
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(subject.module().network, subject.data.input_shape)
@@ -68,6 +72,20 @@ def compress_checkpoint(
     write_map(output.with_suffix(".map.json"), result.compression)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _check_output(output: Path, dense: Path) -> None:
+    """Refuse to write over the dense network, or over the summary and the map of another one.
+
+    Raises:
+        OutputError, StoreError: see `compress_checkpoint`.
+    """
+    require_writable(output, ".safetensors", ".nir")
+    if output.exists() and dense.exists() and output.samefile(dense):
+        raise OutputError(f"cannot write {output}: it is the dense network; give another --output")
+    other = output.with_suffix(".nir" if output.suffix == ".safetensors" else ".safetensors")
+    if other.exists() and output.with_suffix(".map.json").exists():
+        raise OutputError(f"cannot write {output}: its map would take the place of {other}'s; give another --output")
 
 
 def _write(

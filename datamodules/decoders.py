@@ -10,7 +10,8 @@ import pickle
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,9 @@ Arrays = list[NDArray[Any]]
 
 LIMIT_S = 60
 """CPU time for one file, and a second more for each MB of it."""
+
+SHORTER_S = {"hdf5": 10}
+"""By decoder, where damaged files are known to keep the library busy for ever."""
 
 LIMIT_BYTES = 1 << 30
 """Memory for one file, and `BYTES_PER_BYTE` more for each byte of it."""
@@ -86,8 +90,93 @@ def cifar_names(path: str) -> Arrays:
     return [np.array([str(name) for name in _unpickled(path)["fine_label_names"]])]
 
 
+HDF5_BYTES = 1 << 31
+"""Of all arrays of an HDF5 file together."""
+
+HDF5_SMALL = 1 << 26
+"""Bytes of arrays that are read whatever the size of the file; other files hold no more than deflate makes of them."""
+
+HDF5_RATIO = 1032
+"""Bytes that deflate makes of one, at most."""
+
+HDF5_DEPTH = 6
+"""Groups within groups."""
+
+HDF5_FILTERS = {1, 2, 3, 32000}
+"""Deflate, shuffle, checksums, LZF; others are libraries that HDF5 would look for."""
+
+
+def hdf5(path: str) -> Arrays:
+    """All arrays of numbers and texts in an HDF5 file; those of texts as JSON.
+
+    The first array is JSON in UTF-8: path -> text, list of texts (of lists), or null: then the next array is meant.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        datasets = dict(_datasets(file, {file.id}, 0))
+        declared = sum(_declared(name, dataset) for name, dataset in datasets.items())
+        most = min(HDF5_BYTES, max(HDF5_SMALL, HDF5_RATIO * os.stat(path).st_size))
+        if declared > most:
+            raise ValueError(f"it declares {declared:,} bytes of arrays, and at most {most:,} are read of such a file")
+        contents = {name: _content(name, dataset) for name, dataset in datasets.items() if dataset.shape is not None}
+    arrays = [content for content in contents.values() if isinstance(content, np.ndarray)]
+    texts = {name: None if isinstance(content, np.ndarray) else content for name, content in contents.items()}
+    return [np.frombuffer(json.dumps(texts).encode(), np.uint8), *arrays]
+
+
+def _datasets(group: Any, passed: set[Any], depth: int) -> Iterator[tuple[str, Any]]:
+    """The datasets below a group, each by its path; `passed` are the groups that were visited before."""
+    import h5py
+
+    for key in group:
+        name = f"{group.name.rstrip('/')}/{key}"
+        link = group.get(key, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name!r} is a link to elsewhere ({type(link).__name__}), which is not followed")
+        member = group[key]
+        if isinstance(member, h5py.Dataset):
+            yield name, member
+        elif not isinstance(member, h5py.Group) or member.id in passed or depth == HDF5_DEPTH:
+            raise ValueError(f"{name!r} is no group of its own, or one of more than {HDF5_DEPTH} within each other")
+        else:
+            passed.add(member.id)
+            yield from _datasets(member, passed, depth + 1)
+
+
+def _declared(name: str, dataset: Any) -> int:
+    """Bytes that a dataset declares, or one of its chunks if that is more.
+
+    Raises:
+        ValueError: its content is elsewhere, or no numbers and texts.
+    """
+    settings = dataset.id.get_create_plist()
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"the content of {name!r} is in another file, which is not opened")
+    filters = {settings.get_filter(number)[0] for number in range(settings.get_nfilters())}
+    if not filters <= HDF5_FILTERS:
+        raise ValueError(f"{name!r} is compressed by a filter that is not used here ({max(filters)})")
+    if dataset.dtype.kind not in "biuf" and not _is_text(dataset):
+        raise ValueError(f"{name!r} holds {dataset.dtype} instead of numbers or text")
+    return dataset.dtype.itemsize * max(prod(dataset.shape or ()), prod(dataset.chunks or ()))
+
+
+def _is_text(dataset: Any) -> bool:
+    import h5py
+
+    return h5py.check_string_dtype(dataset.dtype) is not None
+
+
+def _content(name: str, dataset: Any) -> Any:
+    """Numbers as an array, of a kind that every machine has; text as such, in lists."""
+    if not _is_text(dataset):
+        return np.asarray(dataset[()])
+    texts = dataset.asstr()[()]
+    return texts.tolist() if isinstance(texts, np.ndarray) else texts
+
+
 DECODERS: dict[str, Callable[[str], Arrays]] = {
-    decode.__name__: decode for decode in (aedat4, dat2mat, synsets, cifar_images, cifar_names)
+    decode.__name__: decode for decode in (aedat4, dat2mat, synsets, cifar_images, cifar_names, hdf5)
 }
 
 
@@ -109,11 +198,11 @@ def _unpickled(path: str) -> dict[str, Any]:
     return content
 
 
-def _limit(file_bytes: int) -> None:
+def _limit(file_bytes: int, most_s: int) -> None:
     """From now on this process is ended by the system, or gets no memory, where a decoder asks for too much."""
     if sys.platform != "linux":
         return
-    seconds = int(sum(os.times()[:2])) + LIMIT_S + (file_bytes >> 20)
+    seconds = int(sum(os.times()[:2])) + most_s + (file_bytes >> 20)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for what, limit in (
         (resource.RLIMIT_CPU, seconds),
@@ -129,8 +218,8 @@ def _answer(request: bytes, answers: BinaryIO) -> None:
     arrays: Arrays = []
     problem = None
     try:
-        _limit(os.stat(path).st_size)
-        arrays = [np.ascontiguousarray(array) for array in DECODERS[name](path)]
+        _limit(os.stat(path).st_size, SHORTER_S.get(name, LIMIT_S))
+        arrays = [np.asarray(array, order="C") for array in DECODERS[name](path)]
         if any(array.dtype.kind not in "biufU" for array in arrays):
             raise ValueError("its arrays hold other things than numbers and text")
     except BaseException as error:  # a panic in Rust is no Exception

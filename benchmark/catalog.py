@@ -79,7 +79,9 @@ MODELS = Registry(
             "benchmark.networks.zoo.transformers:qkformer", "QKFormer-10-384: Q-K attention in three stages"
         ),
         "nir": Entry(
-            "benchmark.networks.nir.reading:nir_network", "the network in a NIR file, with its weights: path=FILE"
+            "benchmark.networks.nir.reading:nir_network",
+            "the network in a NIR file, with its weights: path=FILE",
+            reads_files=True,
         ),
     },
     Requirement("collections.abc:Callable", instances=True),

@@ -4,8 +4,8 @@ How it is done is in :mod:`datamodules.files`.
 """
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -77,6 +77,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Write several files, text as UTF-8, of which none takes its place before all of them are complete.
+
+    Raises:
+        StoreError: a folder is read-only, full, or not a folder; nothing was replaced.
+    """
+    encoded = {path: content.encode() if isinstance(content, str) else content for path, content in contents.items()}
+    with ExitStack() as stack:
+        for path, content in encoded.items():
+            stack.enter_context(replacing(path)).write_bytes(content)
 
 
 def sha256(path: Path) -> str:

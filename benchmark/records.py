@@ -1,10 +1,16 @@
-"""What is kept of a run: one small JSON file, written at once or not at all."""
+"""What is kept of a run: one small JSON file, written at once or not at all.
+
+A record may come from anybody. :func:`read_record` is the one way to read one, and believes nothing: what it gives back
+has the types, sizes and names that boards, commands and pages can rely on.
+"""
 
 import json
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from benchmark.files import require_writable, write_atomically
+from benchmark.questions.names import LARGEST, NAME, UNPRINTABLE, plain, showable
 from benchmark.questions.suite import Question
 from datamodules.files import sweep
 from hardware.report import CostReport, check_schema
@@ -28,6 +35,27 @@ SCHEMA = 4
 
 2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
 """
+
+
+LARGEST_FILE = 2**24
+"""Bytes; a record of a network of a hundred layers has a hundredth of it."""
+
+LONGEST = 1_000_000
+"""Time steps."""
+
+FREE_TEXTS = ("error", "traceback")
+"""What may have several lines: nothing else in a record has."""
+
+LINES = str.maketrans("\n\t", "  ")
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+Name = Annotated[str, Field(pattern=NAME)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=0, strict=True)]
+
+
+_log = logging.getLogger(__name__)
 
 
 class RecordError(ValueError):
@@ -45,11 +73,11 @@ class NoAnswer(ValueError):
 class DenseNetwork(BaseModel):
     """The dense network a run started from."""
 
-    id: str
-    sha256: str
-    validation_accuracy: float | None = None
-    epochs: int | None = None
-    seconds: float | None = None
+    id: Id
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    validation_accuracy: Share | None = None
+    epochs: Number | None = None
+    seconds: Amount | None = None
 
 
 class Metrics(BaseModel):
@@ -57,8 +85,8 @@ class Metrics(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    accuracy: float
-    loss: float
+    accuracy: Share
+    loss: float = Field(allow_inf_nan=False)
 
 
 class LayerAccount(BaseModel):
@@ -81,11 +109,11 @@ class LayerAccount(BaseModel):
 
     name: str
     shape: tuple[int, ...]
-    weights: int
-    kept: int
-    density: float
+    weights: Number
+    kept: Number
+    density: Share
     loss: float | None
-    bits: int | None = Field(default=None, exclude_if=lambda bits: bits is None)
+    bits: Number | None = Field(default=None, exclude_if=lambda bits: bits is None)
     before: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
 
 
@@ -103,8 +131,8 @@ class CompressionAccount(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    density: float
-    seconds: float
+    density: Share
+    seconds: Amount
     layers: tuple[LayerAccount, ...]
     aftercare: Mapping[str, tuple[str, ...]] = {}
     stages: tuple[Mapping[str, Any], ...] = Field(default=(), exclude_if=lambda stages: not stages)
@@ -137,8 +165,8 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA
-    id: str
-    suite: str
+    id: Id
+    suite: Name
     status: Literal["done", "failed"]
     question: Question
     version: int = Field(description="version of the compressor")
@@ -152,8 +180,8 @@ class RunRecord(BaseModel):
     metrics: Metrics | None = None
     compression: CompressionAccount | None = None
     cost: CostReport | None = None
-    seconds: dict[str, float] = {}
-    peak_memory_bytes: int | None = None
+    seconds: dict[str, Amount] = {}
+    peak_memory_bytes: Number | None = None
     environment: dict[str, Any] = {}
     created: str = Field(description="ISO 8601, UTC; not part of the question")
 
@@ -194,6 +222,19 @@ class RunRecord(BaseModel):
         if self.status == "done" and missing:
             raise ValueError(f"a finished run without {', '.join(missing)}")
         return self
+
+    @field_validator("cost")
+    @classmethod
+    def _makes_sense(cls, cost: CostReport | None) -> CostReport | None:
+        """Refuse counts that nothing can be worked out from: no samples, a layer that is stored in no format."""
+        if cost is None:
+            return None
+        if cost.samples < 1 or not 1 <= cost.timesteps <= LONGEST:
+            raise ValueError(f"counted on {cost.samples} samples of {cost.timesteps} time steps")
+        if any(_smallest(part) < 0 for part in (cost, *cost.layers, *cost.neurons, *cost.others)):
+            raise ValueError("a count is below zero")
+        cost.totals()
+        return cost
 
     @property
     def answer(self) -> Answer:
@@ -256,8 +297,12 @@ class RecordStore:
         sweep(self.results, ".partial-*", ".locks/*.lock", "records/.probe", "records/**/.partial-*")
 
     def __iter__(self) -> Iterator[RunRecord]:
-        """All readable records, in the order of their paths."""
-        return iter(self.read()[0])
+        """All readable records, in the order of their paths; a warning names each of the others."""
+        for path in self._files():
+            try:
+                yield read_record(path)
+            except RecordError as error:
+                _log.warning("%s", error)
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """All readable records, in the order of their paths, and what is wrong with each of the others."""
@@ -273,24 +318,91 @@ class RecordStore:
         return sorted(self.root.glob("*/*/*.json"))
 
 
+def _smallest(part: Any) -> float:
+    """The smallest number in a part of a cost report."""
+    lists = [value for value in vars(part).values() if value.__class__ is tuple]
+    lists += [tuple(value.values()) for value in vars(part).values() if value.__class__ is dict]
+    single = [value for value in vars(part).values() if value.__class__ in (int, float)]
+    return min([*single, *(min(numbers) for numbers in lists if numbers and numbers[0].__class__ is int)], default=0)
+
+
 def read_record(path: Path) -> RunRecord:
-    """Read one record.
+    """Read one record, and believe nothing of it: see the module.
 
     Raises:
-        RecordError: not a record, or of a newer schema.
+        RecordError: not a record, or of a newer schema; says what is wrong with it and where.
     """
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        content = _content(path)
+        record = RunRecord.model_validate(content)
+        _refuse_converted(content, record.model_dump(mode="json"))
     except ValidationError as error:
         errors = error.errors(include_url=False)
         newer = next((error for error in errors if error["type"] == "newer_schema"), None)
         if newer is not None:
-            raise RecordError(f"{path}: {newer['msg']}") from error
+            raise RecordError(showable(f"{path}: {newer['msg']}")) from error
         place = ".".join(map(str, errors[0]["loc"]))
         raise _unreadable(path, f"{place}: {errors[0]['msg']}" if place else errors[0]["msg"]) from error
-    except OSError as error:
+    except (OSError, ValueError, RecursionError) as error:  # of JSON, and of the rules below
         raise _unreadable(path, str(error)) from error
+    return record
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What stands in a record's file, made of plain values only.
+
+    Raises:
+        ValueError: it is too large, no JSON, or has a value that is not plain (see :func:`plain`).
+    """
+    if not path.is_file():
+        raise ValueError("it is no file")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    for name in FREE_TEXTS:
+        if UNPRINTABLE.search(str(content.get(name)).translate(LINES)):
+            raise ValueError(f"{name} holds a character that cannot be shown")
+    harmless = text.isascii() and "\\" not in text and "\x7f" not in text  # so that the bulk need not be looked through
+    known = {*FREE_TEXTS, "cost"} if harmless else {*FREE_TEXTS}
+    plain({name: value for name, value in content.items() if name not in known})
+    return content
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > len(str(LARGEST)):
+        raise ValueError(f"a whole number has {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return value
+
+
+def _refuse_converted(written: Any, read: Any, place: str = "") -> None:
+    """Compare a file's content with what was read out of it: a value that had to be converted was of another type.
+
+    Raises:
+        ValueError: names the place of the first that was.
+    """
+    if written == read:
+        return
+    if isinstance(written, dict) and isinstance(read, dict):
+        for key, value in written.items():
+            _refuse_converted(value, read.get(key), f"{place}.{key}" if place else key)
+    elif isinstance(written, list) and isinstance(read, list):
+        for index, (value, other) in enumerate(zip(written, read, strict=True)):
+            _refuse_converted(value, other, f"{place}.{index}")
+    elif not (type(written) is int and type(read) is float and written == read):
+        raise ValueError(f"{place}: {json.dumps(written)[:40]} is of the wrong type")
 
 
 def _unreadable(path: Path, reason: str) -> RecordError:
-    return RecordError(f"{path}: not a run record ({reason.splitlines()[0]}); delete it and run the suite again")
+    name = " ".join(str(path).splitlines())
+    told = f"{name}: not a run record ({' '.join(reason.split())[:300]}); delete it and run the suite again"
+    return RecordError(showable(told))

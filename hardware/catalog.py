@@ -21,11 +21,16 @@ class ProfileFile(Entry):
 
 
 class Profiles(Registry):
-    """The registry of energy profiles, in which the path of a ``.yaml`` file is a name too."""
+    """The registry of energy profiles, for whose users the path of a ``.yaml`` file is a name too."""
 
-    def __getitem__(self, name: str) -> Entry:
+    def by_user(self, name: str) -> Entry:
+        """What a user means by a name: something registered, ``module:attribute``, or a file.
+
+        Raises:
+            UnknownName: there is none.
+        """
         if not name.endswith(".yaml"):
-            return super().__getitem__(name)
+            return super().by_user(name)
         if not Path(name).is_file():
             raise UnknownName(f"no energy profile at {name}")
         return ProfileFile(name, "named by its file", None)

@@ -190,7 +190,7 @@ def load_profile(name: str) -> EnergyProfile:
         PluginError: another package's profile does not load.
         ProfileError: what is there is no profile; says what is wrong with it.
     """
-    content = energy_profiles()[name].load()
+    content = energy_profiles().by_user(name).load()
     try:
         profile = EnergyProfile.model_validate(content)
     except ValidationError as error:

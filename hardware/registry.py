@@ -53,13 +53,14 @@ class Entry:
     """One registered thing: ``target`` is ``"module:attribute"``, ``summary`` one line for people.
 
     ``origin`` is the package that registers it, None for what was named as ``module:attribute``. ``requirement`` is
-    what it must be, if it is not of this package.
+    what it must be, if it is not of this package. ``reads_files``: it opens files that its options name.
     """
 
     target: str
     summary: str
     origin: str | None = OWN
     requirement: Requirement | None = None
+    reads_files: bool = False
 
     def load(self) -> Any:
         """Import the module and return the attribute.
@@ -116,7 +117,9 @@ def says(file: Path, key: str) -> str:
 class Registry(Mapping[str, Entry]):
     """Names of one kind of thing -> :class:`Entry`, from the built-in table and from other packages' entry points.
 
-    ``module:attribute`` is a name too, of anything that can be imported; it is not among those listed.
+    Looking a name up (``registry[name]``) finds what is registered and nothing else, so that a name which came out of
+    a file runs no code of the file's choosing. What a user says, on the command line, in a suite or in Python, goes
+    through :meth:`by_user`, for which ``module:attribute`` is a name too, of anything that can be imported.
 
     Args:
         kind: what the names stand for, for messages ("compressor").
@@ -163,9 +166,19 @@ class Registry(Mapping[str, Entry]):
         entries, _ = self._found
         if name in entries:
             return entries[name]
+        raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, entries)}")
+
+    def by_user(self, name: str) -> Entry:
+        """What a user means by a name: something registered, or ``module:attribute``.
+
+        Raises:
+            UnknownName: nothing is registered under it, and it names no module.
+        """
+        if name in self:
+            return self[name]
         if ":" in name:
             return Entry(name, "named by its module", None, self.requirement)
-        raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, entries)} (or name it as module:attribute)")
+        raise UnknownName(f"unknown {self.kind} {name!r}: {suggestion(name, self)} (or name it as module:attribute)")
 
     def __iter__(self) -> Any:
         return iter(self._found[0])

@@ -73,8 +73,16 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(inert, rows))
     return text.getvalue()
+
+
+def inert(row: Row) -> Row:
+    """A row of CSV in which no text begins as a formula of a spreadsheet does; an apostrophe marks it as text."""
+    begins = ("=", "+", "-", "@", "\t", "\r")
+    return {
+        name: f"'{cell}" if isinstance(cell, str) and cell.startswith(begins) else cell for name, cell in row.items()
+    }
 
 
 def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Table:
@@ -128,7 +136,7 @@ def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_title(title)
         axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(rows)), names)
+    axes[0].set_yticks(range(len(rows)), names, parse_math=False)
     axes[0].invert_yaxis()
     figure.suptitle("per sample")
     figure.savefig(path)

@@ -12,7 +12,7 @@ from benchmark.boards.page import render
 from benchmark.boards.plots import plot
 from benchmark.boards.standings import Apart, Board, standings
 from benchmark.boards.tabular import as_csv
-from benchmark.files import write_atomically
+from benchmark.files import write_together
 from benchmark.records import RecordStore, RunRecord
 from hardware.energy import DEFAULT_PROFILE
 
@@ -43,13 +43,11 @@ def build(
 
 
 def write(board: Board, out: Path) -> None:
-    """Write ``leaderboard.md``, ``.csv`` and ``.html`` and a picture per table, each file whole or not at all.
+    """Write ``leaderboard.md``, ``.csv`` and ``.html`` and a picture per table: all of them, or none.
 
     Raises:
         StoreError: the folder is read-only or full.
     """
-    for table in board.tables:
-        write_atomically(out / PICTURES / f"{table.slug}.png", plot(table))
-    write_atomically(out / "leaderboard.csv", as_csv(board))
-    write_atomically(out / "leaderboard.html", render(board))
-    write_atomically(out / "leaderboard.md", markdown(board))
+    pictures = {out / PICTURES / f"{table.slug}.png": plot(table) for table in board.tables}
+    texts = {"csv": as_csv(board), "html": render(board), "md": markdown(board)}
+    write_together(pictures | {out / f"leaderboard.{kind}": text for kind, text in texts.items()})

@@ -34,9 +34,11 @@ def plot(table: Table) -> bytes:
     for axes, cost in zip((left, right), COSTS, strict=True):
         _draw(axes, table.rows, cost)
     left.set_ylabel("accuracy [%]")
-    figure.suptitle(table.title)
+    figure.suptitle(table.title, parse_math=False)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 6), frameon=False)
+    legend = figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 6), frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names are names, and no formulas
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the same records give the same bytes
     return png.getvalue()

@@ -8,6 +8,7 @@ from typing import Any
 from benchmark.boards.reported import beside
 from benchmark.boards.standings import COSTS, MEASURES, Board, Row, Table
 from benchmark.boards.summary import MethodSummary, summarize
+from hardware.table import inert
 
 _IDENTITY = (
     "division", "condition", "data", "split", "timesteps", "model", "fingerprint", "training",
@@ -22,7 +23,7 @@ def as_csv(board: Board) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*_IDENTITY, *_SPREADS, *_FRONTS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_flat(table, row) for table in board.tables for row in table.rows)
+    writer.writerows(inert(_flat(table, row)) for table in board.tables for row in table.rows)
     return text.getvalue()
 
 

@@ -24,7 +24,7 @@ def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> N
     """
     from compressors.registry import COMPRESSORS
 
-    entry = COMPRESSORS[method]  # a misspelt name is answered before anything heavy is imported
+    entry = COMPRESSORS.by_user(method)  # a misspelt name is answered before anything heavy is imported
 
     from rich.console import Console
 
@@ -33,7 +33,7 @@ def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> N
     from benchmark.questions import build
     from benchmark.questions.suite import Named
 
-    target, named = entry.load(), Named.model_validate({"name": method, **dict(options)})
+    target, named = entry.load(), build.validated("compressor", Named, {"name": method, **dict(options)})
     build.check_options("compressor", named, target, build.GIVEN_TO_COMPRESSORS)
     results = list(findings(Method(target, dict(options))))
     if as_json:

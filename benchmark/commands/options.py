@@ -1,7 +1,7 @@
 """What commands have in common; imports nothing heavy."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from benchmark.questions.suite import Suite
+    from hardware.registry import Registry
 
 RESULTS = click.option(
     "--results",
@@ -66,7 +67,7 @@ class Pairs(click.ParamType):
 
 
 def opened(name: str) -> "Suite":
-    """A suite by its name or path, read before anything heavy is imported.
+    """A suite by its name or path, read before anything heavy is imported; says which code of others it will import.
 
     Raises:
         UnknownName, SuiteError: there is no such suite, or what is there is none.
@@ -74,17 +75,20 @@ def opened(name: str) -> "Suite":
     from benchmark.catalog import suite_path
     from benchmark.questions.suite import load_suite
 
-    return load_suite(suite_path(name))
+    suite = load_suite(suite_path(name))
+    if suite.modules:
+        click.echo(f"{name} runs code that it names: {', '.join(suite.modules)}", err=True)
+    return suite
 
 
-def _known(registry: Callable[[], Mapping[str, Any]]) -> Callable[..., str]:
+def _known(registry: Callable[[], "Registry"]) -> Callable[..., str]:
     """A callback that answers a misspelt name before anything heavy is imported."""
 
     def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
         from hardware.registry import UnknownName
 
         try:
-            registry()[value]
+            registry().by_user(value)
         except UnknownName as error:
             raise click.BadParameter(str(error), ctx, param) from error
         return value
@@ -92,19 +96,19 @@ def _known(registry: Callable[[], Mapping[str, Any]]) -> Callable[..., str]:
     return check
 
 
-def _compressors() -> Mapping[str, Any]:
+def _compressors() -> "Registry":
     from compressors.registry import COMPRESSORS
 
     return COMPRESSORS
 
 
-def _data_sets() -> Mapping[str, Any]:
+def _data_sets() -> "Registry":
     from benchmark.catalog import DATA
 
     return DATA
 
 
-def _energy_profiles() -> Mapping[str, Any]:
+def _energy_profiles() -> "Registry":
     from hardware.catalog import energy_profiles
 
     return energy_profiles()

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from benchmark.catalog import DATA, MODELS
@@ -28,6 +29,9 @@ class OptionError(ValueError):
     exit_status = 2
 
 
+Valid = TypeVar("Valid", bound=BaseModel)
+
+
 def check_options(kind: str, named: Named, target: Any, reserved: set[str]) -> None:
     """Refuse options that ``target`` does not take.
 
@@ -45,8 +49,26 @@ def _make(kind: str, named: Named, target: Any, reserved: set[str], **arguments:
     check_options(kind, named, target, reserved)
     try:
         return target(**arguments, **named.options)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"the {kind} {named.label}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise OptionError(f"the {kind} {named.label}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def validated(kind: str, schema: type[Valid], content: Any) -> Valid:
+    """A name with options, or a training, as its schema has it.
+
+    Raises:
+        OptionError: it is none; names the key and what is wrong with it.
+    """
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise OptionError(f"the {kind}'s {place}: {reason}" if place else f"the {kind}: {reason}") from None
 
 
 def datamodule(
@@ -61,7 +83,7 @@ def datamodule(
         "calibration_seed": seed,
         "seed": seed,
     }
-    return _make("data set", data, DATA[data.name].load(), GIVEN_TO_DATA, **arguments)
+    return _make("data set", data, data.found_in(DATA).load(), GIVEN_TO_DATA, **arguments)
 
 
 def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -69,7 +91,7 @@ def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn
 
     That of a NIR file has its weights.
     """
-    builder, arguments = MODELS[model.name].load(), {"input_shape": input_shape, "classes": classes}
+    builder, arguments = model.found_in(MODELS).load(), {"input_shape": input_shape, "classes": classes}
     if model.name == "nir" and isinstance(model, NamedNetwork) and model.weights is not None:
         arguments["path"] = str(model.weights)
     return multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
@@ -93,7 +115,7 @@ def compressor(
     named: Named, budget: Budget, seed: int, cache: Path | None = None, aftercare: Sequence[str] = ()
 ) -> Compressor:
     """A compressor with its budget. ``seed`` and ``cache`` go to those that take them."""
-    target = COMPRESSORS[named.name].load()
+    target = named.found_in(COMPRESSORS).load()
     offered: Mapping[str, Any] = {"seed": seed, "cache": cache}
     taken = {name: value for name, value in offered.items() if name in target.options() and name not in named.options}
     taken |= budget.limits
@@ -115,7 +137,7 @@ def check_suite(suite: Suite, load: Callable[[Path], Checkpoint] = checkpoints.l
         CheckpointError: a checkpoint that cannot be read.
     """
     for data in suite.data:
-        check_options("data set", data, DATA[data.name].load(), GIVEN_TO_DATA)
+        check_options("data set", data, data.found_in(DATA).load(), GIVEN_TO_DATA)
     for model in suite.models:
         _check_model(model, [named.name for named in suite.compressors])
         if model.weights is not None:
@@ -131,7 +153,7 @@ def check_suite(suite: Suite, load: Callable[[Path], Checkpoint] = checkpoints.l
 
 
 def _check_model(model: Model, compressors: Sequence[str]) -> None:
-    check_options("model", model, MODELS[model.name].load(), GIVEN_TO_MODELS)
+    check_options("model", model, model.found_in(MODELS).load(), GIVEN_TO_MODELS)
     for name in model.compressors or ():
         if name not in compressors:
             raise OptionError(
@@ -142,7 +164,7 @@ def _check_model(model: Model, compressors: Sequence[str]) -> None:
 
 def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:
     """Compressor name -> the kinds of budget it meets, of the suite's compressors."""
-    return {named.name: COMPRESSORS[named.name].load().budgets for named in suite.compressors}
+    return {named.name: named.found_in(COMPRESSORS).load().budgets for named in suite.compressors}
 
 
 def questions_of(suite: Suite) -> list[Question]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,13 +19,20 @@ from pydantic import (
     model_validator,
 )
 
+from benchmark.catalog import DATA, MODELS
+from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from compressors.budget import Budget
-from compressors.registry import suggestion
+from compressors.registry import COMPRESSORS, suggestion
 
 BUDGET_KEYS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
 """Kind of budget -> the key of a suite that lists budgets of this kind."""
 
 LIMITS = {limit.name for limit in fields(Budget)}
+
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""As wide as NumPy's generators take."""
 
 
 class SuiteError(ValueError):
@@ -41,65 +47,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Named(BaseModel):
-    """Something from a registry with options of its own: ``conv`` or ``{name: conv, width: 16}``."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys beside ``name``."""
-        return dict(self.model_extra or {})
-
-    @property
-    def label(self) -> str:
-        """``name`` or ``name[option,...]``, for people; words stand alone, numbers with their option's name."""
-        shown = [value if isinstance(value, str) else f"{key}={value}" for key, value in sorted(self.options.items())]
-        return f"{self.name}[{','.join(shown)}]" if shown else self.name
-
-
-class NamedNetwork(Named):
-    """A network, to be trained, or with the weights of a ``checkpoint``.
-
-    That is a file (see :func:`benchmark.networks.weights.checkpoints.load`), in whose path variables of the
-    environment are replaced, or the name of a published one. A NIR file brings its network with it, under
-    the name ``nir``.
-    """
-
-    checkpoint: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, serialize: Any) -> dict[str, Any]:
-        """Leaves out a checkpoint where there is none, so that networks that are trained read as they always did."""
-        return {key: value for key, value in serialize(self).items() if (key, value) != ("checkpoint", None)}
-
-    @property
-    def weights(self) -> Path | None:
-        """The checkpoint's place on this machine."""
-        return None if self.checkpoint is None else Path(os.path.expandvars(self.checkpoint)).expanduser()
-
-    @property
-    def label(self) -> str:
-        """As of any name with options, and the checkpoint by its file's name."""
-        return super().label if self.weights is None else f"{super().label} of {self.weights.stem}"
-
-
 class Model(NamedNetwork):
     """A network of a suite; ``compressors`` limits which of the suite's compressors it meets, by name."""
 
     compressors: tuple[str, ...] | None = None
-
-
-class Data(Named):
-    """A data set and how it is shown: ``timesteps`` frames a sample."""
-
-    timesteps: int = Field(default=10, ge=1)
 
 
 class Training(Strict):
@@ -108,19 +59,19 @@ class Training(Strict):
     Training stops when the validation accuracy has not improved for ``patience`` epochs; the best weights are kept.
     """
 
-    epochs: int = Field(default=30, ge=1)
-    patience: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    loss: str = "rate_mse"
+    epochs: Count = 30
+    patience: Count = 8
+    batch_size: Count = 32
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    loss: str = Field(default="rate_mse", pattern=NAME)
 
 
 class FineTuning(Strict):
     """How a compressed network is trained further: the same for all methods of a table."""
 
-    epochs: int = Field(default=5, ge=1)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    epochs: Count = 5
+    learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False)
 
 
 Aftercare = Literal["batchnorm", "means"]
@@ -138,8 +89,8 @@ class Question(Strict):
     model: NamedNetwork
     training: Training
     compressor: Named
-    calibration_samples: int
-    seed: int
+    calibration_samples: Count
+    seed: Seed
     aftercare: tuple[Aftercare, ...] = ()
     finetuning: FineTuning | None = None
 
@@ -232,6 +183,17 @@ class Suite(Strict):
         if not any(self.budgets()[kind] for kind in BUDGET_KEYS):
             raise ValueError(f"give budgets: at least one of {', '.join(BUDGET_KEYS.values())}")
         return self
+
+    @property
+    def modules(self) -> list[str]:
+        """The names that are ``module:attribute``: code that is imported because the suite says so."""
+        kinds = ((DATA, self.data), (MODELS, self.models), (COMPRESSORS, self.compressors))
+        return [
+            named.name
+            for registry, listed in kinds
+            for named in listed
+            if named.name not in registry and ":" in named.name
+        ]
 
     def budgets(self) -> dict[str, tuple[Budget, ...]]:
         """Kind of budget (see :data:`compressors.budget.KINDS`) -> the suite's budgets of that kind."""

@@ -109,7 +109,7 @@ def plan_of(
 
 
 def _version(compressor: Named) -> int:
-    return COMPRESSORS[compressor.name].load().version_with(compressor.options)
+    return compressor.found_in(COMPRESSORS).load().version_with(compressor.options)
 
 
 def _executor(

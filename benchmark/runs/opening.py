@@ -125,7 +125,7 @@ class OpenedData:
 def identify(question: Question, fingerprint: str, weights_sha256: str | None) -> tuple[str, str]:
     """A question's run id and its dense network's id, given the hashes of its data and of its network's weights."""
     content = fingerprint if weights_sha256 is None else digest([fingerprint, weights_sha256])
-    version = COMPRESSORS[question.compressor.name].load().version_with(question.compressor.options)
+    version = question.compressor.found_in(COMPRESSORS).load().version_with(question.compressor.options)
     return question.id(content, version), question.dense_id(content)
 
 

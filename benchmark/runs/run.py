@@ -19,6 +19,7 @@ from spikingjelly.activation_based import functional
 from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.questions import build
+from benchmark.questions.names import showable
 from benchmark.questions.suite import FineTuning, Question
 from benchmark.records import CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
@@ -150,9 +151,8 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             group=group,
         )
     except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
-        return record.model_copy(
-            update={"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        )
+        told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        return record.model_copy(update={name: showable(text) for name, text in told.items()})
     return record.model_copy(
         update={
             "status": "done",
@@ -169,7 +169,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
 def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> RunRecord:
     """The record of a run that has no answer: everything that is known beforehand."""
     question = run.question
-    target = COMPRESSORS[question.compressor.name].load()
+    target = question.compressor.found_in(COMPRESSORS).load()
     return RunRecord(
         id=run.id,
         suite=suite,
@@ -186,7 +186,11 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
 
 def _plugins(question: Question) -> dict[str, str]:
     """Versions of the other packages that what is asked for comes from."""
-    entries = (DATA[question.data.name], MODELS[question.model.name], COMPRESSORS[question.compressor.name])
+    entries = (
+        question.data.found_in(DATA),
+        question.model.found_in(MODELS),
+        question.compressor.found_in(COMPRESSORS),
+    )
     return {entry.origin: version(entry.origin) for entry in entries if entry.origin not in (OWN, None)}
 
 

@@ -136,7 +136,7 @@ def compress(
 
 def _compressor(compressor: Compressor | str, options: Mapping[str, Any]) -> Compressor:
     if isinstance(compressor, str):
-        return COMPRESSORS[compressor].load()(**options)
+        return COMPRESSORS.by_user(compressor).load()(**options)
     if options:
         raise SubjectError(f"options of a compressor go where it is made: {type(compressor).__name__}(...)")
     if compressor.compression is not None:

@@ -56,7 +56,7 @@ def compress_checkpoint(
     description = subject.description()
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(subject.module().network, subject.data.input_shape)
-    named = Named.model_validate(method)
+    named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
     result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
     account = result.compression.to_dict()

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions import build
-from benchmark.questions.suite import Data, Named, Training
+from benchmark.questions.names import Data, Named, Told, ToldData
+from benchmark.questions.suite import Training
 from datamodules.base import BenchmarkDataModule
 
 DATA_SETTINGS = ("name", "timesteps", "split", "binning", "window_us", "frame_size", "binarize", "image_size")
@@ -49,7 +48,10 @@ class Subject:
         network = build.network(self.model, self.data.input_shape, self.data.num_classes)
         checkpoints.restore(network, self.checkpoint, self.path)
         module = build.classifier(network, self.data, self.training)
-        module.timesteps = self.checkpoint.description.get("timesteps", module.timesteps)
+        steps = self.checkpoint.description.get("timesteps", module.timesteps)
+        if type(steps) is not int or not 1 <= steps <= module.timesteps:
+            raise CheckpointError(f"{self.path}: its time steps are {steps!r}, not 1 to the data's {module.timesteps}")
+        module.timesteps = steps
         return module
 
     def description(self) -> dict[str, Any]:
@@ -69,8 +71,8 @@ def open_subject(source: Source) -> Subject:
         DataMissing, OptionError, UnknownName: see there.
     """
     checkpoint = checkpoints.load(source.checkpoint)
-    model = Named.model_validate(source.model or _told("model", checkpoint, source.checkpoint))
-    training = Training.model_validate(checkpoint.description.get("training", {}))
+    model = _model(source, checkpoint)
+    training = build.validated("training", Training, checkpoint.description.get("training", {}))
     data = build.datamodule(
         _data(source, checkpoint),
         batch_size=training.batch_size,
@@ -82,20 +84,28 @@ def open_subject(source: Source) -> Subject:
     return Subject(source.checkpoint, checkpoint, model, data, training)
 
 
+def _model(source: Source, checkpoint: Checkpoint) -> Named:
+    """The network as the user names it, else as the checkpoint does."""
+    if source.model is not None:
+        return build.validated("model", Named, source.model)
+    told = _told("model", checkpoint, source.checkpoint)
+    return build.validated("model", Named if checkpoint.described_by_us else Told, told)
+
+
 def _data(source: Source, checkpoint: Checkpoint) -> Data:
-    settings = source.data
-    if settings is None:
-        description = _told("data", checkpoint, source.checkpoint)
-        settings = {name: description[name] for name in DATA_SETTINGS if name in description}
-    try:
-        return Data.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise build.OptionError(f"the data set's {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    """The data set as the user names it, else as the checkpoint does."""
+    if source.data is not None:
+        return build.validated("data set", Data, source.data)
+    description = _told("data", checkpoint, source.checkpoint)
+    settings = {name: description[name] for name in DATA_SETTINGS if name in description}
+    return build.validated("data set", Data if checkpoint.described_by_us else ToldData, settings)
 
 
 def _told(what: str, checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     """What the checkpoint's description says about itself."""
     if what not in checkpoint.description:
         raise CheckpointError(f"{path} does not say which {what} it belongs to: give --{what} and its options")
-    return dict(checkpoint.description[what])
+    told = checkpoint.description[what]
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path}: its {what} is no mapping with a name: give --{what} and its options")
+    return told

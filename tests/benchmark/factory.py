@@ -114,7 +114,9 @@ def make_record(
     return RunRecord.model_validate(json.loads(json.dumps(made.model_dump(mode="json"), sort_keys=True)))
 
 
-def make_failed(method: str, density: float, seed: int = 0, error: str = "ValueError: broken") -> RunRecord:
+def make_failed(
+    method: str | dict[str, Any], density: float, seed: int = 0, error: str = "ValueError: broken"
+) -> RunRecord:
     """The record of a run that failed."""
     return make_record(
         method, density, seed, status="failed", error=error, dense=None, metrics={}, compression={}, cost={}, seconds={}

@@ -89,12 +89,14 @@ def test_a_name_that_is_taken_stays_with_its_owner(installed):
     assert "the package 'b_plugin' registers the compressor 'answer', a name that 'a_plugin' uses" in problems["answer"]
 
 
-def test_anything_can_be_named_by_its_module(installed):
+def test_anything_can_be_named_by_its_module_by_a_user_and_by_nobody_else(installed):
     installed("loose", {}, "class Mine:\n    pass")
-    assert registry()["loose:Mine"].load().__name__ == "Mine"
+    assert registry().by_user("loose:Mine").load().__name__ == "Mine"
     assert "loose:Mine" not in list(registry())
+    with pytest.raises(UnknownName, match="unknown compressor 'loose:Mine'"):
+        registry()["loose:Mine"]
     with pytest.raises(PluginError, match="loose:Yours cannot be loaded .*mend the module or its name"):
-        registry()["loose:Yours"].load()
+        registry().by_user("loose:Yours").load()
     with pytest.raises(UnknownName, match="unknown compressor 'identiy': did you mean 'identity'"):
         registry()["identiy"]
 
@@ -113,7 +115,7 @@ def test_anything_can_be_named_by_its_module(installed):
 def test_what_is_of_another_kind_is_refused(installed, names, module, message):
     installed("odd_plugin", {"odd": "odd_plugin:thing"}, module, names.group)
     with pytest.raises(PluginError, match=f"odd_plugin:thing is {message}.*mend the module or its name") as caught:
-        names["odd_plugin:thing"].load()
+        names.by_user("odd_plugin:thing").load()
     assert caught.value.exit_status == 2
     fresh = Registry(names.kind, names.group, {}, names.requirement)
     assert "uninstall the package 'odd_plugin'" in fresh.problems()["odd"]
@@ -137,7 +139,7 @@ def network(input_shape, classes):
 def test_what_is_of_its_kind_is_let_through(installed):
     installed("even_plugin", {}, MODULE)
     for names, attribute in ((COMPRESSORS, "Mine"), (DATA, "Digits"), (MODELS, "network"), (MODELS, "Digits")):
-        assert names[f"even_plugin:{attribute}"].load().__name__ == attribute
+        assert names.by_user(f"even_plugin:{attribute}").load().__name__ == attribute
 
 
 def test_list_shows_broken_plug_ins_apart(installed, monkeypatch):

@@ -32,6 +32,7 @@ class Checkpoint:
     """Weights by name, what is known about them, and the SHA-256 of the file they came from.
 
     ``state`` is None where the network named by the description brings its weights with it, as a NIR file's does.
+    ``described_by_us`` is true where the description is not out of the file: of a NIR file and a published checkpoint.
     ``quantised`` says how the weights of layers are stored that are packed as integers, by the layer's name.
     """
 
@@ -39,6 +40,7 @@ class Checkpoint:
     description: Mapping[str, Any]
     sha256: str
     quantised: Mapping[str, StoredWeights] = field(default_factory=dict)
+    described_by_us: bool = False
 
     @property
     def codings(self) -> dict[str, WeightCoding]:
@@ -138,11 +140,13 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: no such file, or not a checkpoint.
     """
     if str(path) in PUBLISHED and not path.is_file():
-        return replace(load(locate(str(path))), description=PUBLISHED[str(path)].description)
+        description = PUBLISHED[str(path)].description
+        return replace(load(locate(str(path))), description=description, described_by_us=True)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path} (names of published ones: {', '.join(PUBLISHED)})")
     if path.suffix == ".nir":
-        return Checkpoint(None, {"model": {"name": "nir", "path": str(path.absolute())}}, sha256(path))
+        description = {"model": {"name": "nir", "path": str(path.absolute())}}
+        return Checkpoint(None, description, sha256(path), described_by_us=True)
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     return Checkpoint(read_pickled(path), {}, sha256(path))

@@ -107,9 +107,9 @@ def test_runs_that_cannot_be_compared_are_named() -> None:
 
 
 def test_it_is_shown() -> None:
-    a, b = make_record("obc", 0.1), make_record("sbc[x]", 0.1)
+    a, b = make_record("obc", 0.1), make_record({"name": "sbc", "x": "y"}, 0.1)
     console = Console(width=140, file=io.StringIO(), record=True)
     console.print(show(compare([a, b], a.id, b.id)))
     text = console.export_text()
-    for expected in ("sbc[x]", "layer conv1", "MAC per sample", a.id, b.id, "one seed"):
+    for expected in ("compressor.x", "layer conv1", "MAC per sample", a.id, b.id, "one seed"):
         assert expected in text

@@ -174,6 +174,10 @@ class Tracer(TorchFunctionMode):
 
     def _count_neurons(self, module: Any, output: Tensor) -> None:
         name, kind = self._names[module], type(module).__name__
+        if module.step_mode == "s" and len(output) != self._batch_size:
+            rows = f"{len(output)} rows for {self._batch_size} samples"
+            self._name_uncounted(module, f"neurons of {kind}, in single-step mode with {rows}")
+            return
         tally = self.tally.neurons.setdefault(name, NeuronTally(name, kind))
         steps = len(output) if module.step_mode == "m" else 1
         tally.neurons = output.numel() // (steps * self._batch_size)

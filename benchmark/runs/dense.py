@@ -18,6 +18,7 @@ from spikingjelly.activation_based import functional
 
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.soundness import SoundNetwork
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions import build
@@ -133,7 +134,9 @@ def _fit(
         best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
         stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
         trainer = Trainer(
-            max_epochs=question.training.epochs, callbacks=[*callbacks, stop, best], **trainer_settings(devices)
+            max_epochs=question.training.epochs,
+            callbacks=[SoundNetwork(), *callbacks, stop, best],
+            **trainer_settings(devices),
         )
         trainer.fit(module, datamodule=data)
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])

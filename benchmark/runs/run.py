@@ -18,6 +18,7 @@ from spikingjelly.activation_based import functional
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
 from benchmark.questions.suite import FineTuning, Question
@@ -81,6 +82,7 @@ def compress_and_measure(
     Raises:
         DeviceError, WorkerError: see :meth:`benchmark.runs.distributed.DeviceGroup.call`.
         CompressorError: the compressor left no account of what it did.
+        NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
     """
     group = group or DeviceGroup()
     if group.devices.grouped:
@@ -106,7 +108,7 @@ def _fit_and_test(
     with quiet():
         fit = Trainer(
             max_epochs=epochs,
-            callbacks=[*callbacks, compressor, OneNetwork(compressor)],
+            callbacks=[SoundNetwork(), *callbacks, compressor, OneNetwork(compressor)],
             enable_checkpointing=False,
             **trainer_settings(devices),
         )

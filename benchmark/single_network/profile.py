@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from benchmark.networks.soundness import SoundNetwork
 from benchmark.runs.dense import quiet, trainer_settings
 from benchmark.single_network.subject import Source, open_subject
 from benchmark.wording import count, joules, percent
@@ -41,11 +42,12 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
     Raises:
         CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
         UnknownName: there is no such energy profile.
+        NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
     """
     subject = open_subject(source)
     counter = HardwareCost()
     with quiet():
-        trainer = Trainer(callbacks=[counter], **trainer_settings())
+        trainer = Trainer(callbacks=[SoundNetwork(), counter], **trainer_settings())
         metrics = trainer.test(subject.module(), datamodule=subject.data, verbose=False)
     report = counter.report
     if report is None:

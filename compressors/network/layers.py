@@ -73,10 +73,25 @@ class Layer:
 def hooks(modules: Sequence[nn.Module], hook: Callable[..., Any], before: bool = False) -> Iterator[None]:
     """Register ``hook`` on every module (before or after its forward pass), and take it off again whatever happens.
 
-    It is the first of those before the pass, and the last of those after it.
+    It is the first of those before the pass, and the last of those after it. Its inputs are all arguments of the call,
+    those given by name (``layer(input=x)``) after the others. What a hook before the pass returns takes the place of
+    the first of them.
     """
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        first = hook(module, (*args, *kwargs.values()))
+        if first is None:
+            return None
+        return ((first, *args[1:]), kwargs) if args else ((), kwargs | {next(iter(kwargs)): first})
+
+    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        return hook(module, (*args, *kwargs.values()), output)
+
     handles = [
-        m.register_forward_pre_hook(hook, prepend=True) if before else m.register_forward_hook(hook) for m in modules
+        module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
+        if before
+        else module.register_forward_hook(leave, with_kwargs=True)
+        for module in modules
     ]
     try:
         yield

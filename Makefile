@@ -10,8 +10,9 @@ demo: $(STAMP)
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench leaderboard --results .demo
 
+# One process a core, of one thread each; a file's tests stay together, with what they share.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 # Mutated files for every reader, for so many seconds each; it stops by itself.
 FUZZ_SECONDS ?= 600

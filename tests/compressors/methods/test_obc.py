@@ -1,11 +1,7 @@
 """OBC and SBC as wholes: budgets shared by loss, patterns, the paper's procedure, compressed inputs."""
 
-import itertools
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 from benchmark.networks.classifier import SNNClassifier
@@ -19,7 +15,6 @@ from compressors.second_order import obs
 from compressors.second_order.problem import Pattern
 from compressors.second_order.solution_cache import SolutionCache
 from compressors.second_order.solvers import Exact
-from compressors.weights.allocation import Curve, split
 from tests.compressors.networks import RandomEvents, classifier, fit
 from tests.compressors.second_order.oracles import layer_problem
 
@@ -27,45 +22,6 @@ METHODS = [OBC, SBC]
 
 
 # Budgets -------------------------------------------------------------------------------------------------------------
-
-
-@given(seed=st.integers(0, 10**6), share=st.floats(0.0, 1.0))
-@settings(max_examples=60, deadline=None)
-def test_split_of_convex_curves_is_the_best_of_all_choices(seed, share):
-    generator = torch.Generator().manual_seed(seed)
-    curves = {}
-    for name in "abc":
-        losses = torch.rand(5, generator=generator, dtype=torch.float64).sort().values.cumsum(0)
-        curves[name] = Curve(torch.arange(5, 0, -1).double(), losses)
-    budget = 3 + round(12 * share)
-    chosen = split(curves, budget)
-    best = min(
-        sum(float(curve.losses[i]) for curve, i in zip(curves.values(), choice, strict=True))
-        for choice in itertools.product(range(5), repeat=3)
-        if sum(float(c.costs[i]) for c, i in zip(curves.values(), choice, strict=True)) <= budget
-    )
-    assert sum(float(curves[n].costs[i]) for n, i in chosen.items()) <= budget
-    assert sum(float(curves[n].losses[i]) for n, i in chosen.items()) == pytest.approx(best, abs=1e-9)
-
-
-@given(seed=st.integers(0, 10**6), share=st.floats(0.05, 1.2))
-@settings(max_examples=60, deadline=None)
-def test_split_of_any_curves_keeps_to_the_budget_and_leaves_no_better_single_step(seed, share):
-    generator = torch.Generator().manual_seed(seed)
-    curves = {n: Curve(*torch.rand(2, 6, generator=generator, dtype=torch.float64)) for n in "abcd"}
-    least, most = (sum(float(getattr(c.costs, f)()) for c in curves.values()) for f in ("min", "max"))
-    budget = least + share * (most - least)
-    chosen = split(curves, budget)
-    spent = sum(float(curves[n].costs[i]) for n, i in chosen.items())
-    assert spent <= budget * (1 + 1e-9)
-    for name, curve in curves.items():
-        within = curve.costs <= curve.costs[chosen[name]] + budget - spent - 1e-9
-        assert not (curve.losses[within] < curve.losses[chosen[name]] - 1e-12).any()
-
-
-def test_a_budget_below_the_least_is_refused():
-    with pytest.raises(ValueError, match="the least that can be had costs 2, the budget is 1"):
-        split({n: Curve(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0])) for n in "ab"}, 1.0)
 
 
 def summed_loss(compressor, module) -> float:

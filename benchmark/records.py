@@ -42,13 +42,14 @@ class NoAnswer(ValueError):
 
 
 class DenseNetwork(BaseModel):
-    """The dense network a run started from."""
+    """The dense network a run started from. ``reset`` says how a NIR file's neurons were taken to be reset."""
 
     id: str
     sha256: str
     validation_accuracy: float | None = None
     epochs: int | None = None
     seconds: float | None = None
+    reset: str | None = Field(default=None, exclude_if=lambda reset: reset is None)
 
 
 class Metrics(BaseModel):

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmark.files import write_atomically
+from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
@@ -43,18 +44,20 @@ def compress_checkpoint(
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
-        ``output``, and ``bytes``: those of a packed file, by what they hold.
+        ``output``, ``bytes``: those of a packed file, by what they hold; and ``reset``: how the neurons of a NIR
+        file's network were taken to be reset.
 
     Raises:
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
     """
     subject = open_subject(source)
-    description = subject.description()
+    description, module = subject.description(), subject.module()
+    reset = stated_reset(module.network)
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
-        to_nir(subject.module().network, subject.data.input_shape)
+        to_nir(module.network, subject.data.input_shape)
     named = Named.model_validate(method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
-    result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
+    result = compress(module, subject.data, compressor, seed=source.seed, devices=devices)
     account = result.compression.to_dict()
     summary = {
         "checkpoint": str(source.checkpoint),
@@ -64,8 +67,8 @@ def compress_checkpoint(
         "data": description["data"],
         "output": str(output),
         "bytes": _write(output, result, subject.data.input_shape, description | {"compressed": account}, plain),
-    }
-    write_map(output.with_suffix(".map.json"), result.compression)
+    } | ({} if reset is None else {"reset": reset})
+    write_map(output.with_suffix(".map.json"), result.compression, reset)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -90,6 +93,8 @@ def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
     notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
+    if "reset" in summary:
+        notes.append(f"reset of the neurons: {summary['reset']}")
     others = summary["compression"].get("left_alone")
     if others:
         notes.insert(0, f"left alone: {', '.join(others)}")

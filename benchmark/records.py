@@ -49,6 +49,7 @@ FREE_TEXTS = ("error", "traceback")
 LINES = str.maketrans("\n\t", "  ")
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -71,10 +72,21 @@ class NoAnswer(ValueError):
 
 
 class DenseNetwork(BaseModel):
-    """The dense network a run started from. ``reset`` says how a NIR file's neurons were taken to be reset."""
+    """The dense network a run started from.
+
+    Attributes:
+        id: hash of how it was trained, or of the weights that it came with.
+        sha256: of its file, in whose header the time of training stands.
+        tensors_sha256: of its tensors alone; None in older records.
+        validation_accuracy: share of validation samples classified correctly.
+        epochs: that it was trained for.
+        seconds: that its training took.
+        reset: how a NIR file's neurons were taken to be reset.
+    """
 
     id: Id
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Sha256
+    tensors_sha256: Sha256 | None = Field(default=None, exclude_if=lambda digest: digest is None)
     validation_accuracy: Share | None = None
     epochs: Number | None = None
     seconds: Amount | None = None

@@ -13,7 +13,7 @@ def parallel_loop(loop: Callable[..., Any]) -> Callable[..., Any]:
     """
     from numba import njit  # takes half a second, which only those pay who run a loop
 
-    options = {"parallel": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
     try:
         return njit(loop, cache=True, **options)
     except RuntimeError:  # "no locator available"

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from scipy import stats
 
+from benchmark.boards.origins import same_origin
 from benchmark.questions.suite import digest
 from benchmark.records import RunRecord
 from benchmark.wording import points, precise, rounded
@@ -106,7 +107,7 @@ def significance(a: Mapping[int, RunRecord], b: Mapping[int, RunRecord]) -> Sign
         raise CompareError("the two questions share no seed: run one of them with the other's seeds")
     left = np.array([a[seed].answer.metrics.accuracy for seed in seeds])
     right = np.array([b[seed].answer.metrics.accuracy for seed in seeds])
-    paired = all(_checkpoint(a[seed]) == _checkpoint(b[seed]) for seed in seeds)
+    paired = all(same_origin(a[seed], b[seed]) for seed in seeds)
     mean = float(right.mean() - left.mean())
     if len(seeds) < 2:
         return Significance(seeds, paired, mean, None, None, None)

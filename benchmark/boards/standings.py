@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import fmean, stdev
 
+from benchmark.boards.origins import origins
 from benchmark.questions.suite import Named, digest
 from benchmark.records import Answer, RunRecord
 from compressors.budget import Budget
@@ -162,11 +163,12 @@ class Board:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A finished record with its numbers."""
+    """A finished record with its numbers, and a name of the dense network it started from."""
 
     record: RunRecord
     answer: Answer
     values: Mapping[str, float]
+    checkpoint: str = ""
 
     @property
     def method(self) -> str:
@@ -175,10 +177,6 @@ class _Entry:
     @property
     def dense(self) -> bool:
         return self.method == DENSE
-
-    @property
-    def checkpoint(self) -> str:
-        return self.answer.dense.sha256
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -214,7 +212,7 @@ def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFIL
             apart.append(_apart(record, f"unreadable result ({type(error).__name__}: {error})"))
     tables: list[Table] = []
     for setup in sorted(groups):
-        entries = _of_one_checkpoint(_of_newest_version(groups[setup], apart), apart)
+        entries = _of_one_checkpoint(_of_newest_version(_with_origins(groups[setup]), apart), apart)
         tables += _tables(setup, entries)
     return Board(tuple(tables), tuple(apart), runs, energy_profile)
 
@@ -260,6 +258,12 @@ def _entry(record: RunRecord, energy_profile: str) -> _Entry:
     if record.peak_memory_bytes is not None:
         values["peak_memory_bytes"] = record.peak_memory_bytes
     return _Entry(record, answer, values)
+
+
+def _with_origins(entries: list[_Entry]) -> list[_Entry]:
+    """The entries with the dense network that each started from."""
+    known = origins(entry.record for entry in entries)
+    return [replace(entry, checkpoint=known[entry.record.id]) for entry in entries]
 
 
 def _of_newest_version(entries: list[_Entry], apart: list[Apart]) -> list[_Entry]:

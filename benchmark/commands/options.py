@@ -54,16 +54,16 @@ class Pairs(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Split and read."""
-        import yaml
+        from benchmark.questions.reading import YAMLFault, read_yaml
 
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is not key=value", param, ctx)
         try:
-            return key, yaml.safe_load(text)
-        except yaml.YAMLError:
+            return key, read_yaml(text)[1]
+        except YAMLFault as error:
             hint = f"quote what is text, as in '{key}=[\"*.10\"]'"
-            self.fail(f"{value!r}: what follows {key}= cannot be read as YAML; {hint}", param, ctx)
+            self.fail(f"{value!r}: what follows {key}= cannot be read as YAML ({error}); {hint}", param, ctx)
 
 
 def opened(name: str) -> "Suite":

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_seriali
 
 from hardware.registry import Entry, Registry, UnknownName
 
-NAME = r"^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}$"
+NAME = r"^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,99}$"
 """What a name may look like: it becomes a folder's name, and stands in tables and commands."""
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
+from benchmark.questions.reading import YAMLFault, read_yaml
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, suggestion
 
@@ -151,6 +152,21 @@ def _limit(name: str) -> Callable[[Any], Any]:
     return check
 
 
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list, if nothing is in it twice: that would be one run asked for twice."""
+    seen: set[str] = set()
+    for value in values:
+        if repr(value) in seen:
+            shown = value.label if isinstance(value, Named) else value
+            raise ValueError(f"{shown} is there twice: leave one of them out")
+        seen.add(repr(value))
+    return values
+
+
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], AfterValidator(_once)]
+
+
 class Suite(Strict):
     """The schema of a suite file: every data set x model x compressor x budget x seed is a run.
 
@@ -158,19 +174,19 @@ class Suite(Strict):
     ``joint`` (both), ``synops`` (pruning). Compressors without a budget (the dense control) run once a seed.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$")
     description: str = ""
-    data: tuple[Data, ...] = Field(min_length=1)
-    models: tuple[Model, ...] = Field(min_length=1)
-    compressors: tuple[Named, ...] = Field(min_length=1)
-    densities: tuple[Annotated[float, AfterValidator(_limit("density"))], ...] = ()
-    bits: tuple[Annotated[int, AfterValidator(_limit("bits"))], ...] = ()
-    joint: tuple[Budget, ...] = ()
-    synops: tuple[Annotated[float, AfterValidator(_limit("synops"))], ...] = ()
-    aftercare: tuple[Aftercare, ...] = ()
+    data: Listed[Data] = Field(min_length=1)
+    models: Listed[Model] = Field(min_length=1)
+    compressors: Listed[Named] = Field(min_length=1)
+    densities: Listed[Annotated[float, AfterValidator(_limit("density"))]] = ()
+    bits: Listed[Annotated[int, AfterValidator(_limit("bits"))]] = ()
+    joint: Listed[Budget] = ()
+    synops: Listed[Annotated[float, AfterValidator(_limit("synops"))]] = ()
+    aftercare: Listed[Aftercare] = ()
     finetuning: FineTuning | None = None
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    calibration_samples: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
+    seeds: Listed[Seed] = Field(default=(0,), min_length=1)
+    calibration_samples: Listed[Count] = Field(default=(100,), min_length=1)
     training: Training = Training()
 
     @field_validator("calibration_samples", mode="before")
@@ -261,17 +277,21 @@ def load_suite(path: Path) -> Suite:
         SuiteError: not YAML, or not a suite; names the line, and the nearest key for an unknown one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        root, content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: {error}") from error
+    except YAMLFault as error:
+        raise SuiteError(f"{path}:{error.line}: {error}") from error
     if not isinstance(content, dict):
         raise SuiteError(f"{path}: a suite is a mapping with the keys {', '.join(Suite.model_fields)}")
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}:{line_of(root, e['loc'])}: {_explain(e)}" for e in error.errors()]
+        places = {e["loc"] for e in error.errors()}
+        outermost = {place[:end] for place in places for end in range(len(place))}  # they fail as what is in them does
+        lines = [
+            f"{path}:{line_of(root, e['loc'])}: {_explain(e)}" for e in error.errors() if e["loc"] not in outermost
+        ]
         raise SuiteError("\n".join(lines)) from None
 
 

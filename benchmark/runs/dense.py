@@ -76,8 +76,8 @@ def dense_network(
         raise CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
     module.timesteps = kept.description.get("timesteps", module.timesteps)  # it may have been compressed in time
     known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
-    reset = stated_reset(module.network)
-    return Dense(module, DenseNetwork(id=run.dense_id, sha256=kept.sha256, reset=reset, **known))
+    known |= {"tensors_sha256": kept.tensors_sha256, "reset": stated_reset(module.network)}
+    return Dense(module, DenseNetwork(id=run.dense_id, sha256=kept.sha256, **known))
 
 
 def dense_path(cache: Path, dense_id: str) -> Path:

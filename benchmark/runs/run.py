@@ -1,10 +1,11 @@
 """One run: from the dense network to the record."""
 
+import math
 import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache as memoised
@@ -40,6 +41,12 @@ PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmet
 def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
     """No progress bar, for runs that several processes do at once: their bars would write over each other."""
     return items
+
+
+class ScoreError(ValueError):
+    """A network whose scores are not finite numbers; says which."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ def compress_and_measure(
         DeviceError, WorkerError: see :meth:`benchmark.runs.distributed.DeviceGroup.call`.
         CompressorError: the compressor left no account of what it did.
         NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
+        ScoreError: the compressed network's weights or scores are not finite.
     """
     group = group or DeviceGroup()
     if group.devices.grouped:
@@ -123,9 +131,28 @@ def _fit_and_test(
     if cost is None:
         raise RuntimeError("the test ended without a report of the cost")
     functional.reset_net(module)
-    metrics = Metrics(accuracy=results[0]["test/accuracy"], loss=results[0]["test/loss"])
+    metrics = finite_metrics(module, results[0])
     seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
     return Measured(module, compression, metrics, cost, seconds)
+
+
+def finite_metrics(module: SNNClassifier, results: Mapping[str, float]) -> Metrics:
+    """The scores of a test, of a network that can be scored at all.
+
+    A neuron whose potential is not a number is silent, and of scores of which one is not a number it is the highest:
+    such a network has an accuracy, which says nothing.
+
+    Raises:
+        ScoreError: a weight is not a number or infinite, or a score is.
+    """
+    broken = [name for name, value in module.network.named_parameters() if not value.isfinite().all()]
+    if broken:
+        raise ScoreError(f"the network has weights that are not finite, so its scores mean nothing: {broken[0]}")
+    scores = {name: results[f"test/{name}"] for name in Metrics.model_fields}
+    for name, score in scores.items():
+        if not math.isfinite(score):
+            raise ScoreError(f"the network's {name} is {score} on the test part: its outputs are not finite")
+    return Metrics(**scores)
 
 
 def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> RunRecord:

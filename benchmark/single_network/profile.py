@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.runs.dense import quiet, trainer_settings
+from benchmark.runs.run import finite_metrics
 from benchmark.single_network.subject import Source, open_subject
 from benchmark.wording import count, joules, percent
 from hardware import CostReport, HardwareCost
@@ -48,18 +49,19 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
         CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
         UnknownName: there is no such energy profile.
         NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
+        ScoreError: its weights or scores are not finite.
     """
     subject = open_subject(source)
     module, counter = subject.module(), HardwareCost()
     with quiet():
         trainer = Trainer(callbacks=[SoundNetwork(), counter], **trainer_settings())
-        metrics = trainer.test(module, datamodule=subject.data, verbose=False)
+        results = trainer.test(module, datamodule=subject.data, verbose=False)
+    metrics = finite_metrics(module, results[0])
     report = counter.report
     if report is None:
         raise RuntimeError(f"nothing was counted of {source.checkpoint}: the test ended before its last batch")
     fits = tuple(chip_fit(report, name) for name in chips())
-    accuracy, reset = float(metrics[0]["test/accuracy"]), stated_reset(module.network)
-    return Profile(report, energy(report, energy_profile), accuracy, fits, reset)
+    return Profile(report, energy(report, energy_profile), metrics.accuracy, fits, stated_reset(module.network))
 
 
 def summary_lines(profile: Profile) -> list[str]:

@@ -3,12 +3,14 @@
 Loading one executes nothing.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -41,6 +43,18 @@ class Checkpoint:
     sha256: str
     quantised: Mapping[str, StoredWeights] = field(default_factory=dict)
     described_by_us: bool = False
+
+    @property
+    def tensors_sha256(self) -> str:
+        """What identifies the weights, wherever and whenever they were written: a hash of the tensors alone.
+
+        It covers names, types, shapes and bytes, and is the same for the file's other headers.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted((self.state or {}).items()):
+            digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @property
     def codings(self) -> dict[str, WeightCoding]:

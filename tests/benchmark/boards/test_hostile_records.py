@@ -28,8 +28,8 @@ HOSTILE: list[Any] = [
     None, True, -1, 0, 1.5, 10**20, 10**400, float("nan"), float("inf"), -1e308, 1e308, "", "99", [], {}, [None],
     {"a": 1}, [[[[]]]] * 3, f"x\n{MARK}", f"x\r{MARK}", f"x\u2028{MARK}", f"x\x85{MARK}", f"\x1b[2J{MARK}", "$x^$",
     "\\frac", "\ud800", "\x00", "../../../outside/pwn", "..", ".", "/etc/passwd", "a/b", "=HYPERLINK(1)", "@x", "-2+3",
-    "$HOME", "~", "_x", "a" * 3000, "x" * 12, f"<script>{MARK}</script>", f"| {MARK} |", "os:system",
-    "\u202e", "2026-01-01", "[x](http://evil)",
+    "$HOME", "~", "_x", "a" * 3000, "x" * 12, f"<script>{MARK}</script>", f"| {MARK} |", "[x](http://evil)",
+    "os:system", "\u202e", "2026-01-01",
 ]  # fmt: skip
 
 

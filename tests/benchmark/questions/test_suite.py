@@ -1,8 +1,10 @@
 """Suite files: expansion, stable ids, and errors that name line and remedy."""
 
 import pytest
+from click.testing import CliRunner
 
 from benchmark.catalog import SUITES, suite_path
+from benchmark.cli import main
 from benchmark.questions.build import questions_of
 from benchmark.questions.suite import Question, Suite, SuiteError, digest, line_of, load_suite
 from compressors.registry import UnknownName
@@ -74,6 +76,31 @@ def test_digest_ignores_the_order_of_keys_and_the_kind_of_sequence():
         (("seeds: [0, 1]", "seeds: [0, x]"), 6, "seeds.1"),
         (("seeds: [0, 1]", "training: {epoch: 3}"), 6, "unknown key 'epoch': did you mean 'epochs'?"),
         (("name: tiny", "name: a/b"), 1, "name"),
+        (("name: tiny", "name: .."), 1, "name"),
+        (("[0.5, 0.1]", "[0.5, 0.5]"), 5, "densities: 0.5 is there twice"),
+        (("[0.5, 0.1]", "[0.5]\ndensities: [0.1]"), 6, "the key 'densities' is there twice"),
+        (("[0.5, 0.1]", "[.nan]"), 5, ".nan is no finite number"),
+        (("seeds: [0, 1]", "seeds: [0, -1]"), 6, "seeds.1"),
+        (("seeds: [0, 1]", "seeds: [0, 4294967296]"), 6, "seeds.1"),
+        (("seeds: [0, 1]", "seeds: [1, 1]"), 6, "seeds: 1 is there twice"),
+        (("seeds: [0, 1]", "training: {learning_rate: .inf}"), 6, ".inf is no finite number"),
+        (("seeds: [0, 1]", "training: {learning_rate: 1.0e+999}"), 6, "1.0e+999 is no finite number"),
+        (("seeds: [0, 1]", "training: {learning_rate: '1e999'}"), 6, "training.learning_rate"),
+        (("mlp,", "mlp, mlp,"), 3, "models: mlp is there twice"),
+        (("width: 4", "width: -4"), 3, "models.1.width: -4 is below 0"),
+        (("width: 4", "width: 4, width: 5"), 3, "the key 'width' is there twice"),
+        (("width: 4", "width: 2020-01-01"), 3, "'2020-01-01' is a date"),
+        (("width: 4", "width: &a [*a]"), 3, "holds itself"),
+        (("width: 4", "width: &a {b: *a}"), 3, "holds itself"),
+        (("width: 4", "width: !!binary aGVs"), 3, "is a binary"),
+        (("width: 4", "width: !!bool 4"), 3, "no value that can be read"),
+        (("width: 4", "width: " + 5000 * "9"), 3, "no value that can be read"),
+        (("width: 4", "width: " + 30 * "9"), 3, "more than 64 bits"),
+        (("width: 4", "width: " + 30 * "[" + 30 * "]"), 3, "more than 16 deep"),
+        (("width: 4", "width: " + 99 * "[" + 99 * "]"), 3, "more than 50 deep"),
+        (("width: 4", 'width: "4\\n"'), 3, "models.1.width: a text holds the character"),
+        (("width: 4", "width: *nobody"), 3, "undefined alias"),
+        (("width: 4", "? [a]\n : 4"), 3, "a key is a list"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
@@ -83,6 +110,40 @@ def test_mistakes_name_file_line_and_remedy(tmp_path, change, line, message):
         load_suite(path)
     assert f"{path}:{line}: " in str(error.value)
     assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_aliases_are_counted_as_if_they_were_written_out(tmp_path):
+    """Each list holds the one before it nine times: 9 ** 10 values in less than a kilobyte."""
+    nested = "".join(f", {b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True))
+    text = GOOD.replace("width: 4", f"width: {{a: &a [x, x, x, x, x, x, x, x, x]{nested}}}")
+    with pytest.raises(SuiteError, match=r"suite\.yaml:3: with its aliases written out it has more than 100000 values"):
+        load_suite(write(tmp_path, text))
+    shared = GOOD.replace("width: 4", "width: &a [1, 2], other: *a")
+    assert load_suite(write(tmp_path, shared)).models[1].options == {"width": [1, 2], "other": [1, 2]}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "? " * 100_000, "#" * 300_000, "\x07"], ids=["[", "?", "#", "bell"])
+def test_what_is_too_deep_too_large_or_no_text_is_refused_at_once(tmp_path, text):
+    with pytest.raises(SuiteError, match=r"suite\.yaml:1: (it|lists|a)"):
+        load_suite(write(tmp_path, text))
+
+
+def test_a_suite_says_which_code_it_runs(tmp_path):
+    text = GOOD.replace("[identity,", "[identity, 'my_code:Mine',").replace("[mlp,", "['my_nets:net', mlp,")
+    path = write(tmp_path, text)
+    assert load_suite(path).modules == ["my_nets:net", "my_code:Mine"]
+    result = CliRunner().invoke(main, ["plan", str(path), "--results", str(tmp_path)])
+    assert f"{path} runs code that it names: my_nets:net, my_code:Mine" in result.stderr
+    assert result.exit_code == 2  # there is no such code
+    assert load_suite(write(tmp_path, GOOD)).modules == []
+
+
+@pytest.mark.parametrize("option", ["exclude=[*.10]", "a={b: 1, b: 2}", "a=2020-01-01", "a=[", "a=.inf"])
+def test_an_option_of_the_command_line_is_read_with_the_same_care(option):
+    result = CliRunner().invoke(main, ["check", "magnitude", "-o", option])
+    assert result.exit_code == 2
+    assert "is no value" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed\n", "!!python/object/apply:os.getcwd []\n"])

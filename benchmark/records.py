@@ -71,13 +71,14 @@ class NoAnswer(ValueError):
 
 
 class DenseNetwork(BaseModel):
-    """The dense network a run started from."""
+    """The dense network a run started from. ``reset`` says how a NIR file's neurons were taken to be reset."""
 
     id: Id
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     validation_accuracy: Share | None = None
     epochs: Number | None = None
     seconds: Amount | None = None
+    reset: str | None = Field(default=None, exclude_if=lambda reset: reset is None)
 
 
 class Metrics(BaseModel):

@@ -22,6 +22,11 @@ OPTIONS = (
         metavar="KEY=VALUE",
         help="How the NIR file is read: reset=subtract, reset=value, timestep=0.001.",
     ),
+    click.option(
+        "--reset",
+        type=click.Choice(["subtract", "value"]),
+        help="How the neurons of the NIR file are reset, where it does not say: less the threshold, or to v_reset.",
+    ),
     click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
     click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
     click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
@@ -55,12 +60,22 @@ def _source(arguments: dict[str, Any]) -> "Source":
         return None if name is None else {"name": name, **options}
 
     model, data = named("model"), named("data")
-    if arguments["nir"] is not None:
-        model = {"name": "nir", "path": str(arguments["nir"].absolute()), **dict(arguments["nir_option"])}
-    elif arguments["nir_option"]:
-        raise click.UsageError("--nir-option needs --nir")
+    options, file = _nir_options(arguments), _network_file(arguments)
+    if arguments["nir"] is not None or (file.suffix == ".nir" and model is None):
+        model = {"name": "nir", "path": str(file.absolute()), **options}
+    elif options:
+        raise click.UsageError("--reset and --nir-option need --nir")
     plain = {name: arguments[name] for name in ("data_root", "calibration_samples", "seed")}
-    return Source(checkpoint=_network_file(arguments), model=model, data=data, **plain)
+    return Source(checkpoint=file, model=model, data=data, **plain)
+
+
+def _nir_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """How a NIR file is read."""
+    reset = {} if arguments["reset"] is None else {"reset": arguments["reset"]}
+    options = dict(arguments["nir_option"])
+    if reset and options.get("reset", arguments["reset"]) != arguments["reset"]:
+        raise click.UsageError(f"--reset {arguments['reset']} and --nir-option reset={options['reset']} contradict")
+    return options | reset
 
 
 def _network_file(arguments: dict[str, Any]) -> Path:

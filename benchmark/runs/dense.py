@@ -18,6 +18,7 @@ from spikingjelly.activation_based import functional
 
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
@@ -75,7 +76,8 @@ def dense_network(
         raise CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
     module.timesteps = kept.description.get("timesteps", module.timesteps)  # it may have been compressed in time
     known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
-    return Dense(module, DenseNetwork(id=run.dense_id, sha256=kept.sha256, **known))
+    reset = stated_reset(module.network)
+    return Dense(module, DenseNetwork(id=run.dense_id, sha256=kept.sha256, reset=reset, **known))
 
 
 def dense_path(cache: Path, dense_id: str) -> Path:

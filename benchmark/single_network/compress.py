@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmark.files import OutputError, require_writable, write_atomically
+from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
@@ -43,7 +44,8 @@ def compress_checkpoint(
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
-        ``output``, and ``bytes``: those of a packed file, by what they hold.
+        ``output``, ``bytes``: those of a packed file, by what they hold; and ``reset``: how the neurons of a NIR
+        file's network were taken to be reset.
 
     Raises:
         OutputError, StoreError: the network cannot be written under this name; found before the work.
@@ -53,12 +55,13 @@ def compress_checkpoint(
     _check_output(output, source.checkpoint)
     subject = open_subject(source)
     subject.data.calibration_indices()  # too many are found before the work
-    description = subject.description()
+    description, module = subject.description(), subject.module()
+    reset = stated_reset(module.network)
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
-        to_nir(subject.module().network, subject.data.input_shape)
+        to_nir(module.network, subject.data.input_shape)
     named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
-    result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
+    result = compress(module, subject.data, compressor, seed=source.seed, devices=devices)
     account = result.compression.to_dict()
     summary = {
         "checkpoint": str(source.checkpoint),
@@ -68,8 +71,8 @@ def compress_checkpoint(
         "data": description["data"],
         "output": str(output),
         "bytes": _write(output, result, subject.data.input_shape, description | {"compressed": account}, plain),
-    }
-    write_map(output.with_suffix(".map.json"), result.compression)
+    } | ({} if reset is None else {"reset": reset})
+    write_map(output.with_suffix(".map.json"), result.compression, reset)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -108,6 +111,8 @@ def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
     notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
+    if "reset" in summary:
+        notes.append(f"reset of the neurons: {summary['reset']}")
     others = summary["compression"].get("left_alone")
     if others:
         notes.insert(0, f"left alone: {', '.join(others)}")

@@ -58,6 +58,7 @@ class Graph(nn.Module):
         source: name of the input, which is no module.
         sink: name of the output, which is no module.
         timestep: length of a time step in the graph's unit of time, for writing it as NIR again.
+        reset: how its neurons are reset, and what says so, for people.
 
     Raises:
         NIRError: a cycle, or a node that no path from the input to the output leads through.
@@ -70,9 +71,10 @@ class Graph(nn.Module):
         source: str,
         sink: str,
         timestep: float,
+        reset: str = "",
     ) -> None:
         super().__init__()
-        self.source, self.sink, self.timestep = source, sink, timestep
+        self.source, self.sink, self.timestep, self.reset = source, sink, timestep, reset
         self._steps = _schedule([*modules, source, sink], edges, source, sink)
         self._keys: dict[str, str] = {}
         for step in self._steps[:-1]:
@@ -166,6 +168,11 @@ def nir_network(
         raise NIRError(f"{path}: {error}") from error
 
 
+def stated_reset(network: nn.Module) -> str | None:
+    """How the neurons of a network from a NIR file are reset, and what says so; None for other networks."""
+    return next((module.reset for module in network.modules() if isinstance(module, Graph) and module.reset), None)
+
+
 def _network(
     content: Content, input_shape: tuple[int, int, int], classes: int, reset: Reset | None, timestep: float | None
 ) -> Graph:
@@ -175,15 +182,16 @@ def _network(
     _check_shape(content.nodes[source], input_shape)
     inner = {name: node for name, node in content.nodes.items() if name not in (source, sink)}
     resets = {
-        name: reset or _reset_of(name, node, content)
+        name: _Reset(reset, "as asked for") if reset else _reset_of(name, node, content)
         for name, node in inner.items()
         if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)
     }
     modules = {
-        name: _module(name, node, _Reading(step, stated is not None, resets.get(name, "")))
+        name: _module(name, node, _Reading(step, stated is not None, resets[name].kind if name in resets else ""))
         for name, node in inner.items()
     }
-    network = Graph(modules, content.edges, source, sink, step)
+    said = "; ".join(sorted({f"{found.kind} ({found.reason})" for found in resets.values()}))
+    network = Graph(modules, content.edges, source, sink, step, said)
     functional.set_step_mode(network, "m")
     _check_run(network, input_shape, classes)
     return network
@@ -232,17 +240,25 @@ class _Reading:
     reset: str
 
 
-def _reset_of(name: str, node: nir.NIRNode, content: Content) -> str:
+@dataclass(frozen=True)
+class _Reset:
+    """One of :data:`RESETS`, and what says so."""
+
+    kind: str
+    reason: str
+
+
+def _reset_of(name: str, node: nir.NIRNode, content: Content) -> _Reset:
     """How a node's neurons are reset, as far as the file tells."""
     stated = node.metadata.get("reset")
     if stated is not None:
         if stated not in RESETS:
             raise NIRError(f"node {name!r}: its metadata say reset {stated!r}, which is none of {', '.join(RESETS)}")
-        return str(stated)
+        return _Reset(stated, "as the file's metadata say")
     if np.any(node.v_reset):
-        return "value"
+        return _Reset("value", "as v_reset is not zero")
     if not content.has_reset_potentials:
-        return "subtract"
+        return _Reset("subtract", "as no neuron in the file has a v_reset")
     raise NIRError(
         f"node {name!r} does not say how its neurons are reset: their v_reset of zero stands in every file that nir "
         "writes; say --reset subtract (less the threshold) or --reset value (to v_reset), as the network was trained"

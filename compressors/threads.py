@@ -13,11 +13,10 @@ def parallel_loop(loop: Callable[..., Any]) -> Callable[..., Any]:
     """
     from numba import njit  # takes half a second, which only those pay who run a loop
 
-    options: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
     try:
-        return njit(loop, cache=True, **options)
+        return njit(parallel=True, cache=True, error_model="numpy")(loop)
     except RuntimeError:  # "no locator available"
-        return njit(loop, **options)
+        return njit(parallel=True, error_model="numpy")(loop)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The command line's manners: quick answers, suggestions, exit statuses."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,9 +10,11 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from click.testing import CliRunner
 
-from benchmark.cli import main
+from benchmark.cli import _speak_to_every_terminal, main
 from benchmark.commands import checkup as checks
 from benchmark.commands.checkup import build_match, checkup, folder
+from benchmark.records import RecordStore
+from tests.benchmark.factory import make_suite_records
 from tests.end_to_end.conftest import REPOSITORY
 
 HEAVY = {
@@ -257,3 +260,34 @@ def test_a_module_that_was_imported_under_a_packages_name_is_named(tmp_path):
         text=True,
     )
     assert f"the module 'hardware' ({tmp_path / 'hardware.py'}) hides the package of snnbench" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["leaderboard", "--no-write"]], ids=" ".join)
+def test_every_terminal_can_show_what_is_printed(words, tmp_path):
+    """A leaderboard has a minus, a delta and a middle dot in it."""
+    for record in make_suite_records(seeds=(0,)):
+        RecordStore(tmp_path / "results").save(record)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark.cli", *words],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "LC_ALL": "C",
+            "PYTHONIOENCODING": "ascii",
+            "PYTHONUTF8": "0",
+        },
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr == b""
+    assert done.stdout.isascii()
+    assert b"?" not in done.stdout
+
+
+def test_characters_that_a_terminal_has_not_are_near_ones(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "ascii"))
+    _speak_to_every_terminal()
+    print("Δ −5.94 · 8–9 µJ ± 2 … 網", flush=True)
+    assert printed.getvalue() == b"d -5.94 * 8-9 uJ +/- 2 ... ?\n"

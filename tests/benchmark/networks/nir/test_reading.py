@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.networks.nir.reading import NIRError, nir_network
+from benchmark.records import DenseNetwork
 from tests.benchmark.networks.nir.nir_graphs import (
     CELLS,
     CHAINS,
@@ -253,3 +254,11 @@ def test_wrong_options_and_files_are_refused(tmp_path, load):
     for path in ("text.nir", "missing.nir"):
         with pytest.raises(NIRError, match=f"{path}: cannot be read"):
             nir_network(SHAPE, CLASSES, path=str(tmp_path / path))
+
+
+def test_a_record_says_the_reset_of_a_nir_file_and_nothing_of_other_networks():
+    origin = {"id": "0" * 12, "sha256": "0" * 64}
+    said = DenseNetwork(**origin, reset="subtract (as asked for)").model_dump()
+    assert said["reset"] == "subtract (as asked for)"
+    assert DenseNetwork.model_validate(said).reset == said["reset"]
+    assert "reset" not in DenseNetwork(**origin).model_dump()

@@ -4,14 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint smoke perf docs clean
+.PHONY: demo test fuzz lint smoke perf docs clean
 
 demo: $(STAMP)
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench leaderboard --results .demo
 
+# One process a core, of one thread each; a file's tests stay together, with what they share.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+# Mutated files for every reader, for so many seconds each; it stops by itself.
+FUZZ_SECONDS ?= 600
+fuzz: $(STAMP)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -s tests/fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ These modules declare options and import what they work with when they are calle
 the heavy packages.
 """
 
+import codecs
+import io
 import logging
 import sys
 from pathlib import Path
@@ -21,6 +23,24 @@ from benchmark.commands.plan import plan
 from benchmark.commands.run import run
 from benchmark.commands.wandb import wandb
 
+IN_ASCII = {"–": "-", "−": "-", "—": "-", "Δ": "d", "µ": "u", "·": "*", "±": "+/-", "×": "x", "→": "->", "…": "..."}
+"""What is printed for characters that a terminal does not have; for others it is a question mark."""
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal shows in place of characters that it does not have."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(IN_ASCII.get(character, "?") for character in missing), error.end
+
+
+def _speak_to_every_terminal() -> None:
+    """Whatever the terminal's encoding, what is printed arrives, with near characters in place of missing ones."""
+    codecs.register_error("snnbench", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="snnbench")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="snnbench")
@@ -34,8 +54,13 @@ def main() -> None:
 
     Exit status: 0 done, 1 some run failed, 2 a mistake in the call or a file, 3 data missing.
     """
+    _speak_to_every_terminal()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    sys.path.append(str(Path.cwd()))  # so that module:attribute finds a file beside the suite; last, to hide nothing
+    home = str(Path(__file__).resolve().parents[1])
+    sys.path += [
+        home,
+        str(Path.cwd()),
+    ]  # module:attribute finds a file beside the suite; last, so that it hides nothing
 
 
 for command in (check, compare, compress, data, doctor, leaderboard, list_, plan, profile, run, wandb):

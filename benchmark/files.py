@@ -3,6 +3,7 @@
 How it is done is in :mod:`datamodules.files`.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,12 @@ class StoreError(OSError):
     exit_status = 1
 
 
+class OutputError(ValueError):
+    """A name under which nothing can be written."""
+
+    exit_status = 2
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write that takes ``path``'s place when it is complete, and leaves nothing behind otherwise.
@@ -30,10 +37,36 @@ def replacing(path: Path) -> Iterator[Path]:
         with files.replacing(path) as partial:
             yield partial
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(
-            f"cannot write {path}: {reason}; free space, or choose another folder (of results: --results)"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def require_writable(path: Path, *endings: str) -> None:
+    """Find out before the work, rather than after it, that a file cannot be written. Nothing is written.
+
+    Args:
+        path: the file.
+        endings: what its name may end in; without any, in everything.
+
+    Raises:
+        OutputError: the name ends otherwise, or is that of a folder.
+        StoreError: the folder is read-only, full, or not a folder.
+    """
+    if endings and path.suffix not in endings:
+        raise OutputError(f"cannot write {path}: let its name end in {' or '.join(endings)}, which says the format")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> StoreError:
+    reason = getattr(error, "strerror", None) or error
+    remedy = "free space, or choose another folder (of results: --results, of the cache: SNNBENCH_CACHE)"
+    return StoreError(f"cannot write {path}: {reason}; {remedy}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -24,9 +24,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from benchmark.files import write_atomically
+from benchmark.files import require_writable, write_atomically
 from benchmark.questions.names import LARGEST, NAME, UNPRINTABLE, plain, showable
 from benchmark.questions.suite import Question
+from datamodules.files import sweep
 from hardware.report import CostReport, check_schema
 
 SCHEMA = 4
@@ -80,6 +81,7 @@ class DenseNetwork(BaseModel):
         validation_accuracy: share of validation samples classified correctly.
         epochs: that it was trained for.
         seconds: that its training took.
+        reset: how a NIR file's neurons were taken to be reset.
     """
 
     id: Id
@@ -88,6 +90,7 @@ class DenseNetwork(BaseModel):
     validation_accuracy: Share | None = None
     epochs: Number | None = None
     seconds: Amount | None = None
+    reset: str | None = Field(default=None, exclude_if=lambda reset: reset is None)
 
 
 class Metrics(BaseModel):
@@ -297,15 +300,14 @@ class RecordStore:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{run_id}.lock"
 
-    def writable(self) -> None:
-        """Find out before the work, rather than after it, that nothing can be written.
+    def prepare(self) -> None:
+        """Find out before the work that no record can be written, and sweep away what killed processes left behind.
 
         Raises:
             StoreError: the folder is read-only or full.
         """
-        probe = self.root / ".probe"
-        write_atomically(probe, "")
-        probe.unlink()
+        require_writable(self.root / "record.json")
+        sweep(self.results, ".partial-*", ".locks/*.lock", "records/.probe", "records/**/.partial-*")
 
     def __iter__(self) -> Iterator[RunRecord]:
         """All readable records, in the order of their paths; a warning names each of the others."""

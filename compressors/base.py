@@ -68,6 +68,7 @@ class Compressor(Configured):
     """
 
     version: ClassVar[int] = 1  # raise it when the results change: another version is another question
+    versions: ClassVar[Mapping[str, int]] = {}  # option -> the version of results with another value than its default
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
     structured: ClassVar[bool] = False  # takes out whole channels: a density is met as nearly as widths allow
     budgets: ClassVar[tuple[str, ...]] = ("density",)  # the kinds of budget (of KINDS) that a method can meet
@@ -93,6 +94,13 @@ class Compressor(Configured):
             raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
+
+    @classmethod
+    def version_with(cls, options: Mapping[str, Any]) -> int:
+        """The version of what comes out with these options."""
+        known = cls.options()
+        changed = [name for name in cls.versions if name in options and options[name] != known[name].default]
+        return max([cls.version, *(cls.versions[name] for name in changed)])
 
     @property
     def goal(self) -> Budget:
@@ -173,14 +181,23 @@ class Compressor(Configured):
         masks.enforce(pl_module, self.held_masks())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put quantised weights back on their grids, where fine-tuning moved them, and take down their codes."""
-        done = self.done()
-        self.state.compression = replace(done, layers=tuple(_on_grid(layer, pl_module) for layer in done.layers))
+        """The result holds: see :meth:`settle`."""
+        self.settle(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """After the fit, note on the quantised layers how their weights are stored."""
+        """After the fit, whatever other callbacks wrote at its end: settle, and note how weights are stored."""
         if stage == "fit" and self.compression is not None:
+            self.settle(pl_module)
             self.compression.note_storage(pl_module)
+
+    def settle(self, module: LightningModule) -> None:
+        """Pruned weights are zero, quantised ones on their grids, and the account has their codes, whoever else wrote.
+
+        Fine-tuning moves weights off their grids; callbacks that average weights over time write at the end of a fit.
+        """
+        done = self.done()
+        masks.enforce(module, self.held_masks())
+        self.state.compression = replace(done, layers=tuple(_on_grid(layer, module) for layer in done.layers))
 
     # What a checkpoint keeps -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import Batches
 from datamodules.download import Download
-from datamodules.errors import DataCorrupt, DataMissing
+from datamodules.errors import CalibrationTooLarge, DataCorrupt, DataMissing
 from datamodules.fingerprint import combine, fingerprint_files
 from datamodules.splits import Indices, Parts, stratified_draw
 from datamodules.storage import data_folder
@@ -157,8 +157,17 @@ class BenchmarkDataModule(LightningDataModule):
         return self._table
 
     def calibration_indices(self) -> Indices:
-        """Indices of the calibration samples: by class, fixed by their number and `calibration_seed`."""
+        """Indices of the calibration samples: by class, fixed by their number and `calibration_seed`.
+
+        Raises:
+            CalibrationTooLarge: there are not as many.
+        """
         pool = self.samples.parts.calibration_pool
+        if self.calibration_samples > len(pool):
+            raise CalibrationTooLarge(
+                f"{self.name}: {self.calibration_samples} calibration samples are asked for, and {self.root} has"
+                f" {len(pool)} for it: ask for as many at most (--calibration-samples, calibration_samples in a suite)"
+            )
         keys = [self.samples.keys[index] for index in pool]
         salt = f"{self.name} calibration {self.calibration_seed}"
         return pool[stratified_draw(keys, self.samples.labels[pool], self.calibration_samples, salt)]

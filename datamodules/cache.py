@@ -46,11 +46,11 @@ class EventCache:
             DataCorrupt: it is there, and a file of it is missing or has been cut.
         """
         cache = cls(build_once(folder, lambda unfinished: _write(unfinished, shape, samples())))
-        cache.check()
+        cache.check(shape)
         return cache
 
-    def check(self) -> None:
-        """Compare the files' sizes with what the offsets say.
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Compare the files' sizes with what the offsets say, and the description with the shape that was asked for.
 
         Raises:
             DataCorrupt: they differ, or a file is missing; names the folder to delete.
@@ -60,7 +60,11 @@ class EventCache:
             sizes = {name: (self.folder / name).stat().st_size for name in ("cells", "counts", "offsets")}
             samples = self._description.get("samples", len(self))
         except (OSError, IndexError, ValueError) as error:
-            raise self._corrupt(str(error)) from error
+            raise self._corrupt(f"cells, counts or offsets: {error}") from error
+        if self.shape != shape:
+            raise self._corrupt(f"description.json has the shape {self.shape}, and {shape} was asked for")
+        if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
+            raise self._corrupt("offsets do not ascend from 0")
         expected = {"cells": 4 * entries, "counts": 2 * entries, "offsets": 8 * (samples + 1)}
         if sizes != expected:
             raise self._corrupt(f"bytes are {sizes}, expected {expected}")
@@ -101,7 +105,15 @@ class EventCache:
 
     @cached_property
     def _description(self) -> dict:
-        return json.loads((self.folder / "description.json").read_text())
+        try:
+            description = json.loads((self.folder / "description.json").read_text())
+            shape, largest = description["shape"], description["largest_count"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._corrupt(f"description.json: {error!r}") from error
+        samples = description.get("samples", 0)  # earlier caches lack it
+        if not isinstance(shape, list) or not all(type(number) is int for number in (*shape, largest, samples)):
+            raise self._corrupt("description.json: expected a shape, a largest_count and samples in whole numbers")
+        return description
 
     def sparse(self, samples: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Filled cells of a batch, as flat indices into [len(samples), T, 2, H, W], and their counts, both [k]."""
@@ -109,6 +121,8 @@ class EventCache:
         runs = list(zip(begins, ends, strict=True))  # a slice each: contiguous reads, one copy
         cells = np.concatenate([self.cells[begin:end] for begin, end in runs]).astype(np.int64)
         counts = np.concatenate([self.counts[begin:end] for begin, end in runs]).astype(np.int64)
+        if len(cells) and not 0 <= cells.min() <= cells.max() < prod(self.shape):
+            raise self._corrupt(f"cells lie outside the shape {self.shape}")
         cells += np.repeat(np.arange(len(samples)) * prod(self.shape), ends - begins)
         return cells, counts
 

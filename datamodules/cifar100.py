@@ -1,6 +1,5 @@
 """CIFAR-100 (Krizhevsky, 2009), in the layout that torchvision uses."""
 
-import pickle
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,20 +17,12 @@ from datamodules.download import Download
 from datamodules.errors import DataCorrupt, DataMissing
 from datamodules.files import checksum
 from datamodules.image_set import ImageDataModule, Images
+from datamodules.isolation import decode
 from datamodules.splits import Indices, hold_out_validation
 
 FOLDER = torchvision.datasets.CIFAR100.base_folder
 CHECKSUMS = dict(torchvision.datasets.CIFAR100.train_list + torchvision.datasets.CIFAR100.test_list)
 """Official md5 of each file that holds images."""
-
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
-"""All that an array of bytes needs to be unpickled."""
 
 SIDE = 32
 
@@ -99,7 +90,11 @@ class CIFAR100(ImageDataModule):
 
     def class_names(self) -> list[str]:
         """Name of each class."""
-        return [str(name) for name in _unpickle(self.root / FOLDER / "meta")["fine_label_names"]]
+        path = self.root / FOLDER / "meta"
+        names = decode("cifar_names", path, "CIFAR-100's names of classes")[0].tolist()
+        if len(names) != self.num_classes:
+            raise DataCorrupt(f"{path}: names {len(names)} classes, and there are {self.num_classes}")
+        return names
 
     @cached_property
     def _pixels(self) -> Tensor:
@@ -122,30 +117,7 @@ class CIFAR100(ImageDataModule):
                     f"{path}: md5 {md5} is not the official {CHECKSUMS[path.name]}; get the file again, or give"
                     " official_checksums=False if it is meant to differ"
                 )
-        content = _unpickle(path)
-        pixels, labels = np.asarray(content.get("data")), np.asarray(content.get("fine_labels"))
-        shaped = pixels.dtype == np.uint8 and pixels.shape == (len(labels), 3 * SIDE**2) if labels.ndim else False
-        if not shaped or len(labels) == 0 or not np.isin(labels, np.arange(self.num_classes)).all():
-            raise DataCorrupt(f"{path}: expected data [n, 3072] of bytes and n fine_labels from 0 to 99")
-        return pixels.reshape(-1, 3, SIDE, SIDE), labels.astype(np.int64)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles arrays, containers, numbers and text: a data file has no business running code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core", "numpy._core")  # its name before NumPy 2
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is no plain data")
-        return super().find_class(module, name)
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = _ArraysOnly(file, encoding="latin1").load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise DataCorrupt(f"{path}: cannot be unpickled: {error}") from error
-    if not isinstance(content, dict):
-        raise DataCorrupt(f"{path}: holds a {type(content).__name__} instead of a dictionary")
-    return content
+        pixels, labels = decode("cifar_images", path, "images of CIFAR-100")
+        if not ((labels >= 0) & (labels < self.num_classes)).all():
+            raise DataCorrupt(f"{path}: expected fine_labels from 0 to {self.num_classes - 1}")
+        return pixels.reshape(-1, 3, SIDE, SIDE), labels

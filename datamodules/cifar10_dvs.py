@@ -13,6 +13,7 @@ from datamodules.download import Download
 from datamodules.errors import DataCorrupt, DataMissing
 from datamodules.event_set import EventDataModule
 from datamodules.events import Events, read_aedat2, read_aedat4, read_arrays, read_mat
+from datamodules.files import files_in
 from datamodules.splits import Indices, hold_out_validation
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -63,10 +64,7 @@ class CIFAR10DVS(EventDataModule):
     def list_samples(self) -> SampleTable:
         """Recordings by class, in order of their names as text."""
         files = sorted(
-            path.relative_to(self.root).as_posix()
-            for name in CLASSES
-            for path in self.root.glob(f"{name}/*")
-            if path.suffix in READERS
+            path.relative_to(self.root).as_posix() for name in CLASSES for path in files_in(self.root / name, READERS)
         )
         if not files:
             raise DataMissing(f"{self.name}: no recordings in {self.root}/<class>/; {self.instructions}")
@@ -83,7 +81,7 @@ class CIFAR10DVS(EventDataModule):
     def read(self, sample: int) -> Events:
         """Events of one recording, in order of time."""
         path = self.root / self.samples.sources[sample]
-        return READERS[path.suffix](path, self.sensor_size)
+        return READERS[path.suffix.lower()](path, self.sensor_size)
 
 
 def _refuse_twice(files: list[str], root: Path) -> None:

@@ -1,6 +1,7 @@
 """DVS128 Gesture: eleven hand and arm gestures of 29 people (Amir et al., CVPR 2017)."""
 
 import csv
+import re
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -9,9 +10,10 @@ import numpy as np
 
 from datamodules.base import SampleTable
 from datamodules.download import Download
-from datamodules.errors import DataCorrupt, DataMissing
+from datamodules.errors import DataCorrupt, DataMissing, decoding
 from datamodules.event_set import EventDataModule
-from datamodules.events import Events, checked, read_aedat3, read_gesture_cut
+from datamodules.events import LATEST_US, Events, checked, read_aedat3, read_gesture_cut
+from datamodules.files import files_in, folders_in
 from datamodules.splits import hold_out_validation
 
 CLASSES = (
@@ -28,6 +30,9 @@ CLASSES = (
     "other gestures",
 )
 TRIALS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
+RECORDING = re.compile(r"user\d+_[a-z_]+\.aedat")
+"""How a recording is named: the person and the light; never a path to elsewhere."""
+
 CUTS = {"train": "ibmGestureTrain", "test": "ibmGestureTest"}
 
 
@@ -130,8 +135,16 @@ def _gestures_of_trials(root: Path, part: str) -> list[Gesture]:
     trials = root / TRIALS[part]
     if not trials.is_file():
         raise DataMissing(f"dvs_gesture: {trials} is not there; {DVSGesture.instructions}")
-    names = sorted({line.strip() for line in trials.read_text().splitlines() if line.strip()})
-    return [gesture for name in names for gesture in _gestures_of_file(root, part, name)]
+    return [gesture for name in _names_of_trials(trials) for gesture in _gestures_of_file(root, part, name)]
+
+
+def _names_of_trials(trials: Path) -> list[str]:
+    with decoding(trials, "a list of recordings"):
+        names = sorted({line.strip() for line in trials.read_text("utf-8").splitlines() if line.strip()})
+        for name in names:
+            if not RECORDING.fullmatch(name):
+                raise ValueError(f"{name[:80]!r} is no name such as user01_led.aedat")
+        return names
 
 
 def _gestures_of_file(root: Path, part: str, name: str) -> list[Gesture]:
@@ -139,21 +152,31 @@ def _gestures_of_file(root: Path, part: str, name: str) -> list[Gesture]:
         if not path.is_file():
             raise DataMissing(f"dvs_gesture: {path}, listed in {TRIALS[part]}, is not there; unpack the archive again")
     table = root / _label_table(name)
-    try:
-        with table.open(newline="") as file:
-            rows = [
-                Gesture(part, name, int(row["class"]) - 1, (int(row["startTime_usec"]), int(row["endTime_usec"])))
-                for row in csv.DictReader(file)
-            ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataCorrupt(f"{table}: expected class,startTime_usec,endTime_usec in whole numbers: {error!r}") from error
+    with (
+        decoding(table, "a table of class,startTime_usec,endTime_usec in whole numbers"),
+        table.open(newline="") as file,
+    ):
+        rows = [_gesture(part, name, row) for row in csv.DictReader(file)]
     if not rows or any(not 0 <= gesture.label < len(CLASSES) for gesture in rows):
         raise DataCorrupt(f"{table}: no gestures, or a class that is not 1 to 11")
     return sorted(rows, key=lambda gesture: (gesture.span, gesture.label))
 
 
+def _gesture(part: str, source: str, row: dict[str, str]) -> Gesture:
+    if not {"class", "startTime_usec", "endTime_usec"} <= set(row):
+        raise ValueError(f"the columns are {','.join(map(str, row))[:80]}")
+    begin, end = int(row["startTime_usec"]), int(row["endTime_usec"])
+    if not 0 <= begin < end < LATEST_US:
+        raise ValueError(f"a gesture from {begin} to {end}")
+    return Gesture(part, source, int(row["class"]) - 1, (begin, end))
+
+
 def _gestures_of_cuts(root: Path, part: str) -> list[Gesture]:
-    paths = (path.relative_to(root) for path in root.glob(f"{CUTS[part]}/*/*.npy"))
+    folders = folders_in(root / CUTS[part])
+    for folder in folders:
+        if not RECORDING.fullmatch(f"{folder.name}.aedat"):
+            raise DataCorrupt(f"{folder}: its name is not that of a recording, such as user01_led")
+    paths = [path.relative_to(root) for folder in folders for path in files_in(folder, {".npy"})]
     files = sorted(paths, key=lambda path: (path.parent.as_posix(), len(path.stem), path.stem))
     strange = [path for path in files if not path.stem.isdigit() or int(path.stem) >= len(CLASSES)]
     if strange:

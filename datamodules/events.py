@@ -1,22 +1,25 @@
-"""Event files of every format the sets come in -> one checked form (the only module of the product that imports tonic).
+"""Event files of every format the sets come in -> one checked form.
 
-tonic 1.7 reads N-MNIST's format and AEDAT 4. Its readers of AEDAT 2.0 and 3.1 stop on their own header parser, and
-skip neither special events nor invalid ones, so these two formats are read here, from their description
-(https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-2.0.html and .../aedat-3.1.html).
+tonic 1.7's readers of AEDAT 2.0 and 3.1 stop on their own header parser, and skip neither special events nor invalid
+ones; its reader of N-MNIST's format takes quadratic time for a file of overflow events. These formats are read here,
+from their description (https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-2.0.html and
+.../aedat-3.1.html), and the tests hold the readings against tonic's. Whatever the bytes of a file, a reader gives
+events or DataCorrupt, in time and memory that follow the file's size.
 """
 
 import io
+import struct
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tonic.io
 from numpy.typing import NDArray
 
-from datamodules.errors import DataCorrupt
+from datamodules.errors import DataCorrupt, decoding
+from datamodules.isolation import decode
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.int8)])
 """One event: column, row, time in microseconds, polarity (1 on, 0 off)."""
@@ -26,19 +29,20 @@ Events = NDArray[np.void]
 NMNIST_EVENT_BYTES = 5
 """N-MNIST stores an event in 40 bits: x, y, polarity and a 23-bit time stamp."""
 
-AEDAT3_PACKET_HEADER = np.dtype(
-    [
-        ("type", "<u2"),
-        ("source", "<u2"),
-        ("event_bytes", "<u4"),
-        ("time_offset", "<u4"),
-        ("time_overflow", "<u4"),
-        ("capacity", "<u4"),
-        ("number", "<u4"),
-        ("valid", "<u4"),
-    ]
-)
+NMNIST_OVERFLOW_ROW = 240
+"""An event in this row is none: from there on, time stamps are 2^13 us later."""
+
+LATEST_US = 1 << 52
+"""Times beyond 142 years are damage; below, sums and differences of times are exact."""
+
+AEDAT3_PACKET_HEADER = struct.Struct("<HHiiiiii")
+"""Type and source of the events, bytes of one, where its time is, overflows of time, room, events, valid events."""
+
 AEDAT3_POLARITY_EVENT = 1
+AEDAT3_POLARITY_BYTES = 8
+
+LARGEST_PACKED_BYTES = 1 << 28
+"""Longest array that is unpacked from an archive: 33 million values of 8 bytes, in one recording."""
 
 
 def read_nmnist(path: Path, sensor_size: tuple[int, int]) -> Events:
@@ -46,8 +50,12 @@ def read_nmnist(path: Path, sensor_size: tuple[int, int]) -> Events:
     content = _content(path)
     if len(content) % NMNIST_EVENT_BYTES:
         raise DataCorrupt(f"{path}: cut inside an event ({len(content)} bytes are no multiple of {NMNIST_EVENT_BYTES})")
-    events = tonic.io.read_mnist_file(io.BytesIO(content), dtype=EVENT, is_stream=True)
-    return checked(events, sensor_size, path)
+    x, y, high, middle, low = np.frombuffer(content, np.uint8).reshape(-1, NMNIST_EVENT_BYTES).T.astype(np.int64)
+    is_overflow = y == NMNIST_OVERFLOW_ROW
+    time = ((high & 0x7F) << 16 | middle << 8 | low) + (np.cumsum(is_overflow) << 13)
+    events = np.empty(len(content) // NMNIST_EVENT_BYTES, dtype=EVENT)
+    events["x"], events["y"], events["t"], events["p"] = x, y, time, high >> 7
+    return checked(events[~is_overflow], sensor_size, path)
 
 
 def read_aedat2(path: Path, sensor_size: tuple[int, int]) -> Events:
@@ -102,12 +110,8 @@ def read_aedat3(path: Path, sensor_size: tuple[int, int]) -> Events:
 
 
 def read_aedat4(path: Path, sensor_size: tuple[int, int]) -> Events:
-    """Read a recording in AEDAT 4 through tonic. Arguments, result and errors: as `read_aedat2`."""
-    try:
-        decoded = tonic.io.read_aedat4(str(path))
-    except (RuntimeError, ValueError) as error:  # the decoder's, and numpy's for a file without packets
-        raise DataCorrupt(f"{path}: cannot be read as AEDAT 4: {error}") from error
-    return _from_fields(decoded, dict(zip("txyp", decoded.dtype.names, strict=True)), sensor_size, path)
+    """Read a recording in AEDAT 4, with the library aedat. Arguments, result and errors: as `read_aedat2`."""
+    return _from_columns(dict(zip("txyp", decode("aedat4", path, "AEDAT 4"), strict=True)), sensor_size, path)
 
 
 def read_arrays(path: Path, sensor_size: tuple[int, int]) -> Events:
@@ -115,11 +119,11 @@ def read_arrays(path: Path, sensor_size: tuple[int, int]) -> Events:
 
     Arguments, result and errors: as `read_aedat2`; DataCorrupt also for an array without these names.
     """
-    arrays = _load_numpy(path)
+    arrays = _record_or_archive(path)
     names = arrays.dtype.names if isinstance(arrays, np.ndarray) else tuple(arrays)
     if not {"t", "x", "y", "p"} <= set(names or ()):
         raise DataCorrupt(f"{path}: expected arrays or fields t, x, y and p, found {names or 'none'}")
-    return _from_fields(arrays, {name: name for name in "txyp"}, sensor_size, path)
+    return _from_columns({name: arrays[name] for name in "txyp"}, sensor_size, path)
 
 
 def read_gesture_cut(path: Path, sensor_size: tuple[int, int]) -> Events:
@@ -127,12 +131,10 @@ def read_gesture_cut(path: Path, sensor_size: tuple[int, int]) -> Events:
 
     Arguments, result and errors: as `read_aedat2`.
     """
-    rows = _load_numpy(path)
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 4:
+    rows = _array(_content(path), path)
+    if rows.ndim != 2 or rows.shape[1] != 4:
         raise DataCorrupt(f"{path}: expected an array of rows x, y, polarity and time")
-    columns = dict(zip("xypt", rows.astype(np.int64).T, strict=True))
-    columns["t"] = columns["t"] * 1000
-    return _from_fields(columns, {name: name for name in "txyp"}, sensor_size, path)
+    return _from_columns(dict(zip("xypt", rows.T, strict=True)), sensor_size, path, microseconds=1000)
 
 
 def read_mat(path: Path, sensor_size: tuple[int, int]) -> Events:
@@ -140,16 +142,8 @@ def read_mat(path: Path, sensor_size: tuple[int, int]) -> Events:
 
     Arguments, result and errors: as `read_aedat2`.
     """
-    import scipy.io  # heavy, and for this format only
-
-    try:
-        matrix = scipy.io.loadmat(path).get("out1")
-    except (OSError, ValueError, IndexError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise DataCorrupt(f"{path}: cannot be read as a MATLAB file (up to version 7.2): {error}") from error
-    if matrix is None or matrix.ndim != 2 or matrix.shape[1] != 6:
-        raise DataCorrupt(f"{path}: expected a matrix out1 of 6 columns, as dat2mat.m writes it")
-    columns = dict(zip("txyp", matrix[:, [0, 3, 4, 5]].astype(np.int64).T, strict=True))
-    return _from_fields(columns, {name: name for name in "txyp"}, sensor_size, path)
+    columns = decode("dat2mat", path, "a MATLAB file (up to version 7.2)")
+    return _from_columns(dict(zip("txyp", columns, strict=True)), sensor_size, path)
 
 
 def checked(events: Events, sensor_size: tuple[int, int], source: Path | str) -> Events:
@@ -173,21 +167,43 @@ def checked(events: Events, sensor_size: tuple[int, int], source: Path | str) ->
 
 
 def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise DataCorrupt(f"{path}: cannot be read: it is no file")
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataCorrupt(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _load_numpy(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
-    try:
-        loaded = np.load(path)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataCorrupt(f"{path}: cannot be read as a NumPy file: {error}") from error
+def _record_or_archive(path: Path) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
+    """The array of an ``.npy``, or the arrays t, x, y and p of an ``.npz``, as far as they are there."""
+    content = _content(path)
+    if not content.startswith(b"PK"):
+        return _array(content, path)
+    with decoding(path, "a NumPy archive"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in "txyp" if f"{name}.npy" in archive.namelist()]
+        return {name: _array(_unpacked(archive, f"{name}.npy"), path) for name in names}
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of an archive; it is unpacked to the length that is declared, and no recording's is above the limit."""
+    size = archive.getinfo(name).file_size
+    if size > LARGEST_PACKED_BYTES:
+        raise ValueError(f"{name} unpacks to {size} bytes, and {LARGEST_PACKED_BYTES} are the limit")
+    return archive.read(name)
+
+
+def _array(content: bytes, path: Path) -> NDArray[Any]:
+    """The array of an ``.npy``, in the file's own bytes: a shape that lies reserves nothing."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with decoding(path, "a NumPy file"):
+        file = io.BytesIO(content)
+        version = np.lib.format.read_magic(file)
+        if version not in readers:
+            raise ValueError(f"its format is {version}; expected one of {', '.join(map(str, readers))}")
+        shape, is_fortran, dtype = readers[version](file)
+        array = np.frombuffer(content, dtype, count=prod(shape), offset=file.tell())
+        return array.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _header_length(content: bytes) -> int:
@@ -209,28 +225,44 @@ def _polarity_packets(content: bytes, path: Path) -> Iterator[tuple[NDArray[np.i
     """(data and time stamp of each event, [n, 2]; overflows of the time stamp) of each polarity packet."""
     position = _header_length(content)
     while position < len(content):
-        body = position + AEDAT3_PACKET_HEADER.itemsize
+        body = position + AEDAT3_PACKET_HEADER.size
         if body > len(content):
             raise DataCorrupt(f"{path}: cut inside the packet header at byte {position}")
-        header = np.frombuffer(content, AEDAT3_PACKET_HEADER, count=1, offset=position)[0]
-        end = body + int(header["capacity"]) * int(header["event_bytes"])
-        if end > len(content) or header["number"] > header["capacity"]:
+        header = AEDAT3_PACKET_HEADER.unpack_from(content, position)
+        kind, _, event_bytes, _, overflow, capacity, number, _ = header
+        end = body + capacity * event_bytes
+        is_polarity = kind == AEDAT3_POLARITY_EVENT
+        if min(header) < 0 or number > capacity or (is_polarity and event_bytes != AEDAT3_POLARITY_BYTES):
+            raise DataCorrupt(f"{path}: damaged in the packet header at byte {position}")
+        if end > len(content):
             raise DataCorrupt(f"{path}: cut inside, or damaged in, the packet at byte {position}")
-        if header["type"] == AEDAT3_POLARITY_EVENT:
-            events = np.frombuffer(content, "<u4", count=2 * int(header["number"]), offset=body)
-            yield events.reshape(-1, 2).astype(np.int64), int(header["time_overflow"])
+        if is_polarity and number:
+            events = np.frombuffer(content, "<u4", count=2 * number, offset=body)
+            yield events.reshape(-1, 2).astype(np.int64), overflow
         position = end
 
 
-def _from_fields(arrays: Any, names: dict[str, str], sensor_size: tuple[int, int], path: Path) -> Events:
-    """Events from a mapping or record array; coordinates are checked before they are narrowed."""
-    columns = {name: np.ravel(arrays[names[name]]).astype(np.int64) for name in "txyp"}
-    lengths = {len(column) for column in columns.values()}
+def _from_columns(
+    columns: Mapping[str, NDArray[Any]], sensor_size: tuple[int, int], path: Path, microseconds: int = 1
+) -> Events:
+    """Events from columns t (in so many microseconds), x, y and p; all is checked before it is narrowed."""
+    whole = {name: _whole(column, name, path) for name, column in columns.items()}
+    lengths = {len(column) for column in whole.values()}
     if len(lengths) != 1:
         raise DataCorrupt(f"{path}: t, x, y and p have different lengths: {sorted(lengths)}")
     events = np.empty(lengths.pop(), dtype=EVENT)
     limit = np.iinfo(np.int16)
     for name in "xy":
-        events[name] = columns[name].clip(limit.min, limit.max)
-    events["t"], events["p"] = columns["t"], columns["p"] > 0
+        events[name] = whole[name].clip(limit.min, limit.max)
+    events["t"], events["p"] = whole["t"] * microseconds, whole["p"] > 0
     return checked(events, sensor_size, path)
+
+
+def _whole(column: NDArray[Any], name: str, path: Path) -> NDArray[np.int64]:
+    """A column as whole numbers, shape [n]."""
+    flat = np.ravel(column)
+    if flat.dtype.kind not in "biuf":
+        raise DataCorrupt(f"{path}: {name} holds {flat.dtype} in place of numbers")
+    if flat.dtype.kind != "b" and not (np.abs(flat.astype(np.float64)) < LATEST_US).all():
+        raise DataCorrupt(f"{path}: {name} holds numbers that are not finite, or beyond 2^52")
+    return flat.astype(np.int64)

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datamodules.files import checksum, replacing
-from datamodules.storage import cache_folder
+from datamodules.storage import cache_folder, unwritable
+
+FINGERPRINT = re.compile(rb"[0-9a-f]{64}")
 
 
 def fingerprint_files(root: Path, paths: Sequence[str]) -> str:
     """SHA-256 over the sorted list of (relative path, size, SHA-256 of the content).
 
     The result is remembered in the cache folder for files whose sizes and modification times have not changed,
-    so that a second call reads no content.
+    so that a second call reads no content; where that folder cannot be written, nothing is remembered.
 
     Args:
         root: folder of the set.
@@ -23,12 +26,15 @@ def fingerprint_files(root: Path, paths: Sequence[str]) -> str:
     """
     listing = sorted((path, *_size_and_time(root / path)) for path in paths)
     memo = cache_folder() / "fingerprints" / _digest([str(root.resolve()), listing])
-    if memo.is_file():
-        return memo.read_text()
+    if memo.is_file() and FINGERPRINT.fullmatch(known := memo.read_bytes()):
+        return known.decode()
     contents = hash_files(root, [path for path, _, _ in listing])
     fingerprint = _digest([[path, size, contents[path]] for path, size, _ in listing])
-    with replacing(memo) as partial:
-        partial.write_text(fingerprint)
+    try:
+        with replacing(memo) as partial:
+            partial.write_text(fingerprint)
+    except OSError as error:
+        unwritable(error)
     return fingerprint
 
 

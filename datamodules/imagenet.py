@@ -1,22 +1,34 @@
 """ImageNet 2012, the 1,000 classes of ILSVRC (Russakovsky et al., 2015, doi:10.1007/s11263-015-0816-y)."""
 
-import io
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 from torchvision.transforms import v2
 
 from datamodules.base import SampleTable
-from datamodules.errors import DataCorrupt, DataMissing
+from datamodules.errors import DataCorrupt, DataMissing, decoding
+from datamodules.files import files_in, folders_in
 from datamodules.image_set import ImageDataModule, Images
+from datamodules.isolation import decode
 from datamodules.splits import Indices, hold_out_validation
 
 ENDINGS = {".jpeg", ".jpg", ".png"}
+FORMATS = ("JPEG", "PNG")
+"""What is decoded, whatever a file's ending; one of ImageNet's .JPEG files is a PNG."""
+
+LARGEST_PIXELS = 89_478_485
+"""Pillow's own limit, beyond which a small file may be made to fill the memory; ImageNet's largest has 61 million."""
+
+LARGEST_TABLE_BYTES = 1 << 26
+"""Longest file of the development kit that is unpacked."""
+
 DEVKIT = "ILSVRC2012_devkit_t12"
 GROUND_TRUTH = f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
 META = f"{DEVKIT}/data/meta.mat"
@@ -85,7 +97,7 @@ class ImageNet(ImageDataModule):
         return SampleTable(keys, all_labels, parts, sources=keys)
 
     def _test_images(self) -> list[tuple[str, int]]:
-        flat = sorted(path for path in (self.root / "val").glob("*.*") if path.suffix.lower() in ENDINGS)
+        flat = files_in(self.root / "val", ENDINGS)
         if not flat:
             return list(_in_class_folders(self.root, "val"))
         labels = self._validation_labels
@@ -98,26 +110,21 @@ class ImageNet(ImageDataModule):
     @cached_property
     def _validation_labels(self) -> list[int]:
         """Label of each official validation image, in order of their numbers."""
-        import scipy.io  # heavy, and for a flat folder only
+        numbers, names = self._devkit(META, _synsets)
+        wnid_of = dict(zip(numbers.tolist(), names.tolist(), strict=True))
+        shown = self._devkit(GROUND_TRUTH, lambda path: path.read_bytes().split())
+        with decoding(self.root / GROUND_TRUTH, "numbers of ImageNet's classes"):
+            return [wnids().index(wnid_of[int(number)]) for number in shown]
 
-        synsets = scipy.io.loadmat(io.BytesIO(self._devkit(META)), squeeze_me=True)["synsets"]
-        wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-        return [wnids().index(wnid_of[int(number)]) for number in self._devkit(GROUND_TRUTH).split()]
-
-    def _devkit(self, file: str) -> bytes:
+    def _devkit(self, file: str, read: Callable[[Path], Any]) -> Any:
+        """What `read` makes of a file of the development kit, unpacked or in its archive."""
         archive = self.root / f"{DEVKIT}.tar.gz"
         if (self.root / file).is_file():
-            return (self.root / file).read_bytes()
+            return read(self.root / file)
         if not archive.is_file():
             raise DataMissing(f"{self.name}: val/ is flat, and {self.root / file} is not there; {self.instructions}")
-        with tarfile.open(archive) as content:
-            try:
-                member = content.extractfile(file)
-            except KeyError:
-                member = None
-            if member is None:
-                raise DataCorrupt(f"{archive}: holds no file {file}; get the archive again")
-            return member.read()
+        with TemporaryDirectory() as folder:
+            return read(_unpacked(archive, file, Path(folder)))
 
     def dataset(self, samples: Indices, *, augment: bool) -> Images:
         """The given images, read from their files."""
@@ -143,13 +150,12 @@ class ImageNet(ImageDataModule):
 
 def _in_class_folders(root: Path, part: str) -> Iterator[tuple[str, int]]:
     """(file, label) of each image in ``<part>/<wnid>/``, in order of their path."""
-    for folder in sorted(path for path in (root / part).glob("*") if path.is_dir()):
+    for folder in folders_in(root / part):
         if folder.name not in wnids():
             raise DataCorrupt(f"{folder}: {folder.name} is no wnid of ImageNet's 1,000 classes")
         label = wnids().index(folder.name)
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in ENDINGS:
-                yield f"{part}/{folder.name}/{path.name}", label
+        for path in files_in(folder, ENDINGS):
+            yield f"{part}/{folder.name}/{path.name}", label
 
 
 def _read_images(root: Path, sources: list[str], samples: Indices) -> list[Image.Image]:
@@ -157,8 +163,26 @@ def _read_images(root: Path, sources: list[str], samples: Indices) -> list[Image
 
 
 def _read_image(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataCorrupt(f"{path}: cannot be read as an image: {error}") from error
+    if not path.is_file():
+        raise DataCorrupt(f"{path}: cannot be read: it is {'no file' if path.exists() else 'not there'}")
+    with decoding(path, "an image"), Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > LARGEST_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels are more than {LARGEST_PIXELS}")
+        return image.convert("RGB")
+
+
+def _synsets(path: Path) -> list[NDArray[Any]]:
+    return decode("synsets", path, "the table of ImageNet's classes")
+
+
+def _unpacked(archive: Path, file: str, folder: Path) -> Path:
+    """Unpack one file of an archive into a folder."""
+    with decoding(archive, "an archive"), tarfile.open(archive) as content:
+        member = next((entry for entry in content if entry.name == file), None)
+        if member is None or not member.isfile() or member.size > LARGEST_TABLE_BYTES:
+            raise DataCorrupt(f"{archive}: holds no file {file}; get the archive again")
+        source = content.extractfile(member)
+        assert source is not None  # that of a file
+        unpacked = folder / Path(file).name
+        unpacked.write_bytes(source.read())
+    return unpacked

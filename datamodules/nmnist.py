@@ -10,6 +10,7 @@ from datamodules.download import Download
 from datamodules.errors import DataMissing
 from datamodules.event_set import EventDataModule
 from datamodules.events import Events, read_nmnist
+from datamodules.files import files_in
 from datamodules.splits import Indices, Parts, hold_out_validation, stratified_draw
 
 POOLED_TEST_SAMPLES = 300
@@ -68,10 +69,15 @@ class NMNIST(EventDataModule):
         return read_nmnist(self.root / self.samples.keys[sample], self.sensor_size)
 
     def _recordings(self) -> list[str]:
-        files = [path.relative_to(self.root).as_posix() for path in self.root.glob("T*/[0-9]/*.bin")]
-        for part in ("Train", "Test"):
-            if not any(file.startswith(part + "/") for file in files):
+        files = []
+        for part in ("Test", "Train"):
+            folders = [self.root / part / str(label) for label in range(self.num_classes)]
+            found = [
+                path.relative_to(self.root).as_posix() for folder in folders for path in files_in(folder, {".bin"})
+            ]
+            if not found:
                 raise DataMissing(
                     f"{self.name}: no recordings in {self.root / part}/<label>/<id>.bin; {self.instructions}"
                 )
-        return sorted(files)
+            files += found
+        return files

@@ -23,7 +23,7 @@ class Kind(Enum):
     TRANSPOSED_CONVOLUTION = auto()
     PRODUCT = auto()  # matrix product of two tensors
     OPAQUE = auto()  # multiplies inside, where nobody can look
-    NORMALISATION = auto()  # batch normalisation
+    NORMALISATION = auto()  # by statistics of its own or running ones, then times and plus something learnt
     POOLING = auto()  # of single channels over windows of a given size
     ADAPTIVE_POOLING = auto()  # of single channels to an output of a given size
     ADDITION = auto()  # of two tensors
@@ -58,11 +58,23 @@ class Function:
         return self.kind in (Kind.POOLING, Kind.ADAPTIVE_POOLING)
 
     @property
+    def scales(self) -> bool:
+        """Whether its result is a multiple of its first argument where the other argument is a number."""
+        return self.name in _SCALING
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether two tensors that meet in it are multiplied (or one of them picks from the other), uncounted."""
+        return self.kind in (Kind.PRODUCT, Kind.OPAQUE) or self.name in _MULTIPLYING
+
+    @property
     def keeps_entries(self) -> bool:
-        """Whether its result is its first argument, in another shape, order or type."""
-        return self.kind in (Kind.RESHAPE, Kind.MOVE)
+        """Whether its result is its first argument, in another shape, order or type, or all of it several times."""
+        return self.kind in (Kind.RESHAPE, Kind.MOVE) or self.name in _REPEATING
 
 
+_SCALING = frozenset({"mul", "imul", "rmul", "div", "truediv", "itruediv"})
+_REPEATING = frozenset({"expand", "expand_as", "repeat"})
 _LINEAR = ("input", "weight", "bias")
 _CONVOLUTION = (*_LINEAR, "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_LINEAR, "stride", "padding", "output_padding", "groups", "dilation")
@@ -71,14 +83,30 @@ _MAXIMUM = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"
 _ADAPTIVE = ("input", "output_size")
 _TWO = ("input", "other")
 
+# The factors of a product are the last two arguments; one before them is added to it.
+_PRODUCTS: Mapping[str, tuple[str, ...]] = {
+    "matmul": _TWO,
+    "rmatmul": ("right", "left"),
+    "bmm": ("input", "mat2"),
+    "mm": ("input", "mat2"),
+    "mv": ("input", "vec"),
+    "inner": _TWO,
+    "tensordot": ("a", "b"),
+    "addmm": ("input", "mat1", "mat2"),
+    "addmv": ("input", "mat", "vec"),
+    "baddbmm": ("input", "batch1", "batch2"),
+}
+
+_DIVIDING = ("div", "divide", "idiv", "truediv", "itruediv", "rtruediv")
+_MULTIPLYING = frozenset({"mul", "imul", "rmul", "multiply", "pow", "where", *_DIVIDING})
+
 # An operator stands without its underscores: `add` is also `add_` and `__add__`, `iadd` is `__iadd__`.
 _NAMES: Mapping[Kind, str] = {
     Kind.OPAQUE: "bilinear einsum gru gru_cell lstm lstm_cell multi_head_attention_forward rnn_relu rnn_relu_cell "
-    "rnn_tanh rnn_tanh_cell scaled_dot_product_attention native_multi_head_attention transformer_encoder_layer_fwd "
-    "mm addmm baddbmm mv",
-    Kind.ENTRYWISE: "sub isub rsub mul imul rmul div truediv itruediv rtruediv neg abs sign round floor exp sqrt "
-    "square pow clamp maximum minimum where gt ge lt le eq ne relu relu6 leaky_relu elu silu gelu sigmoid tanh "
-    "hardtanh dropout dropout1d dropout2d dropout3d logical_and logical_or",
+    "rnn_tanh rnn_tanh_cell scaled_dot_product_attention native_multi_head_attention transformer_encoder_layer_fwd",
+    Kind.ENTRYWISE: "sub isub rsub mul imul rmul multiply div divide idiv truediv itruediv rtruediv neg abs sign round "
+    "floor exp sqrt square pow clamp maximum minimum where gt ge lt le eq ne relu relu6 leaky_relu elu silu gelu "
+    "sigmoid tanh hardtanh dropout dropout1d dropout2d dropout3d logical_and logical_or",
     Kind.REDUCTION: "mean sum amax amin",
     Kind.RESHAPE: "view view_as reshape reshape_as flatten unflatten squeeze unsqueeze",
     Kind.MOVE: "contiguous clone detach transpose swapaxes permute movedim to cpu cuda type_as float double half",
@@ -90,9 +118,11 @@ _NAMES: Mapping[Kind, str] = {
 
 def _described() -> Iterable[Function]:
     yield Function("linear", Kind.LINEAR, _LINEAR)
-    yield Function("batch_norm", Kind.NORMALISATION, ("input",))
-    for name in ("matmul", "bmm"):
-        yield Function(name, Kind.PRODUCT, _TWO)
+    yield Function("batch_norm", Kind.NORMALISATION, ("input", "running_mean", "running_var", "weight", "bias"))
+    for name in ("layer_norm", "group_norm", "instance_norm", "rms_norm"):
+        yield Function(name, Kind.NORMALISATION, ("input",))
+    for name, arguments in _PRODUCTS.items():
+        yield Function(name, Kind.PRODUCT, arguments)
     for name in ("add", "iadd", "radd"):
         yield Function(name, Kind.ADDITION, _TWO)
     for n in (1, 2, 3):

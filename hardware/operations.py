@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hardware.functions import Function, Kind
 from hardware.geometry import Geometry, adaptive_windows, sliding_windows, window_fan_out
@@ -26,12 +26,14 @@ class Weighted:
         weight: [out, in] or [C_out, C_in / groups, *kernel].
         geometry: None for a linear layer.
         bias: [out] or None.
+        stored: the weight as the call has it; None where `weight` is that.
     """
 
     input: Tensor
     weight: Tensor
     geometry: Geometry | None = None
     bias: Tensor | None = None
+    stored: Tensor | None = None
 
     @property
     def transposed(self) -> bool:
@@ -92,22 +94,37 @@ class Addition:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A batch normalisation with running statistics: input [R, C, ...]."""
+    """A normalisation: input [R, C, ...].
+
+    Args:
+        input: what is normalised.
+        learnt: the factor and what is added, [C] each, of a batch normalisation that can be folded into the layer
+            before it; None of one that cannot, as its statistics are those of its input.
+    """
 
     input: Tensor
+    learnt: tuple[Tensor | None, Tensor | None] | None = None
 
 
 Operation = Weighted | Product | Pooling | Addition | Normalisation
 Reader = Callable[[Mapping[str, Any]], Operation | None]
+Learnt = Callable[[Any], bool]
 
 
-def read(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation | None:
-    """Say what meets in a call, or return None if the call costs nothing."""
-    reader = _READERS.get(function.kind)
-    if reader is None:
-        return None
+def read(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], learnt: Learnt) -> Operation | None:
+    """Say what meets in a call, or return None if the call costs nothing, or is of a form that nobody here can read.
+
+    Args:
+        function: what is called.
+        args: its arguments by position.
+        kwargs: its arguments by name.
+        learnt: whether a tensor comes from parameters alone (:mod:`hardware.origins`).
+    """
     arguments = dict(zip(function.arguments, args, strict=False)) | dict(kwargs)
-    return reader(arguments | {"dimensions": function.dimensions})
+    if function.kind is Kind.PRODUCT:
+        return _product(function, arguments, args, learnt)
+    reader = _READERS.get(function.kind)
+    return None if reader is None else reader(arguments | {"dimensions": function.dimensions, "name": function.name})
 
 
 def _linear(arguments: Mapping[str, Any]) -> Operation:
@@ -139,11 +156,39 @@ def _transposed(arguments: Mapping[str, Any]) -> Operation:
     return Weighted(arguments["input"], arguments["weight"], geometry, arguments.get("bias"))
 
 
-def _product(arguments: Mapping[str, Any]) -> Operation | None:
-    left, right = arguments["input"], arguments["other"]
-    if isinstance(right, nn.Parameter) and right.dim() == 2:
-        return Weighted(left, right.t())
-    return Product(left, right) if min(left.dim(), right.dim()) >= 3 else None
+def _product(
+    function: Function, arguments: Mapping[str, Any], args: Sequence[Any], learnt: Learnt
+) -> Weighted | Product | None:
+    """A matrix product: one factor is learnt and a matrix or vector, or two activations (or stacks of weights) meet."""
+    left, right = (arguments[name] for name in function.arguments[-2:])
+    if function.name == "tensordot" and arguments.get("dims", args[2] if len(args) > 2 else 2) != 1:
+        return None
+    if function.name == "rmatmul":
+        left, right = right, left
+    by_left, by_right = learnt(left), learnt(right)
+    factor = right.mT if function.name == "inner" and right.dim() > 1 else right
+    if by_left == by_right:
+        return Product(left, factor) if not by_left and min(left.dim(), right.dim()) >= 3 else None
+    if min(left.dim(), right.dim()) > 2:
+        return _stacked(left, factor)
+    if by_left:  # [out, in] or [in] times [..., in, n]
+        return _weighted(factor.mT, left, left) if right.dim() >= 2 else None
+    added = arguments[function.arguments[0]] if len(function.arguments) == 3 else None
+    bias = added if learnt(added) and added.dim() == 1 else None
+    return _weighted(left, factor.t(), right, bias)  # [..., in] times [in, out] or [in]
+
+
+def _weighted(input: Tensor, weight: Tensor, stored: Tensor, bias: Tensor | None = None) -> Weighted | None:
+    """input [..., in] meets weight [out, in] or [in]."""
+    if input.dim() < 2 or weight.dim() > 2:
+        return None
+    matrix = weight if weight.dim() == 2 else weight[None]
+    return Weighted(input, matrix, None, bias, stored)
+
+
+def _stacked(left: Tensor, right: Tensor) -> Product | None:
+    """Stacks of matrices, one of them learnt: [..., n, k] and [..., k, m]."""
+    return Product(left, right) if left.dim() >= 3 and left.shape[:-2] == right.shape[:-2] else None
 
 
 def _pool(arguments: Mapping[str, Any]) -> Operation:
@@ -203,21 +248,22 @@ def _addition(arguments: Mapping[str, Any]) -> Operation | None:
 
 
 def _normalisation(arguments: Mapping[str, Any]) -> Operation:
-    return Normalisation(arguments["input"])
+    if arguments["name"] != "batch_norm":
+        return Normalisation(arguments["input"])
+    return Normalisation(arguments["input"], (arguments.get("weight"), arguments.get("bias")))
 
 
 _READERS: dict[Kind, Reader] = {
     Kind.LINEAR: _linear,
     Kind.CONVOLUTION: _convolution,
     Kind.TRANSPOSED_CONVOLUTION: _transposed,
-    Kind.PRODUCT: _product,
     Kind.POOLING: _pool,
     Kind.ADAPTIVE_POOLING: _adaptive_pool,
     Kind.ADDITION: _addition,
     Kind.NORMALISATION: _normalisation,
 }
 
-COSTLY = frozenset({*_READERS, Kind.OPAQUE})
+COSTLY = frozenset({*_READERS, Kind.PRODUCT, Kind.OPAQUE})
 """Kinds of functions that cost something; the cost of opaque ones cannot be read, so their presence is reported."""
 
 

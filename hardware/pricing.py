@@ -1,7 +1,7 @@
 """From running sums to a report: what was counted, joined with how the weights are stored."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from math import prod
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hardware.layers import WEIGHTED
 from hardware.memory import Mask, WeightCoding, format_bits
+from hardware.neurons import is_neuron
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 from hardware.storage import noted
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally
@@ -33,7 +34,8 @@ def make_report(
     """
     if not tally.samples:
         raise ValueError("no sample was counted: run at least one test batch before asking for the cost")
-    tallies = [*tally.layers.values(), *_uncalled(net, tally.layers.values())]
+    uncalled = list(_uncalled(net, tally))
+    tallies = [*tally.layers.values(), *uncalled]
     names = [layer.name for layer in tallies]
     _refuse_unknown(codings, names)
     stored, off_grid = _as_noted(net, names)
@@ -49,7 +51,10 @@ def make_report(
         timesteps=max((len(layer.per_step) for layer in tallies), default=0),
         layers=tuple(_layer(layer, stored.get(layer.name, WeightCoding()), tally.samples) for layer in tallies),
         neurons=tuple(_neurons(neuron, state_bits) for neuron in tally.neurons.values()),
-        others=tuple(_other(other) for other in tally.others.values()),
+        others=(
+            *(_other(other) for other in tally.others.values()),
+            *_parameters(net, tally, {layer.name for layer in uncalled}),
+        ),
         uncounted=tuple(tally.uncounted),
         sample_std=tally.per_sample.deviation(tally.samples),
         sample_max=tally.per_sample.largest,
@@ -69,13 +74,16 @@ def _as_noted(net: nn.Module, names: list[str]) -> tuple[dict[str, WeightCoding]
     return stored, off_grid
 
 
-def _uncalled(net: nn.Module, called: Iterable[LayerTally]) -> Iterable[LayerTally]:
+def _uncalled(net: nn.Module, tally: NetworkTally) -> Iterable[LayerTally]:
     """Weighted modules that no forward pass reached, except parts of a module that did the work itself."""
-    workers = [tally.name.split("#")[0] for tally in called if tally.weight_shape]
+    workers = [layer.name.split("#")[0] for layer in tally.layers.values() if layer.weight_shape]
+    stored = [parameter for name, parameter in net.named_parameters() if name in tally.stored]
     for name, module in net.named_modules():
         inside = any(name == worker or name.startswith(f"{worker}.") for worker in workers)
         if not isinstance(module, WEIGHTED) or inside or not name:
             continue
+        if any(module.weight is parameter for parameter in stored):
+            continue  # another module computes with its weight
         weight = module.weight.detach()
         yield LayerTally(
             name,
@@ -84,6 +92,19 @@ def _uncalled(net: nn.Module, called: Iterable[LayerTally]) -> Iterable[LayerTal
             mask=Mask.of((weight != 0).cpu().numpy()),
             biases=0 if module.bias is None else module.bias.numel(),
         )
+
+
+def _parameters(net: nn.Module, tally: NetworkTally, uncalled: Collection[str]) -> Iterable[OtherCost]:
+    """What else a network has learnt (positions, embeddings, scales), by the module that holds it; neurons' aside."""
+    neurons = [name for name, module in net.named_modules() if is_neuron(module)]
+    counts: dict[str, int] = {}
+    for name, parameter in net.named_parameters():
+        owner = name.rpartition(".")[0]
+        inside = any(owner == neuron or owner.startswith(f"{neuron}.") for neuron in neurons)
+        if not inside and name not in tally.stored and owner not in uncalled:
+            counts[owner] = counts.get(owner, 0) + parameter.numel()
+    for owner, count in counts.items():
+        yield OtherCost(owner or type(net).__name__, "parameters", 0, count * _FLOAT_BITS)
 
 
 def _refuse_unknown(codings: Mapping[str, WeightCoding], names: list[str]) -> None:
@@ -99,6 +120,7 @@ def _layer(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerCost:
     # Of two factors the one that is no real number decides what an operation is.
     values = tally.other_values if tally.values.kind == "real" and tally.other_values else tally.values
     by_value = tally.synops_by_value if values.kind == "graded" else tally.synops
+    mask = None if tally.shared else tally.mask
     return LayerCost(
         name=tally.name,
         kind=tally.kind,
@@ -108,10 +130,10 @@ def _layer(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerCost:
         fan_in=tally.fan_in,
         fan_out=tally.fan_out,
         synapses=tally.synapses,
-        weights=prod(tally.weight_shape) if tally.mask else 0,
-        nonzero=tally.mask.kept if tally.mask else 0,
+        weights=prod(tally.weight_shape) if mask else 0,
+        nonzero=mask.kept if mask else 0,
         bits=coding.bits,
-        side_bits=coding.side_bits,
+        side_bits=0 if tally.shared else coding.side_bits,
         bias_bits=_bias_bits(tally, coding),
         calls=tally.calls,
         inputs=values.kind,
@@ -126,7 +148,7 @@ def _layer(tally: LayerTally, coding: WeightCoding, samples: int) -> LayerCost:
         sample_mean=tally.per_sample.mean(samples),
         sample_std=tally.per_sample.deviation(samples),
         sample_max=tally.per_sample.largest,
-        memory_bits=format_bits(tally.mask, coding) if tally.mask else {"none": 0},
+        memory_bits=format_bits(mask, coding) if mask else {"none": 0},
     )
 
 

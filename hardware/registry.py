@@ -73,7 +73,9 @@ class Entry:
         remedy = f"mend or uninstall the package {self.origin!r}" if self.origin else "mend the module or its name"
         try:
             thing = self._import()
-        except Exception as error:  # another package's code may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # another package's code may raise anything, SystemExit too
             raise PluginError(f"{self.target} cannot be loaded ({type(error).__name__}: {error}): {remedy}") from error
         if self.requirement is not None and not self.requirement.is_met_by(thing):
             kind = f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"

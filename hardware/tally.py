@@ -53,11 +53,13 @@ class SampleSums:
 
 @dataclass
 class LayerTally:
-    """Running sums of one layer that multiplies; the names are those of `report.LayerCost`."""
+    """Running sums of one layer that multiplies; names that are those of `report.LayerCost` mean what they do there."""
 
     name: str
     kind: str
     weight_shape: tuple[int, ...]
+    weight_key: tuple[Any, ...] = ()  # tells weights of one module apart (`trace.Tracer`)
+    shared: bool = False  # another layer stores the weight
     fan_in: int = 0
     fan_out: int = 0
     mask: Mask | None = None
@@ -148,6 +150,7 @@ class NetworkTally:
     neurons: dict[str, NeuronTally] = field(default_factory=dict)
     others: dict[str, OtherTally] = field(default_factory=dict)
     uncounted: dict[str, None] = field(default_factory=dict)  # an ordered set
+    stored: dict[str, str] = field(default_factory=dict)  # parameter -> the layer or module whose memory has it
     per_sample: SampleSums = field(default_factory=SampleSums)
 
     def close_batch(self, size: int) -> None:
@@ -166,6 +169,7 @@ class NetworkTally:
         _merge_each(self.neurons, other.neurons)
         _merge_each(self.others, other.others)
         self.uncounted |= other.uncounted
+        self.stored = other.stored | self.stored
         self.per_sample.merge(other.per_sample)
 
 
@@ -185,7 +189,7 @@ def add_at(sums: list[int], first: int, values: Sequence[int]) -> None:
         sums[first + offset] += value
 
 
-def split_steps(counts: Tensor, lead: Sequence[int], batch_size: int, name: str) -> Tensor:
+def split_steps(counts: Tensor, lead: Sequence[int], batch_size: int, name: str, steps: int | None = None) -> Tensor:
     """Bring counts of one call into [steps, B].
 
     Args:
@@ -194,15 +198,23 @@ def split_steps(counts: Tensor, lead: Sequence[int], batch_size: int, name: str)
             tokens, [B, N], [T, B, N], [T * B, N].
         batch_size: B.
         name: layer name for the error.
+        steps: T, where it is known: tells [T, B, ...] from [T * B, N, ...] where there are as many tokens as samples.
 
     Raises:
         ValueError: if the rows cannot be shared among the samples.
     """
-    folds = 2 if len(lead) > 1 and lead[1] == batch_size else 1
-    rows = prod(lead[:folds])
+    rows = prod(lead[: folds_of(lead, batch_size, steps)])
     if rows % batch_size:
         raise ValueError(
             f"layer {name!r} received input with leading dimensions {tuple(lead)}, which {batch_size} "
             f"samples cannot share: time and batch must come first, as [T, B, ...] or [T * B, ...]"
         )
     return counts.view(rows // batch_size, batch_size, -1).sum(-1)
+
+
+def folds_of(lead: Sequence[int], batch_size: int, steps: int | None) -> int:
+    """How many of the leading dimensions are time and batch: 1 or 2."""
+    if len(lead) < 2 or lead[1] != batch_size:
+        return 1
+    tokens = steps is not None and lead[0] == steps * batch_size != steps
+    return 1 if tokens else 2

@@ -21,7 +21,8 @@ from hardware.functions import Function, Kind, describe, writes_in_place
 from hardware.geometry import convolution_fan_out, linear_fan_out
 from hardware.memory import Mask
 from hardware.neurons import count_states, is_neuron, is_unknown_neuron, sends_binary_spikes
-from hardware.operations import COSTLY, Addition, Normalisation, Pooling, Product, Weighted, read
+from hardware.operations import COSTLY, Addition, Normalisation, Operation, Pooling, Product, Weighted, read
+from hardware.origins import Origins
 from hardware.synops import (
     Examined,
     ValueRange,
@@ -32,7 +33,7 @@ from hardware.synops import (
     examine,
     of_spikes,
 )
-from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, split_steps
+from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, folds_of, split_steps
 
 
 @dataclass
@@ -82,14 +83,19 @@ class Tracer(TorchFunctionMode):
         }
         self._neurons = set(filter(is_neuron, self._names))
         self._unknown_neurons = set(filter(is_unknown_neuron, self._names))
+        self._parameters = dict(net.named_parameters())
+        self._storing: dict[tuple[Any, ...], str] = {}  # weight -> the layer that it is stored for
+        self._origins = Origins(net)
         self._owners: list[nn.Module] = []
         self._inside_neuron = 0  # what a neuron computes is one update, not additions
+        self._inside_unknown = 0  # neurons that are named as wholes
         self._reach: dict[tuple[Any, ...], _Reach] = {}
         self._handles: list[Any] = []
         # A residual block shows its input to a second layer after two neurons have fired.
         self._known: deque[_Known] = deque(maxlen=3)
         self._batch_size = 0
         self._steps = 1  # of the last weighted layer: tells products how time was folded
+        self._known_steps = self._steps_of_neurons()
         self._last_weighted: LayerTally | None = None
 
     def attach(self) -> None:
@@ -109,11 +115,12 @@ class Tracer(TorchFunctionMode):
     def batch(self, size: int) -> Iterator[None]:
         """Count the forward pass inside as one batch of `size` samples."""
         self._owners.clear()
-        self._inside_neuron = 0
+        self._inside_neuron = self._inside_unknown = 0
         self._batch_size = size
         with self:
             yield
         self._known.clear()
+        self._origins.forget()
         self.tally.close_batch(size)
 
     def __torch_function__(
@@ -128,19 +135,24 @@ class Tracer(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if writes_in_place(name, kwargs):
             self._known.clear()
-        if self._owners and not self._inside_neuron:
-            function = describe(func)
-            if function is not None and function.kind in COSTLY:
-                self._count(name, function, args, kwargs)
-        return func(*args, **kwargs)
+        if not self._owners or self._inside_neuron:
+            return func(*args, **kwargs)
+        counted = self._count(func, args, kwargs)
+        if not counted and not self._inside_unknown and _multiplies(func, args) and self._origins.meet((args, kwargs)):
+            self._name_uncounted(self._owners[-1], name.strip("_"))
+        output = func(*args, **kwargs)
+        self._origins.follow(name, (args, kwargs), output)
+        return output
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
         self._owners.append(module)
         self._inside_neuron += module in self._neurons
+        self._inside_unknown += module in self._unknown_neurons
 
     def _leave_module(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         self._owners.pop()
         if module in self._unknown_neurons:
+            self._inside_unknown -= 1
             self._name_uncounted(module, f"neuron {type(module).__name__}")
         if module not in self._neurons:
             return
@@ -154,15 +166,26 @@ class Tracer(TorchFunctionMode):
     def _name_uncounted(self, module: nn.Module, what: str) -> None:
         self.tally.uncounted[f"{self._names[module]}: {what}"] = None
 
-    def _count(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        module = self._owners[-1]
-        owner = self._names[module]
+    def _count(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Count a call; whether that could be done, or there is nothing to count."""
+        function, module = describe(func), self._owners[-1]
+        if function is None or function.kind not in COSTLY:
+            return False
         if function.kind is Kind.OPAQUE:
-            self._name_uncounted(module, name)
-        operation = read(function, args, kwargs)
+            self._name_uncounted(module, getattr(func, "__name__", ""))
+            return True
+        if function.kind is Kind.ADDITION and not self._origins.any_activation((args, kwargs)):
+            return True  # of weights and constants
+        operation = read(function, args, kwargs, self._origins.is_learnt)
+        if isinstance(operation, Weighted) and function.kind is Kind.PRODUCT and not self._can_be_shared(operation):
+            return False
+        self._count_operation(self._names[module], function, operation)
+        return operation is not None
+
+    def _count_operation(self, owner: str, function: Function, operation: Operation | None) -> None:
         match operation:
             case Weighted():
-                self._count_weighted(owner, function.name, operation)
+                self._count_weighted(owner, "linear" if function.kind is Kind.PRODUCT else function.name, operation)
             case Product():
                 self._count_product(owner, operation)
             case Pooling():
@@ -170,12 +193,27 @@ class Tracer(TorchFunctionMode):
             case Addition():
                 self._count_addition(owner, operation)
             case Normalisation():
-                self._count_normalisation(owner, operation)
+                self._count_normalisation(owner, function.name, operation)
+
+    def _can_be_shared(self, operation: Weighted) -> bool:
+        """Whether the rows of a matrix product can be dealt out to the samples, and no sample sees another's."""
+        lead = operation.input.shape[: -len(operation.entry_shape)]
+        return prod(lead[: folds_of(lead, self._batch_size, self._known_steps)]) % self._batch_size == 0
+
+    def _steps_of_neurons(self) -> int | None:
+        """Steps of a call where all neurons take single steps; None where that is to be seen."""
+        modes = {getattr(module, "step_mode", None) for module in self._neurons}
+        return 1 if modes == {"s"} else None
 
     def _count_neurons(self, module: Any, output: Tensor) -> None:
         name, kind = self._names[module], type(module).__name__
+        if module.step_mode == "s" and len(output) != self._batch_size:
+            rows = f"{len(output)} rows for {self._batch_size} samples"
+            self._name_uncounted(module, f"neurons of {kind}, in single-step mode with {rows}")
+            return
         tally = self.tally.neurons.setdefault(name, NeuronTally(name, kind))
         steps = len(output) if module.step_mode == "m" else 1
+        self._known_steps = steps
         tally.neurons = output.numel() // (steps * self._batch_size)
         tally.states = count_states(module)
         if not tally.states:
@@ -200,16 +238,18 @@ class Tracer(TorchFunctionMode):
         shape = operation.entry_shape
         rows = operation.input.detach().reshape(-1, prod(shape))
         lead = tuple(operation.input.shape[: -len(shape)]) or (1,)
-        weight_shape = tuple(operation.weight.shape)
-        tally = self._layer(owner, kind, weight_shape, lambda known: known.weight_shape == weight_shape)
+        key = self._key(operation.weight if operation.stored is None else operation.stored)
+        tally = self._layer(owner, kind, tuple(operation.weight.shape), lambda known: known.weight_key == key)
+        tally.weight_key = key
+        tally.shared = not self._stores(tally.name, key)
         reach = self._reach_of((tally.name, shape, operation.geometry), operation)
         seen = self._look_at(rows)
         pairs = count_pairs(rows, reach.fan_out, reach.largest, seen.values)
-        steps = split_steps(pairs, lead, self._batch_size, tally.name)
+        steps = split_steps(pairs, lead, self._batch_size, tally.name, self._known_steps)
         tally.add_steps(steps)
         tally.synops_by_value += _by_value(rows, reach, seen.values, pairs)
         tally.fan_in, tally.fan_out, tally.mask = operation.fan_in, operation.fan_out, reach.mask
-        tally.biases = 0 if operation.bias is None else operation.bias.numel()
+        tally.biases = self._biases(tally.name, operation.bias)
         tally.input_shape, tally.output_shape = shape, operation.output_shape
         tally.synapses = reach.synapses
         tally.input_entries += rows.numel()
@@ -217,6 +257,29 @@ class Tracer(TorchFunctionMode):
         tally.dense += reach.dense * len(rows)
         tally.values |= seen.values
         self._steps, self._last_weighted = len(steps), tally
+
+    def _key(self, weight: Tensor) -> tuple[Any, ...]:
+        """Tells a weight from others, and knows it again: the parameters it comes from, and which part it is of one.
+
+        What is computed has the parameters' names and its shape; a view has its place; transposed it is the same.
+        """
+        names = tuple(sorted(self._origins.of(weight) or ()))
+        parameter = self._parameters.get(names[0]) if len(names) == 1 else None
+        if parameter is None or weight.untyped_storage().data_ptr() != parameter.untyped_storage().data_ptr():
+            return names, tuple(weight.shape)
+        axes = sorted((size, step) for size, step in zip(weight.shape, weight.stride(), strict=True) if size > 1)
+        return names, (weight.storage_offset(), *axes)
+
+    def _stores(self, owner: str, key: tuple[Any, ...]) -> bool:
+        """Whether a weight is stored for this layer, and not for another one that has it as well."""
+        names = key[0]
+        self.tally.stored |= {name: owner for name in names if name not in self.tally.stored}
+        return not names or self._storing.setdefault(key, owner) == owner
+
+    def _biases(self, owner: str, bias: Tensor | None) -> int:
+        if bias is None or not self._stores(f"{owner}: bias", self._key(bias)):
+            return 0
+        return bias.numel()
 
     def _count_product(self, owner: str, operation: Product) -> None:
         left, right = operation.left.detach(), operation.right.detach()
@@ -250,10 +313,15 @@ class Tracer(TorchFunctionMode):
         meetings = count_meetings(operation.left.detach(), operation.right.detach())
         self._other(owner, "addition").operations += meetings
 
-    def _count_normalisation(self, owner: str, operation: Normalisation) -> None:
-        tally = self._other(owner, "batch_norm")
+    def _count_normalisation(self, owner: str, kind: str, operation: Normalisation) -> None:
+        tally = self._other(owner, kind)
         tally.operations += operation.input.numel()
+        if operation.learnt is None:
+            return  # what it has learnt is stored as it is
         channels = operation.input.shape[1]
+        for tensor in operation.learnt:
+            if tensor is not None:
+                self._stores(owner, self._key(tensor))
         layer = self._last_weighted
         if layer is not None and layer.output_shape[0] == channels:
             layer.norm_channels = channels
@@ -287,6 +355,18 @@ class Tracer(TorchFunctionMode):
             self._reach[key] = known
         known.source = source
         return known
+
+
+def _multiplies(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Whether a function may multiply what meets in it: some are known to, and of those not described nobody knows."""
+    function = describe(func)
+    if function is None:
+        return getattr(func, "__name__", "") not in _HARMLESS
+    return function.multiplies or (function.name == "getitem" and isinstance(args[1], Tensor))
+
+
+_HARMLESS = frozenset({"__get__", "__set__", "copy_", "size", "dim", "__len__", "is_floating_point", "masked_fill"})
+"""Functions that are not described, and multiply nothing."""
 
 
 def _by_value(rows: Tensor, reach: _Reach, values: ValueRange, pairs: Tensor) -> int:

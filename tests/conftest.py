@@ -1,11 +1,11 @@
-"""Fixtures shared by all tests: one thread, one cache for what is slow to make, tiny networks."""
+"""Fixtures shared by all tests: few threads, one cache for what is slow to make, tiny networks."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -16,7 +16,7 @@ def marks(record: RunRecord) -> set[Mark]:
     dense = record.dense
     if dense is None:
         return set()
-    known = {("file", dense.sha256)}
+    known: set[Mark] = {("file", dense.sha256)}
     if dense.tensors_sha256 is not None:
         known.add(("tensors", dense.tensors_sha256))
     if record.question.model.checkpoint is not None:

@@ -71,8 +71,11 @@ def verify(
     as_json: bool,
 ) -> None:
     """Read every file of SET; exit status 1 if one cannot be used or is there twice."""
+    from benchmark.files import require_writable
     from datamodules.verify import verify as check
 
+    if report is not None:
+        require_writable(report)
     verification = check(_open(name, data_root, options), workers=workers, report=report)
     if as_json:
         click.echo(json.dumps(asdict(verification) | {"complete": verification.complete, "sound": verification.sound}))
@@ -96,8 +99,10 @@ def verify(
 @user_errors
 def show(name: str, data_root: Path | None, options: list[tuple[str, Any]], picture: Path | None) -> None:
     """Draw a sample of each class of SET."""
+    from benchmark.files import require_writable
     from datamodules.show import show as draw
 
     target = picture or Path(f"{name}.png")
+    require_writable(target, ".png")
     draw(_open(name, data_root, options), target)
     click.echo(f"written: {target}")

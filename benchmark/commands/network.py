@@ -22,6 +22,11 @@ OPTIONS = (
         metavar="KEY=VALUE",
         help="How the NIR file is read: reset=subtract, reset=value, timestep=0.001.",
     ),
+    click.option(
+        "--reset",
+        type=click.Choice(["subtract", "value"]),
+        help="How the neurons of the NIR file are reset, where it does not say: less the threshold, or to v_reset.",
+    ),
     click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
     click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
     click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
@@ -55,12 +60,22 @@ def _source(arguments: dict[str, Any]) -> "Source":
         return None if name is None else {"name": name, **options}
 
     model, data = named("model"), named("data")
-    if arguments["nir"] is not None:
-        model = {"name": "nir", "path": str(arguments["nir"].absolute()), **dict(arguments["nir_option"])}
-    elif arguments["nir_option"]:
-        raise click.UsageError("--nir-option needs --nir")
+    options, file = _nir_options(arguments), _network_file(arguments)
+    if arguments["nir"] is not None or (file.suffix == ".nir" and model is None):
+        model = {"name": "nir", "path": str(file.absolute()), **options}
+    elif options:
+        raise click.UsageError("--reset and --nir-option need --nir")
     plain = {name: arguments[name] for name in ("data_root", "calibration_samples", "seed")}
-    return Source(checkpoint=_network_file(arguments), model=model, data=data, **plain)
+    return Source(checkpoint=file, model=model, data=data, **plain)
+
+
+def _nir_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """How a NIR file is read."""
+    reset = {} if arguments["reset"] is None else {"reset": arguments["reset"]}
+    options = dict(arguments["nir_option"])
+    if reset and options.get("reset", arguments["reset"]) != arguments["reset"]:
+        raise click.UsageError(f"--reset {arguments['reset']} and --nir-option reset={options['reset']} contradict")
+    return options | reset
 
 
 def _network_file(arguments: dict[str, Any]) -> Path:
@@ -148,10 +163,14 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from rich.console import Console
 
-    from benchmark.files import replacing, write_atomically
+    from benchmark.files import replacing, require_writable, write_atomically
     from benchmark.single_network.profile import profile_checkpoint, summary_lines
     from hardware.table import draw, table_rows, to_csv, to_table
 
+    if csv_file is not None:
+        require_writable(csv_file)
+    if picture is not None:
+        require_writable(picture, ".png", ".svg", ".pdf")
     measured = profile_checkpoint(_source(arguments), energy)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))

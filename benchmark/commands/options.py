@@ -62,7 +62,8 @@ class Pairs(click.ParamType):
         try:
             return key, read_yaml(text)[1]
         except YAMLFault as error:
-            self.fail(f"{text!r} is no value ({error}): put quotes around a text", param, ctx)
+            hint = f"quote what is text, as in '{key}=[\"*.10\"]'"
+            self.fail(f"{value!r}: what follows {key}= cannot be read as YAML ({error}); {hint}", param, ctx)
 
 
 def opened(name: str) -> "Suite":

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from benchmark.networks.errors import NetworkError
 from benchmark.networks.inference.forward import compiled, each_image_once
+from benchmark.networks.inference.uncompiled import uncompiled
 
 
 def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
@@ -38,15 +40,43 @@ def coarser(x: Tensor, timesteps: int) -> Tensor:
     return x.new_zeros(len(x), timesteps, *x.shape[2:]).index_add_(1, bins, x)
 
 
+def scores(network: nn.Module, x: Tensor, classes: int, timesteps: int) -> Tensor:
+    """Scores ``[B, classes]`` of a network for ``x``; see :class:`SNNClassifier`.
+
+    Raises:
+        NetworkError: the network gives something else than scores of all classes.
+    """
+    functional.reset_net(network)
+    events = x.ndim == 5
+    steps = coarser(x, timesteps).transpose(0, 1) if events else x.expand(timesteps, *x.shape)
+    with each_image_once(network), compiled(network):
+        output = network(steps)
+    if not isinstance(output, Tensor):
+        size = f" of {len(output)}" if isinstance(output, tuple | list | dict) else ""
+        raise NetworkError(
+            f"the network {type(network).__name__} returns a {type(output).__name__}{size}: wrap it in a module that "
+            f"returns the scores alone, [T, B, {classes}] or [B, {classes}]"
+        )
+    if output.ndim not in (2, 3) or tuple(output.shape[-2:]) != (len(x), classes):
+        raise NetworkError(
+            f"the network {type(network).__name__} returns {list(output.shape)} for {len(x)} samples of {classes} "
+            f"classes: its last layer must give [T, B, {classes}] or [B, {classes}]"
+        )
+    return output.mean(0) if output.ndim == 3 else output
+
+
 class SNNClassifier(LightningModule):
     """Classifies ``x [B, T, C, H, W]`` (events) or ``[B, C, H, W]`` (images, shown ``timesteps`` times: direct coding).
 
     What precedes the first neurons of a network sees an image once, and is counted once.
 
-    The network's time-major order ``[T, B, ...]`` exists only in here. A class's score is its output's mean over time.
+    The network's time-major order ``[T, B, ...]`` exists only in here. A class's score is its output's mean over time,
+    which the network may take itself. A network that went through ``torch.compile`` is taken as it was before: its
+    functions are watched one by one.
 
     Args:
-        network: maps ``[T, B, C, H, W]`` to ``[T, B, classes]``; SpikingJelly modules in multi-step mode.
+        network: maps ``[T, B, C, H, W]`` to ``[T, B, classes]`` or ``[B, classes]``; SpikingJelly modules in multi-step
+            mode.
         classes: number of classes.
         timesteps: T; event samples of more frames have neighbouring ones added up.
         loss: ``rate_mse`` or ``cross_entropy`` on the scores.
@@ -65,8 +95,8 @@ class SNNClassifier(LightningModule):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.timesteps = timesteps
+        self.network = uncompiled(network)
+        self.classes, self.timesteps = classes, timesteps
         self.loss = LOSSES[loss]
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         for part in ("train", "val", "test"):
@@ -74,12 +104,12 @@ class SNNClassifier(LightningModule):
             setattr(self, f"{part}_loss", MeanMetric())  # Lightning's own mean over processes rounds sample numbers
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes."""
-        functional.reset_net(self.network)
-        events = x.ndim == 5
-        steps = coarser(x, self.timesteps).transpose(0, 1) if events else x.expand(self.timesteps, *x.shape)
-        with each_image_once(self.network), compiled(self.network):
-            return self.network(steps).mean(0)
+        """Scores ``[B, classes]``: firing rates in [0, 1] where the last layer spikes.
+
+        Raises:
+            NetworkError: the network gives something else than scores of all classes.
+        """
+        return scores(self.network, x, self.classes, self.timesteps)
 
     def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         x, y = batch

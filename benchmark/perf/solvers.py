@@ -76,7 +76,7 @@ def _exact(rows: int, columns: int) -> dict[str, Any]:
 
 def _fast(rows: int, columns: int) -> dict[str, Any]:
     weight, hessian = _problem(rows, columns)
-    problem = Problem(weight, hessian, weight.new_ones(rows))
+    problem = Problem.of(weight, hessian, weight.new_ones(rows), damping=0.0)
     row: dict[str, Any] = {"layer": f"{rows}x{columns}"}
     for density in DENSITIES:
         keep = round(density * rows * columns)

@@ -88,7 +88,7 @@ class Named(BaseModel):
     """Something from a registry with options of its own, as a user names it: ``conv``, ``{name: conv, width: 16}``."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Plain]
+    __pydantic_extra__: dict[str, Plain] = Field(init=False)
     name: str = Field(pattern=NAME)
 
     @model_validator(mode="before")
@@ -124,7 +124,7 @@ class NamedNetwork(Named):
     the name ``nir``.
     """
 
-    __pydantic_extra__: dict[str, Size]
+    __pydantic_extra__: dict[str, Size] = Field(init=False)
     checkpoint: str | None = None
 
     @model_serializer(mode="wrap")
@@ -146,7 +146,7 @@ class NamedNetwork(Named):
 class Data(Named):
     """A data set and how it is shown: ``timesteps`` frames a sample."""
 
-    __pydantic_extra__: dict[str, Size]
+    __pydantic_extra__: dict[str, Size] = Field(init=False)
     timesteps: int = Field(default=10, ge=1, le=1_000_000)
 
 
@@ -156,7 +156,7 @@ class Told(Named):
     What opens other files by its options, as a NIR network does, is none either: a file names no further files.
     """
 
-    __pydantic_extra__: dict[str, Size]
+    __pydantic_extra__: dict[str, Size] = Field(init=False)
 
     def found_in(self, registry: Registry) -> Entry:
         """What the name stands for.

@@ -16,7 +16,6 @@ DEEPEST = 50
 """How many lists and mappings may stand in each other."""
 
 WORDS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "merge")}
-_FLOAT = "tag:yaml.org,2002:float"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -109,7 +108,7 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
         value = None if node.tag == _MERGE else yaml.SafeLoader("").construct_object(node)
     except (ValueError, OverflowError, LookupError) as error:
         raise _fault(node, f"{node.value[:40]!r} is no value that can be read") from error
-    if node.tag == _FLOAT and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise _fault(node, f"{node.value} is no finite number")
 
 

@@ -18,6 +18,8 @@ from spikingjelly.activation_based import functional
 
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.nir.reading import stated_reset
+from benchmark.networks.soundness import SoundNetwork
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions import build
@@ -74,8 +76,8 @@ def dense_network(
         raise CheckpointError(f"{error}; delete {path}, and the network is trained again") from error
     module.timesteps = kept.description.get("timesteps", module.timesteps)  # it may have been compressed in time
     known = {key: kept.description.get(key) for key in ("validation_accuracy", "epochs", "seconds")}
-    origin = DenseNetwork(id=run.dense_id, sha256=kept.sha256, tensors_sha256=kept.tensors_sha256, **known)
-    return Dense(module, origin)
+    known |= {"tensors_sha256": kept.tensors_sha256, "reset": stated_reset(module.network)}
+    return Dense(module, DenseNetwork(id=run.dense_id, sha256=kept.sha256, **known))
 
 
 def dense_path(cache: Path, dense_id: str) -> Path:
@@ -134,7 +136,9 @@ def _fit(
         best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
         stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
         trainer = Trainer(
-            max_epochs=question.training.epochs, callbacks=[*callbacks, stop, best], **trainer_settings(devices)
+            max_epochs=question.training.epochs,
+            callbacks=[SoundNetwork(), *callbacks, stop, best],
+            **trainer_settings(devices),
         )
         trainer.fit(module, datamodule=data)
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])

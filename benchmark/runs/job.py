@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from benchmark.files import require_writable
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
-from benchmark.questions.suite import Suite
+from benchmark.questions.suite import Named, Suite
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.distributed import DeviceError, DeviceGroup, Devices
 from benchmark.runs.executors.local import Executor, LocalExecutor, Outcome
@@ -22,6 +23,7 @@ from benchmark.runs.plan import Plan, plan, show
 from benchmark.runs.progress import SuiteProgress
 from benchmark.tracking.runs import SuiteLog
 from compressors.registry import COMPRESSORS
+from datamodules.files import sweep
 from datamodules.storage import cache_folder
 
 LONG_S = 120.0  # a run that is expected to take longer, or of which nothing is known, is announced by its plan
@@ -62,7 +64,7 @@ def run_suite(suite: Suite, results: Path, data_roots: dict[str, Path], means: M
     Raises:
         UnknownName, OptionError: the suite names what there is not; nothing was run.
         DataMissing: a data set is not there; nothing was run.
-        StoreError: a record cannot be written.
+        StoreError: the results or the cache cannot be written; where that is so from the start, nothing was run.
         RecordError: a run's record is there and cannot be read, or is of a newer schema.
         WorkerError: workers cannot work at all.
     """
@@ -72,6 +74,9 @@ def run_suite(suite: Suite, results: Path, data_roots: dict[str, Path], means: M
     console = Console(stderr=True)
     load = cache(checkpoints.load)
     ahead = plan_of(suite, store, load)
+    store.prepare()
+    require_writable(cache_folder() / "checkpoints" / "dense.safetensors")
+    sweep(cache_folder(), "*/.partial-*")
     questions = build.questions_of(suite)
     if ahead.seconds > LONG_S or ahead.unknown:
         console.print(show(ahead, means.jobs), highlight=False, soft_wrap=True, markup=False)
@@ -100,7 +105,11 @@ def plan_of(
     """
     build.check_suite(suite, load)
     questions = build.questions_of(suite)
-    return plan(suite.name, questions, store, lambda name: COMPRESSORS.by_user(name).load().version)
+    return plan(suite.name, questions, store, _version)
+
+
+def _version(compressor: Named) -> int:
+    return compressor.found_in(COMPRESSORS).load().version_with(compressor.options)
 
 
 def _executor(

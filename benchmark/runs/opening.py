@@ -75,6 +75,7 @@ class OpenedData:
 
         Raises:
             DataMissing: its files are not there.
+            CalibrationTooLarge: they are fewer than the calibration samples that are asked for.
         """
         key = _data_key(question)
         if key not in self._modules:
@@ -124,7 +125,7 @@ class OpenedData:
 def identify(question: Question, fingerprint: str, weights_sha256: str | None) -> tuple[str, str]:
     """A question's run id and its dense network's id, given the hashes of its data and of its network's weights."""
     content = fingerprint if weights_sha256 is None else digest([fingerprint, weights_sha256])
-    version = question.compressor.found_in(COMPRESSORS).load().version
+    version = question.compressor.found_in(COMPRESSORS).load().version_with(question.compressor.options)
     return question.id(content, version), question.dense_id(content)
 
 
@@ -141,4 +142,5 @@ def _data_module(question: Question, data_roots: Mapping[str, Path]) -> Benchmar
         root=data_roots.get(question.data.name),
     )
     module.prepare_data()
+    module.calibration_indices()  # too many are found before the first run
     return module

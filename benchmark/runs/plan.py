@@ -8,7 +8,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Any
 
-from benchmark.questions.suite import Question, digest
+from benchmark.questions.suite import Named, Question, digest
 from benchmark.records import RunRecord
 from benchmark.wording import seconds, size
 
@@ -72,7 +72,7 @@ class Plan:
 
 
 def plan(
-    suite: str, questions: Sequence[Question], records: Iterable[RunRecord], version: Callable[[str], int]
+    suite: str, questions: Sequence[Question], records: Iterable[RunRecord], version: Callable[[Named], int]
 ) -> Plan:
     """Compare a suite with the records there are.
 
@@ -83,11 +83,11 @@ def plan(
         suite: its name.
         questions: its runs.
         records: earlier records, of this suite or others.
-        version: the present version of a compressor, by name.
+        version: the present version of a compressor with its options.
     """
     finished = [record for record in records if record.status == "done"]
     answered = {(_key(record.question), record.version) for record in finished}
-    todo = [question for question in questions if (_key(question), version(question.compressor.name)) not in answered]
+    todo = [question for question in questions if (_key(question), version(question.compressor)) not in answered]
     networks = {_network(question): question for question in todo}
     trained = {_network(record.question) for record in finished}
     untrained = [

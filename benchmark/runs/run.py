@@ -19,6 +19,7 @@ from spikingjelly.activation_based import functional
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
 from benchmark.questions.suite import FineTuning, Question
@@ -88,6 +89,7 @@ def compress_and_measure(
     Raises:
         DeviceError, WorkerError: see :meth:`benchmark.runs.distributed.DeviceGroup.call`.
         CompressorError: the compressor left no account of what it did.
+        NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
         ScoreError: the compressed network's weights or scores are not finite.
     """
     group = group or DeviceGroup()
@@ -114,7 +116,7 @@ def _fit_and_test(
     with quiet():
         fit = Trainer(
             max_epochs=epochs,
-            callbacks=[*callbacks, compressor, OneNetwork(compressor)],
+            callbacks=[SoundNetwork(), *callbacks, compressor, OneNetwork(compressor)],
             enable_checkpointing=False,
             **trainer_settings(devices),
         )
@@ -202,7 +204,7 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
         suite=suite,
         status="failed",
         question=question,
-        version=target.version,
+        version=target.version_with(question.compressor.options),
         control=target.control,
         division="post-training" if question.finetuning is None else "fine-tuned",
         data=dict(run.data),

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmark.files import write_atomically
+from benchmark.files import OutputError, require_writable, write_atomically
+from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
@@ -43,18 +44,24 @@ def compress_checkpoint(
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
-        ``output``, and ``bytes``: those of a packed file, by what they hold.
+        ``output``, ``bytes``: those of a packed file, by what they hold; and ``reset``: how the neurons of a NIR
+        file's network were taken to be reset.
 
     Raises:
-        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationError, LayerError, NIRError: see there.
+        OutputError, StoreError: the network cannot be written under this name; found before the work.
+        BudgetError, OptionError, CheckpointError, DataMissing, CalibrationTooLarge, CalibrationError, LayerError,
+            NIRError: see there.
     """
+    _check_output(output, source.checkpoint)
     subject = open_subject(source)
-    description = subject.description()
+    subject.data.calibration_indices()  # too many are found before the work
+    description, module = subject.description(), subject.module()
+    reset = stated_reset(module.network)
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
-        to_nir(subject.module().network, subject.data.input_shape)
+        to_nir(module.network, subject.data.input_shape)
     named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
-    result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
+    result = compress(module, subject.data, compressor, seed=source.seed, devices=devices)
     account = result.compression.to_dict()
     summary = {
         "checkpoint": str(source.checkpoint),
@@ -64,10 +71,24 @@ def compress_checkpoint(
         "data": description["data"],
         "output": str(output),
         "bytes": _write(output, result, subject.data.input_shape, description | {"compressed": account}, plain),
-    }
-    write_map(output.with_suffix(".map.json"), result.compression)
+    } | ({} if reset is None else {"reset": reset})
+    write_map(output.with_suffix(".map.json"), result.compression, reset)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _check_output(output: Path, dense: Path) -> None:
+    """Refuse to write over the dense network, or over the summary and the map of another one.
+
+    Raises:
+        OutputError, StoreError: see `compress_checkpoint`.
+    """
+    require_writable(output, ".safetensors", ".nir")
+    if output.exists() and dense.exists() and output.samefile(dense):
+        raise OutputError(f"cannot write {output}: it is the dense network; give another --output")
+    other = output.with_suffix(".nir" if output.suffix == ".safetensors" else ".safetensors")
+    if other.exists() and output.with_suffix(".map.json").exists():
+        raise OutputError(f"cannot write {output}: its map would take the place of {other}'s; give another --output")
 
 
 def _write(
@@ -90,6 +111,8 @@ def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
     notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
+    if "reset" in summary:
+        notes.append(f"reset of the neurons: {summary['reset']}")
     others = summary["compression"].get("left_alone")
     if others:
         notes.insert(0, f"left alone: {', '.join(others)}")

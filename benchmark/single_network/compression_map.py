@@ -97,19 +97,25 @@ class _File(BaseModel):
 
     format: Literal["snnbench compression map 1"]
     reading: str
+    reset: str | None = None  # of the neurons, where the dense network is a NIR file's
     layers: dict[str, _Layer]
 
 
-def write_map(path: Path, compression: Compression) -> None:
+def write_map(path: Path, compression: Compression, reset: str | None = None) -> None:
     """Write masks, and of quantised layers codes, scales, zero points and widths, as one JSON file.
 
     The file says itself how it is read.
+
+    Args:
+        path: the file.
+        compression: what was done.
+        reset: how the neurons of a NIR file's network were taken to be reset.
 
     Raises:
         StoreError: the folder is read-only or full.
     """
     layers = {layer.name.removeprefix("network."): _Layer.of(layer) for layer in compression.layers}
-    content = _File(format=FORMAT, reading=READING, layers=layers).model_dump(exclude_none=True)
+    content = _File(format=FORMAT, reading=READING, reset=reset, layers=layers).model_dump(exclude_none=True)
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from benchmark.networks.nir.reading import stated_reset
+from benchmark.networks.soundness import SoundNetwork
 from benchmark.runs.dense import quiet, trainer_settings
 from benchmark.runs.run import finite_metrics
 from benchmark.single_network.subject import Source, open_subject
@@ -17,12 +19,16 @@ from hardware.table import table_rows
 
 @dataclass(frozen=True)
 class Profile:
-    """Counts, their price under one energy profile, accuracy on the test part, and the chips' limits."""
+    """Counts, their price under one energy profile, accuracy on the test part, and the chips' limits.
+
+    ``reset`` says how the neurons of a NIR file's network were taken to be reset.
+    """
 
     report: CostReport
     energy: EnergyReport
     accuracy: float
     chips: tuple[ChipFit, ...]
+    reset: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the counts, the energy, the table's rows, accuracy and chips."""
@@ -33,7 +39,7 @@ class Profile:
             "energy": self.energy.to_dict(),
             "rows": table_rows(self.report, self.energy),
             "chips": [fit.to_dict() for fit in self.chips],
-        }
+        } | ({} if self.reset is None else {"reset": self.reset})
 
 
 def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
@@ -42,20 +48,20 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
     Raises:
         CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
         UnknownName: there is no such energy profile.
+        NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
         ScoreError: its weights or scores are not finite.
     """
     subject = open_subject(source)
-    counter = HardwareCost()
-    module = subject.module()
+    module, counter = subject.module(), HardwareCost()
     with quiet():
-        trainer = Trainer(callbacks=[counter], **trainer_settings())
+        trainer = Trainer(callbacks=[SoundNetwork(), counter], **trainer_settings())
         results = trainer.test(module, datamodule=subject.data, verbose=False)
     metrics = finite_metrics(module, results[0])
     report = counter.report
     if report is None:
         raise RuntimeError(f"nothing was counted of {source.checkpoint}: the test ended before its last batch")
     fits = tuple(chip_fit(report, name) for name in chips())
-    return Profile(report, energy(report, energy_profile), metrics.accuracy, fits)
+    return Profile(report, energy(report, energy_profile), metrics.accuracy, fits, stated_reset(module.network))
 
 
 def summary_lines(profile: Profile) -> list[str]:
@@ -67,6 +73,8 @@ def summary_lines(profile: Profile) -> list[str]:
     ]
     if profile.accuracy:
         lines.append(f"{joules(profile.energy.joules_per_correct(profile.accuracy))} per correct classification")
+    if profile.reset is not None:
+        lines.append(f"reset of the neurons: {profile.reset}")
     lines += [f"never called, so not counted: {name}" for name in report.uncalled]
     lines += [f"not counted: {call}" for call in report.uncounted]
     lines += [f"counted as floats, because changed since it was quantised: {name}" for name in report.off_grid]

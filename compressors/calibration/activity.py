@@ -9,7 +9,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compressors.calibration.hessians import all_steps, observe, unfolded
+from compressors.calibration.hessians import all_steps, observe, unfolded, whole_passes
 from compressors.calibration.processes import Batches, batches_of_rank, summed_over_ranks
 from compressors.network.layers import Layer, evaluating, hooks
 from compressors.network.neurons import storing_potentials
@@ -36,20 +36,20 @@ class Activity:
 
 
 class _ActivitySum:
-    """A forward pre-hook that adds up the sums of which :class:`Activity` holds the means."""
+    """Adds up the sums of which :class:`Activity` holds the means."""
 
     def __init__(self, layer: Layer) -> None:
         rows = layer.rows
         steps = torch.zeros(layer.timesteps, dtype=torch.float64, device=rows.device)
-        self.layer = layer
         self.norm, self.square = steps.clone(), steps.clone()
         self.events = torch.zeros(layer.groups, rows.shape[1], dtype=torch.float64, device=rows.device)
         self.entries = 0  # of one step of one sample
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        frames = inputs[0].detach().double()
-        for step, x in enumerate(all_steps(self.layer, frames)):  # [B, ...]
-            z = unfolded(self.layer, x).unflatten(1, (len(x), -1))  # [groups, B, positions, d]
+    def add(self, layer: Layer, inputs: Tensor) -> None:
+        """Add an input ``[T, B, ...]`` of the layer."""
+        frames = inputs.detach().double()
+        for step, x in enumerate(all_steps(layer, frames)):  # [B, ...]
+            z = unfolded(layer, x).unflatten(1, (len(x), -1))  # [groups, B, positions, d]
             if step < len(frames):  # a single frame that all steps repeat is computed once, and costs once
                 self.events += z.count_nonzero((1, 2))
             self.norm[step] += z.square().sum((2, 3)).amax(0).sqrt().sum()
@@ -69,7 +69,8 @@ def activities(network: nn.Module, layers: Sequence[Layer], batches: Batches) ->
         CalibrationError: no calibration data, or data that are not finite.
     """
     sums = {layer.name: _ActivitySum(layer) for layer in layers}
-    samples = observe(network, {layer.module: sums[layer.name] for layer in layers}, batches)
+    watched = {module: hook for layer in layers for module, hook in whole_passes(layer, sums[layer.name].add).items()}
+    samples = observe(network, watched, batches)
     return {name: total.mean(samples) for name, total in sums.items()}
 
 

@@ -1,7 +1,8 @@
 """Second moments of a layer's inputs over the calibration data, its Hessian among them; no batch is kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from math import prod
 from types import MappingProxyType
 
@@ -54,8 +55,45 @@ def unfolded(layer: Layer, x: Tensor) -> Tensor:
 
 
 def all_steps(layer: Layer, x: Tensor) -> Tensor:
-    """A layer's input at all steps, ``[T, B, ...]``; a single one, ``[1, B, ...]``, is repeated at all of them."""
-    return x.expand(layer.timesteps, *x.shape[1:]) if len(x) == 1 else x
+    """A layer's input at all steps, ``[T, B, ...]``; of a repeated image it computes one, ``[1, B, ...]``."""
+    return x.expand(layer.timesteps, *x.shape[1:]) if layer.repeated else x
+
+
+def whole_passes(layer: Layer, take: Callable[[Layer, Tensor], None]) -> dict[nn.Module, Hook]:
+    """Forward pre-hooks that hand ``take`` a layer's input, one whole sequence ``[T, B, ...]`` at a time.
+
+    Args:
+        layer: one whose network loops over time gets its steps in several calls, which are put together.
+        take: is told the layer, of which ``module`` is the one that runs, since several may share its weight.
+
+    Returns:
+        The hooks by module. They raise a LayerError where a pass is no whole number of sequences.
+    """
+    return {module: _WholePasses(replace(layer, module=module), take) for module in layer.modules}
+
+
+class _WholePasses:
+    """A forward pre-hook, see :func:`whole_passes`."""
+
+    def __init__(self, layer: Layer, take: Callable[[Layer, Tensor], None]) -> None:
+        self.layer, self.take = layer, take
+        self.calls: list[Tensor] = []
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.layer.calls == 1:
+            self.take(self.layer, inputs[0])
+            return
+        self.calls.append(inputs[0].clone())  # the network may go on to write into it
+        if len(self.calls) < self.layer.calls:
+            return
+        x = torch.cat(self.calls)
+        self.calls.clear()
+        if len(x) != self.layer.timesteps:
+            raise LayerError(
+                f"layer {self.layer.name!r} runs through {len(x)} time steps of a network of {self.layer.timesteps}, "
+                "which loops over time: hand the network whole sequences [T, B, ...], or exclude the layer"
+            )
+        self.take(self.layer, x)
 
 
 def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor]:
@@ -77,15 +115,16 @@ def vectors(layer: Layer, x: Tensor, response: Tensor | None) -> Iterator[Tensor
 
 
 class _HessianSum:
-    """A forward pre-hook that adds up ``2 z^T z`` over the inputs of one layer, filtered by its response."""
+    """Adds up ``2 z^T z`` over the inputs of one layer, filtered by its response."""
 
     def __init__(self, layer: Layer, response: Tensor | None, dtype: torch.dtype) -> None:
         weight = layer.rows
-        self.layer, self.response = layer, response
+        self.response = response
         self.total = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        for z in vectors(self.layer, inputs[0].to(self.total.dtype), self.response):
+    def add(self, layer: Layer, x: Tensor) -> None:
+        """Add an input ``x [T, B, ...]`` of the layer."""
+        for z in vectors(layer, x.to(self.total.dtype), self.response):
             add_products(self.total, z)
 
     def mean(self, samples: float) -> Tensor:
@@ -130,7 +169,8 @@ def hessians(
         LayerError: a layer that cannot be unfolded.
     """
     sums = {layer.name: _HessianSum(layer, responses[layer.name], dtype) for layer in layers}
-    count = observe(network, {layer.module: sums[layer.name] for layer in layers}, batches, parameters)
+    watched = {module: hook for layer in layers for module, hook in whole_passes(layer, sums[layer.name].add).items()}
+    count = observe(network, watched, batches, parameters)
     return {name: sums.pop(name).mean(count) for name in [*sums]}
 
 
@@ -154,21 +194,33 @@ def drift(
     weight, samples = layer.rows, 0
     present = torch.zeros(layer.groups, weight.shape[1], weight.shape[1], dtype=dtype, device=weight.device)
     change = torch.zeros_like(present)
-    recorded: list[Tensor] = []  # the layer's inputs in the dense and in the present network
+    recorded: list[tuple[Layer, Tensor]] = []  # inputs of one pass, in the order of the layer's uses
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorded.append(inputs[0].to(dtype))
+    def record(use: Layer, inputs: Tensor) -> None:
+        recorded.append((use, inputs.to(dtype, copy=True)))  # the network may go on to write into them
 
-    with evaluating(network), hooks([layer.module], record, before=True):
+    with evaluating(network), watching(whole_passes(layer, record)):
         for x in batches_of_rank(batches()):
             samples += _run(network, x, dense)
+            in_dense = recorded[:]
+            recorded.clear()
             _run(network, x)
-            for before, after in zip(*(vectors(layer, inputs, response) for inputs in recorded), strict=True):
-                add_products(present, after)
-                change.baddbmm_((before - after).mT, after, alpha=2)
+            for (use, before), (_, after) in zip(in_dense, recorded, strict=True):
+                for old, new in zip(vectors(use, before, response), vectors(use, after, response), strict=True):
+                    add_products(present, new)
+                    change.baddbmm_((old - new).mT, new, alpha=2)
             recorded.clear()
     count = _counted(samples, weight.device)
     return symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count)
+
+
+@contextmanager
+def watching(watched: Mapping[nn.Module, Hook]) -> Iterator[None]:
+    """Call the hook of each module with the module's inputs, inside."""
+    with ExitStack() as stack:
+        for module, hook in watched.items():
+            stack.enter_context(hooks([module], hook, before=True))
+        yield
 
 
 def observe(
@@ -191,9 +243,7 @@ def observe(
     Raises:
         CalibrationError: no calibration data.
     """
-    with evaluating(network), ExitStack() as stack:
-        for module, hook in watched.items():
-            stack.enter_context(hooks([module], hook, before=True))
+    with evaluating(network), watching(watched):
         samples = sum(_run(network, x, parameters) for x in batches_of_rank(batches()))
     return _counted(samples, next(network.parameters()).device)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch.utils.hooks import RemovableHandle
 
 from compressors.base import Compressor, State
@@ -40,6 +41,10 @@ class ChannelPruner(Compressor):
         """Calibrate and cut, on the device of the fit; a checkpoint loaded later may bring widths of its own."""
         if stage != "fit" or self.compression is not None:
             return
+        before = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
+        if early := [callback for callback in averages(trainer) if callback in before]:
+            name = type(early[0]).__name__
+            raise LayerError(f"{name} copies the network before it is narrowed: list it after {type(self).__name__}")
         pl_module.to(trainer.strategy.root_device)
         self.compress_now(trainer, pl_module)
 
@@ -66,15 +71,37 @@ class ChannelPruner(Compressor):
         return {}
 
 
+def averages(trainer: Trainer) -> list[Callback]:
+    """The callbacks that keep a running average of the network's weights, and write it into the network at the end."""
+    return [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging | StochasticWeightAveraging)
+    ]
+
+
 def epochs_of(trainer: Trainer) -> int:
     """Epochs of a fit; 0 for a post-training method, and where a fit is limited by steps."""
     return max(trainer.max_epochs or 0, 0)
 
 
 def channels_of(network: Network) -> Channels:
-    """Which channels of a network belong together, traced with a sample of the calibration data."""
+    """Which channels of a network belong together, traced with a sample of the calibration data.
+
+    Raises:
+        LayerError: layers share a weight, and would have to keep the same channels.
+    """
     sample = next(network.calibration())[:1]
-    return find_channels(network.module, lambda: network.module(sample))
+    channels = find_channels(network.module, lambda: network.module(sample))
+    seen: dict[int, str] = {}
+    for name in channels.layers:
+        other = seen.setdefault(id(network.module.get_submodule(name).weight), name)
+        if other != name:
+            raise LayerError(
+                f"layers {other!r} and {name!r} share one weight, so their channels cannot be taken out: give each a "
+                "weight of its own, or take a method that removes single weights"
+            )
+    return channels
 
 
 def bundles_of(network: Network, channels: Channels) -> list[Bundle]:

@@ -1,10 +1,11 @@
 """Optimal Brain Compression: second-order pruning and quantisation of one layer at a time."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ CORRECTION = 0.5  # of the way to the target that makes up for the changed input
 BY_LOSS = ("loss", "relative_loss")
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 VARIANTS = ("exact", "paper")
+SILENT = "no input of it (of one of its groups, where it has several) was active during calibration"
+
+log = logging.getLogger(__name__)
 
 Response = Callable[[Layer], Tensor | None]
 """Layer -> the filter over time ``[T]`` through which its inputs are seen; None where they are seen as they are."""
@@ -86,15 +90,14 @@ class Curvature:
         """A layer's problem from its dense weight and its Hessian ``[groups, d, d]`` without damping.
 
         Raises:
-            CalibrationError: the Hessian is not finite, or no input was active.
+            CalibrationError: the Hessian is not finite.
         """
-        try:
-            hessian = obs.damped(hessian, self.damping)
-        except obs.HessianError as error:
-            raise CalibrationError(f"layer {layer.name!r}: {error}") from error
         weight = dense[f"{layer.name}.weight"].flatten(1).to(hessian)
         factor = layer.batchnorm_factor().to(weight) if self.weigh_rows else weight.new_ones(len(weight))
-        return Problem(weight, hessian, factor)
+        try:
+            return Problem.of(weight, hessian, factor, self.damping)
+        except obs.HessianError as error:
+            raise CalibrationError(f"layer {layer.name!r}: {error}") from error
 
     def problem_as_compressed(
         self, network: Network, layer: Layer, response: Tensor | None, dense: Mapping[str, Tensor]
@@ -174,18 +177,23 @@ class LayerSolver:
         if (self.per, self.symmetric, self.search) != ("channel", True, True):
             raise OptionError("variant 'paper' has a grid of its own: leave out per, symmetric and search")
 
-    def solve(self, problem: Problem, part: LayerBudget, layer: str) -> LayerResult:
-        """Prune and quantise the layer named ``layer``.
+    def solve(self, problem: Problem, part: LayerBudget, layer: Layer) -> LayerResult:
+        """Prune and quantise a layer; the weights of dead inputs go whatever it may keep.
 
         Raises:
             CalibrationError: its Hessian is singular.
         """
-        solver = solver_for(self.name, problem, layer, self.solutions)
+        solver = solver_for(self.name, problem, layer.name, self.solutions)
+        columns = self.pattern.columns(tuple(layer.module.weight.shape))
         try:
-            weight, mask, grid = self._solved(solver, problem, part)
+            if columns is None:
+                weight, mask, grid = self._solved(solver, problem, part)
+            else:
+                weight, mask, grid = self._solved(solver, problem.reordered(columns), part)
+                weight, mask = (matrix[:, columns.argsort()] for matrix in (weight, mask))
         except obs.HessianError as error:
-            raise CalibrationError(f"layer {layer!r}: {error}") from error
-        return LayerResult(weight, mask, problem.loss(weight), grid, {"solver": solver.name})
+            raise CalibrationError(f"layer {layer.name!r}: {error}") from error
+        return LayerResult(weight, mask & ~problem.dead_weights, problem.loss(weight), grid, {"solver": solver.name})
 
     def _solved(self, solver: Solver, problem: Problem, part: LayerBudget) -> tuple[Tensor, Tensor, Grid | None]:
         weight, mask = problem.weight, torch.ones_like(problem.weight, dtype=torch.bool)
@@ -318,7 +326,7 @@ class BudgetSplit:
         if self.allocation == "loss":
             return 1.0
         scaled = problem.weight * problem.batchnorm_factor[:, None]
-        return obs.layer_loss(scaled, torch.zeros_like(scaled), problem.hessian)
+        return obs.layer_loss(scaled, torch.zeros_like(scaled), problem.hessian) or 1.0  # of a silent layer
 
 
 @dataclass
@@ -347,7 +355,8 @@ class OBC(Pruner):
             same with each loss in units of what the whole layer's output is worth. ``auto`` is ``lamp``, and
             ``relative_loss`` for a SynOps budget, which the others cannot meet.
         power: of the magnitudes in LAMP scores: 2 is LAMP's, 3 is what SBC's code takes on CIFAR-100 and ImageNet.
-        pattern: ``unstructured``, N:M (``2:4`` keeps 2 of 4 neighbouring weights), or ``block4``.
+        pattern: ``unstructured``, N:M (``2:4`` keeps 2 of 4 neighbouring weights), or ``block4``; neighbours are those
+            of :class:`~compressors.second_order.problem.Pattern`.
         variant: ``exact``, or ``paper``: the procedure of SBC's public code
             (:class:`~compressors.second_order.solvers.Paper`), with BatchNorm's factor for SBC and none for OBC,
             as there.
@@ -369,6 +378,7 @@ class OBC(Pruner):
     """
 
     version = 2
+    versions: ClassVar[Mapping[str, int]] = {"pattern": 3}
     budgets: ClassVar[tuple[str, ...]] = ("density", "bits", "density+bits", "synops")
     allocations: ClassVar[tuple[str, ...]] = (*ALLOCATIONS, *BY_LOSS)
     paper_batchnorm: ClassVar[bool] = False
@@ -438,11 +448,16 @@ class OBC(Pruner):
 
     def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Problem) -> LayerResult:
         """Prune and quantise a layer, by the solver it can afford."""
-        problem = statistics
+        problem, response = statistics, self.response(layer)
         if self.propagate:
-            response = self.response(layer)
             problem = self.curvature.problem_as_compressed(network, layer, response, self.state.dense)
-        return self.layer_solver.solve(problem, part, layer.name)
+        if problem.dead.all(dim=1).any():
+            log.warning("layer %s: %s, so its weights there go: use more or other samples", layer.name, SILENT)
+        result = self.layer_solver.solve(problem, part, layer)
+        seen: dict[str, Any] = {"hessian": "input current" if response is None else "membrane potential"}
+        if dead := int(problem.dead.sum()):
+            seen |= {"dead_inputs": dead}
+        return replace(result, extra={**result.extra, **seen})
 
     def reused_seconds(self) -> float:
         """Time that kept eliminations took when they were made."""

@@ -23,6 +23,7 @@ from compressors.channels.criteria import (
 from compressors.channels.pruner import (
     ChannelPruner,
     ChannelPrunerState,
+    averages,
     bundles_of,
     by_rank,
     channels_of,
@@ -206,10 +207,10 @@ class QPSNN(ChannelPruner):
         if stage == "fit" and len(self.state.steps) == 2:
             epochs = epochs_of(trainer)
             self.state.second_epoch = max(0, min(round(self.first_share * epochs), epochs - 1))
-        if self.state.second_epoch and self.state.steps[1] == PRUNE and trainer.world_size > 1:
+        if self.state.second_epoch and self.state.steps[1] == PRUNE and (trainer.world_size > 1 or averages(trainer)):
             raise LayerError(
-                "QP-SNN prunes in the middle of training, when replicas of the network cannot be narrowed: use one "
-                "device, or order='prune-quantize'"
+                "QP-SNN prunes in the middle of training, when replicas and running averages of the network cannot be "
+                "narrowed: use one device and no callback that averages weights, or order='prune-quantize'"
             )
         super().setup(trainer, pl_module, stage)
 
@@ -231,9 +232,9 @@ class QPSNN(ChannelPruner):
         """Rounded weights are what is validated, and what a checkpoint holds."""
         self.rounded.put(pl_module)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave rounded weights, and take down their codes."""
-        self.rounded.put(pl_module)
+    def settle(self, module: LightningModule) -> None:
+        """Leave rounded weights, and take down their codes; what others wrote in the meantime is rounded anew."""
+        self.rounded.settle(module)
         done = self.done()
         self.state.compression = replace(done, layers=tuple(map(self._coded, done.layers)))
 

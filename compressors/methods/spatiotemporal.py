@@ -116,6 +116,8 @@ class SpatioTemporal(ChannelPruner):
         if self.goal.bits is None:
             return entry
         weight = module.get_parameter(f"{entry.name}.weight")
+        if entry.grid is not None and torch.equal(weight, entry.weight()):
+            return entry
         rows = weight.detach().flatten(1)
         grid = fit_grid(rows, self.goal.bits, per="tensor", search=False)
         entry = replace(entry, grid=grid, codes=grid.codes(rows).view_as(weight))
@@ -160,9 +162,9 @@ class SpatioTemporal(ChannelPruner):
     def _stage_of(self, trainer: Trainer, epoch: int) -> int:
         return round_at(epoch, epochs_of(trainer), len(self.timesteps))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def settle(self, module: LightningModule) -> None:
         """Round the weights, now that they are trained."""
-        layers = tuple(self._rounded(entry, pl_module) for entry in self.done().layers)
+        layers = tuple(self._rounded(entry, module) for entry in self.done().layers)
         self.state.compression = replace(self.done(), layers=layers)
 
 

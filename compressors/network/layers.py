@@ -1,6 +1,6 @@
 """Which layers of a network can be compressed, in order of execution, and what follows each of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,8 +34,16 @@ class Layer:
     module: nn.Linear | nn.Conv1d | nn.Conv2d
     norm: _BatchNorm | None
     neuron: nn.Module | None
-    timesteps: int  # of the network; an input that repeats one image may come as a single step all the same
+    timesteps: int  # of the network
     pooled_neuron: nn.Module | None = None  # the one that takes the output after a pool, where none takes it itself
+    repeated: bool = False  # the one step that it computes stands for all: an image that is shown again and again
+    calls: int = 1  # that make up a pass: more than one where the network goes through time in a loop of its own
+    tied: tuple[nn.Linear | nn.Conv1d | nn.Conv2d, ...] = ()  # others that compute with the very same weight
+
+    @property
+    def modules(self) -> tuple[nn.Linear | nn.Conv1d | nn.Conv2d, ...]:
+        """All modules that compute with the layer's weight."""
+        return (self.module, *self.tied)
 
     @property
     def groups(self) -> int:
@@ -65,10 +73,25 @@ class Layer:
 def hooks(modules: Sequence[nn.Module], hook: Callable[..., Any], before: bool = False) -> Iterator[None]:
     """Register ``hook`` on every module (before or after its forward pass), and take it off again whatever happens.
 
-    It is the first of those before the pass, and the last of those after it.
+    It is the first of those before the pass, and the last of those after it. Its inputs are all arguments of the call,
+    those given by name (``layer(input=x)``) after the others. What a hook before the pass returns takes the place of
+    the first of them.
     """
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        first = hook(module, (*args, *kwargs.values()))
+        if first is None:
+            return None
+        return ((first, *args[1:]), kwargs) if args else ((), kwargs | {next(iter(kwargs)): first})
+
+    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        return hook(module, (*args, *kwargs.values()), output)
+
     handles = [
-        m.register_forward_pre_hook(hook, prepend=True) if before else m.register_forward_hook(hook) for m in modules
+        module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
+        if before
+        else module.register_forward_hook(leave, with_kwargs=True)
+        for module in modules
     ]
     try:
         yield
@@ -95,11 +118,12 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     """The compressible layers that a forward pass runs through, in order of execution.
 
     What follows a layer is found by following its output tensor from operation to operation, not by names or
-    positions: through an optional BatchNorm, dropout, changes of shape and additions (of a shortcut, say) to the first
-    neuron that takes it. What is added to a layer's output does not change how the membrane responds to that layer. A
-    layer whose output is pooled, multiplied or otherwise computed with before a neuron has no neuron here. A layer
-    that is used several times stands in the list once, with what follows its first use. A neuron behind a pool is
-    known as :attr:`Layer.pooled_neuron`.
+    positions: through an optional BatchNorm, dropout, changes of shape, additions (of a shortcut, say) and factors that
+    are numbers to the first neuron that takes it. What is added to a layer's output does not change how the membrane
+    responds to that layer, and a factor does so for all steps alike. A layer whose output is pooled, multiplied by
+    another tensor or otherwise computed with before a neuron has no neuron here. A layer
+    that is used several times stands in the list once, with what follows its first use, and so do several that share
+    one weight (:attr:`Layer.tied`). A neuron behind a pool is known as :attr:`Layer.pooled_neuron`.
 
     Args:
         network: any network of SpikingJelly and torch layers.
@@ -115,23 +139,45 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     leaves = [m for m in names if is_neuron(m) or (m not in inside and not any(m.children()))]
     with evaluating(network), hooks(neurons, watch.enter_neuron, before=True), hooks(leaves, watch.leave), watch:
         forward()
-    first_uses: dict[Any, int] = {}  # where each layer is first used
+    uses: dict[Any, list[int]] = {}  # module or neuron -> where it is used
     for index, event in enumerate(watch.events):
-        if isinstance(event.what, COMPRESSIBLE):
-            first_uses.setdefault(event.what, index)
-    if not first_uses:
+        if isinstance(event.what, COMPRESSIBLE) or event.what in neurons:
+            uses.setdefault(event.what, []).append(index)
+    modules = [module for module in uses if isinstance(module, COMPRESSIBLE)]
+    if not modules:
         raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
-    for module in first_uses:
+    for module in modules:
         _require_time(names[module], module)
-    timed = [event for event in watch.events if event.what in first_uses or (event.what in neurons and event.inputs)]
-    timesteps = max(len(event.inputs[0]) for event in timed)
+    rounds = _rounds({module: len(places) for module, places in uses.items()})
+    timed = [module for module in uses if module in neurons] or modules
+    timesteps = max(_steps([watch.events[place] for place in uses[module]], rounds) for module in timed)
+    sharing: dict[int, list[Any]] = {}  # modules by the weight that they share
+    for module in modules:
+        sharing.setdefault(id(module.weight), []).append(module)
     layers = []
-    for module, index in first_uses.items():
-        later = watch.events[index + 1 :]
-        norm, neuron = _followers(watch.events[index], later)
-        pooled = _followers(watch.events[index], later, pools=True)[1] if neuron is None else None
-        layers.append(Layer(names[module], module, norm, neuron, timesteps, pooled))
+    for first, *others in sharing.values():
+        start, *_ = places = uses[first]
+        later = watch.events[start + 1 :]
+        norm, neuron = _followers(watch.events[start], later)
+        pooled = _followers(watch.events[start], later, pools=True)[1] if neuron is None else None
+        fed = neuron or pooled
+        repeated = len(places) == 1 and watch.repeats(start, None if fed is None else uses[fed][0])
+        calls = len(places) if rounds > 1 and len(places) % rounds == 0 else 1
+        layers.append(Layer(names[first], first, norm, neuron, timesteps, pooled, repeated, calls, tuple(others)))
     return layers
+
+
+def _rounds(calls: Mapping[nn.Module, int]) -> int:
+    """How often a network calls its parts in a pass, by how often each was: more than once if it loops over time."""
+    of_neurons = [count for module, count in calls.items() if not isinstance(module, COMPRESSIBLE)]
+    rounds = min(of_neurons, default=1)
+    return rounds if any(isinstance(m, COMPRESSIBLE) and count % rounds == 0 for m, count in calls.items()) else 1
+
+
+def _steps(uses: Sequence["_Event"], rounds: int) -> int:
+    """Time steps that a module sees in a pass: those of all uses where the network loops over time."""
+    lengths = [len(event.inputs[0]) for event in uses if event.inputs]
+    return sum(lengths) if rounds > 1 and len(uses) == rounds else max(lengths, default=0)
 
 
 def _require_time(name: str, module: nn.Module) -> None:
@@ -152,12 +198,23 @@ class _Event:
 
 
 class _Watch(TorchFunctionMode):
-    """Writes down, in order, the leaf modules that run; outside of neurons, what adds, changes shapes and pools."""
+    """Writes down, in order, the leaf modules that run; outside of neurons, what adds, scales, reshapes and pools."""
 
     def __init__(self) -> None:
         super().__init__()
         self.events: list[_Event] = []
         self._in_neuron = False
+        self._repeating: dict[int, Tensor] = {}  # storages of tensors whose steps are one and the same
+
+    def repeats(self, start: int, neuron: int | None) -> bool:
+        """Whether the one step that event ``start`` takes stands for all.
+
+        It does if it was cut from steps that are one and the same, or if the neuron behind it, event ``neuron``, takes
+        more of them.
+        """
+        (x,) = self.events[start].inputs
+        taken = () if neuron is None else self.events[neuron].inputs
+        return len(x) == 1 and (_storage(x) in self._repeating or any(len(steps) > 1 for steps in taken))
 
     def enter_neuron(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A hook before a neuron: what it computes inside is its own affair."""
@@ -173,11 +230,13 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         function = describe(func)
+        if isinstance(output, Tensor) and output.ndim and len(output) > 1 and output.stride(0) == 0:
+            self._repeating[_storage(output)] = output
         if not self._in_neuron and function is not None and isinstance(output, Tensor):
             taken = tuple(x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Tensor))
             if function.kind is Kind.ADDITION:
                 self.events.append(_Event(function, taken, output))
-            elif function.keeps_entries or function.is_pooling:
+            elif function.keeps_entries or function.is_pooling or (function.scales and len(taken) == 1):
                 self.events.append(_Event(function, taken[:1], output))
         return output
 
@@ -224,7 +283,7 @@ def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:
 
     They belong to layers of other kinds, to some that the forward pass does not reach, or to some left out on purpose.
     """
-    inside = {part for entry in layers for part in entry.module.modules()}
+    inside = {part for entry in layers for module in entry.modules for part in module.modules()}
     return tuple(
         f"{name} ({type(module).__name__})"
         for name, module in network.named_modules()

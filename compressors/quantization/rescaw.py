@@ -136,7 +136,20 @@ class RoundedWeights:
             for name in self.names:
                 weight = module.get_parameter(f"{name}.weight")
                 self.latent[name] = weight.detach().clone()
-                weight.copy_(self.quantizer.grid(weight).nearest(weight.flatten(1)).view_as(weight))
+                weight.copy_(self._rounded(weight))
+
+    def settle(self, module: nn.Module) -> None:
+        """Put rounded weights into the module at the end, also where somebody else wrote others in their place."""
+        for name, latent in self.latent.items():
+            weight = module.get_parameter(f"{name}.weight").detach()
+            if not torch.equal(weight, self._rounded(latent)):
+                self.latent = {**self.latent, name: weight.clone()}
+                with torch.no_grad():
+                    weight.copy_(self._rounded(weight))
+        self.put(module)
+
+    def _rounded(self, weight: Tensor) -> Tensor:
+        return self.quantizer.grid(weight).nearest(weight.flatten(1)).view_as(weight)
 
     def take(self, module: nn.Module) -> None:
         """Put the latent weights back, and multiply their gradients by the straight-through factor."""

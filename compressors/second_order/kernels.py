@@ -20,6 +20,8 @@ from numba import njit, prange, types
 from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
+from compressors.threads import parallel_loop
+
 FARTHER = 1 + 1e-9  # times half a step, squared: rounding moves a weight so far only where its level is clamped
 
 
@@ -94,7 +96,7 @@ def _close_full_groups(score, index, counts, max_fixed, group_size):
             score[j] = np.inf
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def fix_singly(weight, free, index, inverses, updates, levels, quota, batch, pivots, losses, values):
     """Fix ``pivots.shape[1]`` weights of every row, always the one that costs least.
 
@@ -172,7 +174,7 @@ def _lower_corners(corners, column, width):
                 corners[g, a, b] -= column[g * width + a] * column[g * width + b]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def prune_blocks(weight, free, inverses, updates, width, pivots, losses):
     """Prune ``pivots.shape[1]`` blocks of ``width`` neighbouring columns of every row, always the cheapest.
 
@@ -196,7 +198,7 @@ def prune_blocks(weight, free, inverses, updates, width, pivots, losses):
                 _lower_corners(corners, updates[r, number], width)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def compact(inverses, size, keep):
     """Rows and columns ``keep [rows, k]``, ascending, of matrices of ``size``, written over their own beginnings.
 
@@ -236,7 +238,7 @@ def saliencies_of_kept(hessian, mask, target, saliency):
         return _saliencies_of_rows(hessian, mask, target, saliency)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _solve_rows(hessian, mask, target, solution):
     rows = len(mask)
     solved = np.empty(rows, dtype=np.bool_)
@@ -248,7 +250,7 @@ def _solve_rows(hessian, mask, target, solution):
     return solved
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _saliencies_of_rows(hessian, mask, target, saliency):
     rows = len(mask)
     solved = np.empty(rows, dtype=np.bool_)

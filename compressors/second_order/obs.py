@@ -52,20 +52,30 @@ def damped(hessian: Tensor, damping: float) -> Tensor:
     """``H + damping * mean(diag H) * I`` for each group: ``[groups, d, d]``.
 
     Inputs that were never active get curvature from the damping alone, so their weights cost what it charges and no
-    more, and no other weight makes up for them.
+    more, and no other weight makes up for them. Those that get none (:func:`without_curvature`) have 1 on the diagonal:
+    whoever sets their weights to zero can go on, as the published code of OBC does.
 
     Raises:
-        HessianError: a group has entries that are not finite, or no active input at all.
+        HessianError: a group has entries that are not finite.
     """
     if not torch.isfinite(hessian).all():
         raise HessianError(
             "the Hessian has NaN or infinite entries: check the calibration data and the network's weights"
         )
     scale = hessian.diagonal(dim1=-2, dim2=-1).mean(-1)
-    if (scale <= 0).any():
-        raise HessianError("no input was active during calibration: use more or other calibration samples")
     identity = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-    return hessian + damping * scale[:, None, None] * identity
+    result = hessian + damping * scale[:, None, None] * identity
+    result.diagonal(dim1=1, dim2=2)[without_curvature(hessian, damping)] = 1.0
+    return result
+
+
+def without_curvature(hessian: Tensor, damping: float) -> Tensor:
+    """The inputs that were never active and that no damping gives curvature to: bool ``[groups, d]``.
+
+    They are those never active where ``damping`` is 0, and all inputs of a group of which none was.
+    """
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+    return diagonal + damping * diagonal.mean(-1, keepdim=True) == 0
 
 
 def inverse(hessian: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Solutions that took long, kept in files that are named by the hash of all that a solution depends on."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +17,8 @@ from compressors.quantization.grids import Grid
 from compressors.second_order import obs
 from compressors.second_order.elimination import EliminationTrace
 from compressors.second_order.problem import Problem
+
+logger = logging.getLogger(__name__)
 
 
 class CacheError(RuntimeError):
@@ -37,7 +41,7 @@ class SolutionCache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder, self.reused_seconds = folder, 0.0
+        self.folder, self.reused_seconds, self._is_told = folder, 0.0, False
         self._traces: dict[str, dict[str, Tensor]] = {}
 
     def elimination(self, problem: Problem, *, batch: int = 1, width: int = 1) -> EliminationTrace:
@@ -92,15 +96,64 @@ class SolutionCache:
         if self.folder is None:
             return solve()
         path = self.folder / f"{key}.safetensors"
-        return self._read(path) if path.exists() else _solve_and_write(path, solve)
+        if path.exists():
+            solution, seconds = _read(path)
+            self.reused_seconds += seconds
+            return solution
+        started = time.perf_counter()
+        solution = solve()
+        self._keep(solution, time.perf_counter() - started, path)
+        return solution
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
+    def _keep(self, solution: dict[str, Tensor], seconds: float, path: Path) -> None:
+        """Write a solution, or say once that there is no room: the work goes on, only not to be taken up again."""
         try:
-            with safe_open(path, "pt") as file:
-                self.reused_seconds += float(file.metadata()["seconds"])
-            return load_file(path)
-        except SafetensorError as error:
-            raise CacheError(f"{path} is not a readable elimination ({error}): delete it and run again") from error
+            _write(solution, seconds, path)
+        except (OSError, SafetensorError) as error:
+            if not self._is_told:
+                reason = getattr(error, "strerror", None) or error
+                logger.warning(
+                    "cannot write %s: %s; going on without keeping solutions. Free space, or set SNNBENCH_CACHE to"
+                    " another folder",
+                    path.parent,
+                    reason,
+                )
+            self._is_told = True
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], float]:
+    """A solution and the seconds that it took.
+
+    Raises:
+        CacheError: the file is not what was written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        solution = load_file(path)
+        seconds, digest = float(metadata["seconds"]), metadata.get("digest")
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CacheError(f"{path} is not a readable solution ({error}): delete it and run again") from error
+    is_earlier = set(metadata) == {"seconds"}  # without a digest
+    is_whole = is_earlier or digest == _digest_of_solution(solution)
+    if not is_whole or not 0 <= seconds < inf:
+        raise CacheError(f"{path} is not what was written: delete it and run again")
+    return solution, seconds
+
+
+def _write(solution: dict[str, Tensor], seconds: float, path: Path) -> None:
+    """Write the solution and its time: the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"seconds": str(seconds), "digest": _digest_of_solution(solution)}
+    with TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:  # of this process alone
+        partial = Path(folder, path.name)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in solution.items()}, partial, metadata=metadata)
+        partial.replace(path)
+
+
+def _digest_of_solution(solution: dict[str, Tensor]) -> str:
+    names = sorted(solution)
+    return _digest(" ".join(names), [solution[name] for name in names])
 
 
 def _digest(options: str, depends: Sequence[Tensor]) -> str:
@@ -110,16 +163,3 @@ def _digest(options: str, depends: Sequence[Tensor]) -> str:
         digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _solve_and_write(path: Path, solve: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Solve, and write the solution and its time: the whole file or none."""
-    started = time.perf_counter()
-    solution = solve()
-    seconds = time.perf_counter() - started
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:  # of this process alone
-        partial = Path(folder, path.name)
-        save_file({n: t.cpu().contiguous() for n, t in solution.items()}, partial, metadata={"seconds": str(seconds)})
-        partial.replace(path)
-    return solution

@@ -78,8 +78,8 @@ class Exact:
         else:
             width = BLOCK_WIDTH if pattern.name == "block4" else 1
             trace = self.cache.elimination(problem, width=width)
-            remove = trace.losses.numel() - max(1, round(keep / width))
-            steps = obs.steps_per_row(problem.after_batchnorm(trace.losses), remove)
+            losses = problem.after_batchnorm(trace.losses)
+            steps = obs.steps_per_row(losses, _steps_that_keep(keep, losses, trace.order, weight.shape[1], width))
             blocks = obs.mask_after(trace.order, steps)
             mask = blocks.repeat_interleave(width, dim=1)[:, : weight.shape[1]]
         return obs.least_squares(weight, hessian, mask), mask
@@ -88,6 +88,18 @@ class Exact:
         """OBQ on the weights that are left."""
         quantize = partial(obs.quantize, weight, problem.hessian, grid, mask)
         return self.cache.get_or_quantize("quantize", problem, weight, mask, grid, quantize)
+
+
+def _steps_that_keep(keep: int, losses: Tensor, order: Tensor, columns: int, width: int) -> int:
+    """How many of the steps of least loss leave the number of weights nearest to ``keep``, and one block at least.
+
+    Steps fix blocks of ``width`` columns, the last of a row perhaps fewer. ``losses`` and ``order`` are
+    ``[rows, blocks]``.
+    """
+    sizes = (columns - order * width).clamp_max(width)
+    removed = sizes.flatten()[losses.flatten().argsort(stable=True)].cumsum(0)
+    left = sizes.sum() - torch.cat([removed.new_zeros(1), removed[:-1]])
+    return int((left - keep).abs().argmin())
 
 
 class FixedOrder:

@@ -9,11 +9,11 @@ from tests.benchmark.networks.nir.nir_graphs import CLASSES, SHAPE
 
 @pytest.fixture
 def load(tmp_path):
-    """Writes a NIR graph, and reads it as a network."""
+    """Writes a NIR graph, and reads it as a network, its neurons reset to a value where nothing else is said."""
 
-    def load(graph, **options):
+    def load(graph, reset="value", **options):
         path = tmp_path / "graph.nir"
         nir.write(path, graph)
-        return nir_network(SHAPE, CLASSES, path=str(path), **options).eval()
+        return nir_network(SHAPE, CLASSES, path=str(path), reset=reset, **options).eval()
 
     return load

@@ -58,7 +58,20 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, fault):
 def test_a_results_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(StoreError, match="results"):
-        RecordStore(tmp_path / "results").writable()
+        RecordStore(tmp_path / "results").prepare()
+
+
+def test_preparing_a_store_writes_nothing_and_sweeps_what_was_left(tmp_path):
+    RecordStore(tmp_path / "results").prepare()
+    assert list(tmp_path.iterdir()) == []
+    left = [tmp_path / name for name in ("records/.probe", "records/a/b/.partial-x/0123456789ab.json", ".locks/a.lock")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        for touched in (path, path.parent):
+            os.utime(touched, (0, 0))
+    RecordStore(tmp_path).prepare()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def test_a_plug_in_is_found_by_its_name(installed):
         ("raise RuntimeError('bad day')", "RuntimeError: bad day"),
         ("def (", "SyntaxError"),
         ("other = 1", "AttributeError"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("class Panic(BaseException): pass\nraise Panic('index out of bounds')", "Panic: index out of bounds"),
     ],
 )
 def test_a_broken_plug_in_is_named_with_its_error_and_breaks_nothing_else(installed, module, message):
@@ -67,6 +69,12 @@ def test_a_broken_plug_in_is_named_with_its_error_and_breaks_nothing_else(instal
     with pytest.raises(PluginError, match="mend or uninstall the package 'broken_plugin'") as caught:
         names["broken"].load()
     assert caught.value.exit_status == 2
+
+
+def test_ctrl_c_while_a_plug_in_loads_is_nobodys_fault(installed):
+    installed("slow_plugin", {"slow": "slow_plugin:Slow"}, "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        registry().problems()
 
 
 def test_a_name_that_is_taken_stays_with_its_owner(installed):

@@ -56,6 +56,32 @@ def write_aedat3(path, *packets):
     path.write_bytes(header + b"".join(packets))
 
 
+AEDAT4_INFO = """<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">
+<node name="0" path="/mainloop/Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr>
+<attr key="typeIdentifier" type="string">EVTS</attr><node name="info" path="/mainloop/Recorder/outInfo/0/info/">
+<attr key="sizeX" type="int">128</attr><attr key="sizeY" type="int">128</attr>
+<attr key="source" type="string">DVS128</attr></node></node></node></dv>"""
+
+
+def flatbuffer(identifier, fields, rest):
+    """One table whose fields (offset in it) are at its end, and what the last of them points to."""
+    vtable = struct.pack(f"<{2 + len(fields)}H", 4 + 2 * len(fields), 4 + len(rest), *fields).ljust(16, b"\0")
+    return struct.pack("<I4s", 24, identifier) + vtable + struct.pack("<i", 16) + rest
+
+
+def write_aedat4(path, *parts):
+    """AEDAT 4 without compression: a header, then packets of events, each a flatbuffer with its size before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    info = AEDAT4_INFO.encode()
+    header = flatbuffer(b"IOHE", [4, 8, 16], struct.pack("<iqII", 0, -1, 4, len(info)) + info + b"\0")
+    packets = b""
+    for events in parts:
+        body = b"".join(struct.pack("<qhh?3x", t, x, y, bool(p)) for x, y, t, p in rows(events))
+        packet = flatbuffer(b"EVTS", [4], struct.pack("<II", 4, len(events["t"])) + body)
+        packets += struct.pack("<iiI", 0, 4 + len(packet), len(packet)) + packet
+    path.write_bytes(b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(header)) + header + packets)
+
+
 def concatenated(*parts):
     return {name: np.concatenate([part[name] for part in parts]) for name in "xytp"}
 

@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from datamodules import CIFAR10DVS, NMNIST, DataCorrupt, DataMissing, DVSGesture
+from datamodules.errors import CalibrationTooLarge
 from tests.datamodules.formats import polarity_packet, random_events, write_aedat2, write_aedat3, write_nmnist
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -103,7 +104,7 @@ def test_calibration_is_fixed_by_number_and_seed(tiny_nmnist):
     assert first == drawn(calibration_samples=20, seed=9, batch_size=3)
     assert first != drawn(calibration_samples=20, calibration_seed=1)
     assert set(first) <= set(train)
-    with pytest.raises(ValueError, match="cannot draw 55 of 54"):
+    with pytest.raises(CalibrationTooLarge, match=r"nmnist: 55 calibration samples .* has 54 .*ask for as many at"):
         drawn(calibration_samples=55)
     with pytest.raises(ValueError, match="calibration_samples is 0"):
         drawn(calibration_samples=0)
@@ -305,7 +306,9 @@ def test_gesture_labels_are_part_of_the_fingerprint(tiny_gestures):
     [
         ("class,startTime_usec,endTime_usec\n12,1,2\n", "a class that is not 1 to 11"),
         ("class,startTime_usec,endTime_usec\n", "no gestures"),
-        ("class,begin,end\n1,2,3\n", "expected class,startTime_usec,endTime_usec"),
+        ("class,begin,end\n1,2,3\n", "a table of class,startTime_usec,endTime_usec"),
+        ("class,startTime_usec,endTime_usec\n1,3,2\n", "a gesture from 3 to 2"),
+        ("class,startTime_usec,endTime_usec\n1,0," + "9" * 30 + "\n", "a gesture from 0 to 999"),
         ("class,startTime_usec,endTime_usec\n1,x,3\n", "in whole numbers"),
         ("class,startTime_usec,endTime_usec\n1,5,6\n", "no events"),
     ],
@@ -327,7 +330,8 @@ def test_a_listed_recording_that_is_not_there_is_named(tiny_gestures):
         DVSGesture(root).setup()
 
 
-def test_gesture_cuts_of_tonic(tmp_path):
+@pytest.fixture
+def tiny_cuts(tmp_path):
     for part, users in (("ibmGestureTrain", (1, 2)), ("ibmGestureTest", (24,))):
         for user in users:
             folder = tmp_path / part / f"user{user:02d}_led"
@@ -335,17 +339,35 @@ def test_gesture_cuts_of_tonic(tmp_path):
             for label in range(11):
                 events = random_events(40, seed=label, span_us=1000)
                 np.save(folder / f"{label}.npy", np.stack([events[name] for name in "xypt"], axis=1))
-    data = DVSGesture(tmp_path, timesteps=3, window_us=100_000)
+    return tmp_path
+
+
+def test_gesture_cuts_of_tonic(tiny_cuts):
+    data = DVSGesture(tiny_cuts, timesteps=3, window_us=100_000)
     assert data.samples.labels[data.samples.parts.test].tolist() == list(range(11))
     x, _ = everything(data.test_dataloader())
     expected = random_events(40, seed=0, span_us=1000)["t"] * 1000
     assert x[0].sum() == (expected - expected[0] < 300_000).sum()
-    np.save(tmp_path / "ibmGestureTest/user24_led/11.npy", np.zeros((1, 4)))
+    np.save(tiny_cuts / "ibmGestureTest/user24_led/11.npy", np.zeros((1, 4)))
     with pytest.raises(DataCorrupt, match=r"11\.npy: the name must be a class"):
-        DVSGesture(tmp_path).setup()
+        DVSGesture(tiny_cuts).setup()
 
 
 def test_original_gestures_and_cuts_are_of_different_number(tiny_gestures, tmp_path_factory):
     root, _ = tiny_gestures
     assert DVSGesture(root).published_samples == 1176 + 288
     assert DVSGesture(tmp_path_factory.mktemp("cuts")).published_samples == 1077 + 264
+
+
+@pytest.mark.parametrize("name", ["../user02_led.aedat", "/etc/passwd", "user02_led.aedat/..", "\udcff"])
+def test_a_list_of_trials_names_recordings_and_no_other_files(tiny_gestures, name):
+    root, _ = tiny_gestures
+    (root / "trials_to_train.txt").write_bytes(b"user01_led.aedat\n" + name.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataCorrupt, match=r"trials_to_train\.txt: cannot be read as a list of recordings"):
+        DVSGesture(root).setup()
+
+
+def test_a_folder_of_cuts_that_is_no_recording_is_named(tiny_cuts):
+    shutil.copytree(tiny_cuts / "ibmGestureTest/user24_led", tiny_cuts / "ibmGestureTrain/user24_led (copy)")
+    with pytest.raises(DataCorrupt, match=r"ibmGestureTrain/user24_led \(copy\): its name is not that of a recording"):
+        DVSGesture(tiny_cuts).setup()

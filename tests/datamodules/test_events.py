@@ -1,6 +1,10 @@
 """Every format: written by the tests and read back; real files beside independent readings; faults."""
 
+import io
+import os
 import struct
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -28,8 +32,10 @@ from tests.datamodules.formats import (
     special_packet,
     write_aedat2,
     write_aedat3,
+    write_aedat4,
     write_nmnist,
 )
+from tests.fuzz.mutations import bounded
 
 SENSOR = (128, 128)
 
@@ -80,6 +86,12 @@ def test_aedat3_time_goes_on_beyond_the_range_of_its_stamps(tmp_path):
     write_aedat3(tmp_path / "a.aedat", polarity_packet(first), polarity_packet(second, overflow=1))
     second = second | {"t": second["t"] + 2**31}
     assert_same(read_aedat3(tmp_path / "a.aedat", SENSOR), concatenated(first, second))
+
+
+def test_aedat4_is_read_back(tmp_path):
+    first, second = random_events(40), random_events(30, seed=1, start_us=2_000_000)
+    write_aedat4(tmp_path / "a.aedat4", first, second)
+    assert_same(read_aedat4(tmp_path / "a.aedat4", SENSOR), concatenated(first, second))
 
 
 def test_arrays_of_spikingjelly_and_record_arrays(tmp_path):
@@ -220,3 +232,86 @@ def test_a_cut_aedat4_file_is_named(real_dvs128, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataCorrupt, match=str(path)):
         read_aedat4(path, SENSOR)
+
+
+def test_nmnist_overflows_move_the_time_on_as_tonic_reads_them(tmp_path):
+    content = np.random.default_rng(0).integers(0, 34, (200, 5), dtype=np.uint8)
+    content[::7, 1] = 240
+    (tmp_path / "a.bin").write_bytes(content.tobytes())
+    ours, theirs = read_nmnist(tmp_path / "a.bin", (34, 34)), tonic.io.read_mnist_file(str(tmp_path / "a.bin"), EVENT)
+    np.testing.assert_array_equal(ours, theirs[np.argsort(theirs["t"], kind="stable")])
+
+
+def many_headers(event_bytes, capacity=0, count=1_000_000):
+    return struct.pack("<HHIIIIII", 1, 0, event_bytes, 4, 0, capacity, 0, 0) * count
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        *(many_headers(size, 40, 1) + bytes(40 * size) for size in (0, 1, 4)),
+        *(struct.pack("<HHIIIIII", 1, 0, size, 4, 0, 40, 40, 40) + bytes(40 * size) for size in (0, 1, 4)),
+        struct.pack("<HHiiiiii", 1, 0, 8, 4, -1, 1, 1, 1) + bytes(8),
+        struct.pack("<HHiiiiii", 2, 0, -8, 4, 0, 4, 0, 0) + bytes(8),
+        many_headers(8),
+    ],
+)
+def test_aedat3_packets_that_lie_are_named_at_once(tmp_path, packets):
+    write_aedat3(tmp_path / "a.aedat", packets)
+    started = time.process_time()
+    with pytest.raises(DataCorrupt, match=r"a\.aedat: (damaged in the packet|no events)"):
+        read_aedat3(tmp_path / "a.aedat", SENSOR)
+    assert time.process_time() - started < 4
+
+
+def npy(shape, dtype="<i8", content=bytes(64)):
+    header = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
+
+
+def archive(content, method=zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as members:
+        for name in "txyp":
+            members.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def encrypted():
+    content = bytearray(archive(npy((8,)), zipfile.ZIP_STORED))
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := content.find(signature, start + 1)) >= 0:
+            content[start + flags] |= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy((1 << 40,)),
+        npy((1 << 70, 0)),
+        npy((1 << 40,), "|V0"),
+        npy((8,), "|O"),
+        npy((8,), [("t", "<M8[us]"), ("x", "i1"), ("y", "i1"), ("p", "i1")], bytes(88)),
+        npy((8,), [(name, "<f8") for name in "txyp"], struct.pack("<32d", *[float("nan")] * 32)),
+        npy((8,), [(name, "<i8") for name in "txyp"], struct.pack("<32q", *[1 << 62] * 32)),
+        encrypted(),
+        archive(bytes(1 << 29)),
+        archive(npy((8,))).replace(b"\x08\x00", b"\x63\x00"),
+    ],
+    ids=["huge", "huge and empty", "no bytes", "objects", "dates", "nan", "late", "encrypted", "bomb", "compression"],
+)
+def test_numpy_files_that_lie_are_named_and_reserve_nothing(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with bounded(), pytest.raises(DataCorrupt, match=r"a\.npz: ") as refused:
+        read_arrays(tmp_path / "a.npz", SENSOR)
+    assert not isinstance(refused.value.__cause__, MemoryError)
+
+
+def test_a_folder_or_pipe_in_place_of_a_recording_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in READERS:
+        for path in (tmp_path, tmp_path / "pipe"):
+            with pytest.raises(DataCorrupt, match=f"{path}: cannot be read: it is no file"):
+                read(path, SENSOR)

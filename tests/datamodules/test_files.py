@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import time
 
 import pytest
+from filelock import FileLock
 
-from datamodules.files import checksum, replacing
+from datamodules.files import checksum, replacing, sweep
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -49,3 +51,18 @@ def test_checksums_are_those_of_the_content(tmp_path):
     path.write_bytes(b"content")
     assert checksum(path, "md5") == hashlib.md5(b"content").hexdigest()
     assert checksum(path, "sha256") == hashlib.sha256(b"content").hexdigest()
+
+
+def test_only_what_killed_processes_left_a_day_ago_is_swept(tmp_path):
+    left = [tmp_path / ".partial-abc/record.json", tmp_path / ".probe", tmp_path / ".locks/a.lock"]
+    kept = [tmp_path / ".partial-new/record.json", tmp_path / ".locks/held.lock", tmp_path / "uv.lock"]
+    for path in (*left, *kept):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with FileLock(tmp_path / ".locks/held.lock"):
+        yesterday = time.time() - 25 * 3600
+        for path in (*left, *kept[1:], left[0].parent):
+            os.utime(path, (yesterday, yesterday))
+        sweep(tmp_path, ".partial-*", ".probe", ".locks/*.lock")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert not left[0].parent.exists()

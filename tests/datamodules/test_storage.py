@@ -1,5 +1,6 @@
 """Folders are whole or absent, whoever is killed or comes at the same time; fingerprints say what is in files."""
 
+import errno
 import multiprocessing
 import os
 import time
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules import DataMissing, storage
 from datamodules import fingerprint as fingerprint_module
+from datamodules.errors import CacheUnwritable
 from datamodules.fingerprint import fingerprint_files
 from datamodules.storage import build_once, data_folder
 
@@ -29,9 +32,9 @@ def test_a_folder_is_built_once(tmp_path):
 def test_a_failed_build_leaves_nothing(tmp_path):
     def fail(folder):
         (folder / "one").write_text("1")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CacheUnwritable, match=rf"cannot write {tmp_path / 'set'}: no space.*set SNNBENCH_CACHE to"):
         build_once(tmp_path / "set", fail)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     build_once(tmp_path / "set", write_two)
@@ -113,3 +116,29 @@ def test_a_second_fingerprint_reads_no_content(tmp_path, monkeypatch):
     first = fingerprint_files(root, ["a", "b", "c"])
     monkeypatch.setattr(fingerprint_module, "hash_files", lambda *_: pytest.fail("read the files again"))
     assert fingerprint_files(root, ["a", "b", "c"]) == first
+
+
+def test_a_cache_in_a_place_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheUnwritable, match=r"cannot write .*file/cache/set: Not a directory; free space, or set"):
+        build_once(tmp_path / "file/cache/set", write_two)
+
+
+def test_missing_data_are_not_taken_for_a_full_disk(tmp_path):
+    def miss(folder):
+        raise DataMissing("no recordings")
+
+    with pytest.raises(DataMissing, match="no recordings"):
+        build_once(tmp_path / "set", miss)
+
+
+def test_a_fingerprint_that_cannot_be_kept_is_said_once_and_made_all_the_same(tmp_path, monkeypatch, caplog):
+    root = write_set(tmp_path / "root")
+    expected = fingerprint_files(root, ["a", "b"])
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SNNBENCH_CACHE", str(tmp_path / "file"))
+    storage._say_once.cache_clear()
+    assert [fingerprint_files(root, ["a", "b"]) for _ in range(3)] == [expected] * 3
+    [said] = caplog.messages
+    assert said.startswith(f"cannot write {tmp_path / 'file'}")
+    assert said.endswith("going on without the cache")

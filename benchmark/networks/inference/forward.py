@@ -18,7 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from benchmark.networks.inference import spikes
 from benchmark.networks.inference.multistep import STEPPED
 from compressors.network.layers import hooks
-from compressors.threads import threads
+from compressors.threads import parallel_loop, threads
 from hardware.functions import stands_in_for
 from hardware.neurons import sends_binary_spikes
 
@@ -118,7 +118,7 @@ def _threads_for(x: Tensor) -> AbstractContextManager[None]:
     return threads(max(1, min(torch.get_num_threads(), x.numel() // GRAIN)))
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _fire(x, potential, spikes, tau, decay_input, threshold, reset, soft):
     """Charge, fire and reset ``potential [n]`` in each step of ``x [T or 1, n]``; ``spikes [T, n]`` are written.
 
@@ -169,7 +169,7 @@ def max_pool2d(input: Tensor, kernel_size: Size, stride: Size, padding: Size) ->
     return maxima
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _maxima(x, maxima, kernel, stride, padding):
     """Largest entries of windows: of their rows first, ``x [n, H, W]``, then of columns; ``maxima [n, H', W']``."""
     height, width = x.shape[1:]

@@ -44,6 +44,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from compressors.threads import parallel_loop
+
 SWITCH = "SNNBENCH_SPIKE_CONVOLUTION"
 """Environment variable: ``0`` turns this module off."""
 
@@ -175,7 +177,7 @@ def convolve(spikes: Spikes, weight: Tensor, bias: Tensor | None, stride: tuple[
     return sums
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _encode(x, channels, padding, places, starts, bits, counts):
     """Write places and starts for ``x [N, C, H, W]``, the bits of float32; whether all are those of 0 or 1."""
     images, inputs, height, width = x.shape
@@ -206,7 +208,7 @@ def _encode(x, channels, padding, places, starts, bits, counts):
     return strange == 0
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _pack(weight, channels, packed):
     """Write ``weight [O, C, K]`` in the order in which it is added: ``packed [blocks, K * channels, O or more]``."""
     outputs, inputs, kernel = weight.shape
@@ -218,7 +220,7 @@ def _pack(weight, channels, packed):
                         packed[block, k * channels + channel - block * channels, output] = weight[output, channel, k]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@parallel_loop
 def _add_up(places, starts, geometry, packed, start, channels, apart, sums):
     """Write ``sums [N, O, H', W']``. ``geometry``: input height, padding of rows, strides, kernel."""
     images, _, height, width = sums.shape

@@ -1,28 +1,29 @@
 """Networks in NIR files (neuromorphic intermediate representation) as networks of SpikingJelly's layers and neurons."""
 
+import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from graphlib import CycleError, TopologicalSorter
 from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import nir
 import numpy as np
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from benchmark.networks.errors import CheckpointError
+from benchmark.networks.errors import NIRError
+from benchmark.networks.nir.content import Content, read_content
 
 RESETS = ("value", "subtract")
 Reset = Literal["value", "subtract"]
 
-
-class NIRError(CheckpointError):
-    """A NIR graph that SpikingJelly's layers and neurons cannot express exactly; names the node."""
+LARGEST_OUTPUT = 2**26
+"""Entries of a node's output for one sample and time step."""
 
 
 class Scale(nn.Module):
@@ -57,6 +58,7 @@ class Graph(nn.Module):
         source: name of the input, which is no module.
         sink: name of the output, which is no module.
         timestep: length of a time step in the graph's unit of time, for writing it as NIR again.
+        reset: how its neurons are reset, and what says so, for people.
 
     Raises:
         NIRError: a cycle, or a node that no path from the input to the output leads through.
@@ -69,9 +71,10 @@ class Graph(nn.Module):
         source: str,
         sink: str,
         timestep: float,
+        reset: str = "",
     ) -> None:
         super().__init__()
-        self.source, self.sink, self.timestep = source, sink, timestep
+        self.source, self.sink, self.timestep, self.reset = source, sink, timestep, reset
         self._steps = _schedule([*modules, source, sink], edges, source, sink)
         self._keys: dict[str, str] = {}
         for step in self._steps[:-1]:
@@ -110,7 +113,8 @@ def _schedule(names: Sequence[str], edges: Sequence[tuple[str, str]], source: st
     try:
         order = [name for name in TopologicalSorter(sources).static_order() if name != source]
     except CycleError as error:
-        raise NIRError(f"the nodes {' -> '.join(error.args[1])} form a cycle: only feed-forward graphs work") from None
+        cycle = " -> ".join(map(repr, error.args[1][:6])) + " ..." * (len(error.args[1]) > 6)
+        raise NIRError(f"the nodes {cycle} form a cycle: only feed-forward graphs work") from None
     last_use = {before: name for name in order for before in sources[name]}
     return tuple(
         _Step(name, tuple(sources[name]), tuple(s for s in sources[name] if last_use[s] == name)) for name in order
@@ -139,8 +143,10 @@ def nir_network(
         classes: number of outputs, which must be the graph's.
         path: the NIR file.
         reset: ``value`` sets a neuron that fired to ``v_reset``, ``subtract`` subtracts the threshold. In continuous
-            time the two are one, so that NIR does not tell them apart. By default what the node's metadata say under
-            ``reset``, else ``value`` where the file has a ``v_reset``, else ``subtract`` (as the paper has it).
+            time the two are one, so that NIR does not tell them apart, and a ``v_reset`` of zero says nothing, as
+            ``nir`` writes it into every file. By default what the node's metadata say under ``reset``; else ``value``
+            where ``v_reset`` is not zero; else ``subtract`` where no node of the file has a ``v_reset``: then it is of
+            the time when NIR's neurons had none, and reset by subtraction, as in the paper.
         timestep: length of a step in the graph's unit of time. By default what the graph's metadata say under
             ``timestep``, else 1.
 
@@ -148,55 +154,54 @@ def nir_network(
         ``x [T, B, C, H, W]`` to output spikes ``[T, B, classes]``.
 
     Raises:
-        NIRError: the file cannot be read, or holds what cannot be expressed; names the node and the reason.
+        NIRError: the file cannot be read, holds what cannot be expressed, or leaves the reset open; names the file,
+            the node and the reason.
     """
     if reset not in (None, *RESETS):
         raise NIRError(f"reset is {reset!r}: give one of {', '.join(RESETS)}")
-    graph, has_reset = _read(Path(path))
-    stated = timestep if timestep is not None else graph.metadata.get("timestep")
-    step = 1.0 if stated is None else float(stated)
-    if not step > 0:
-        raise NIRError(f"timestep is {step:g}: give a number above 0, in the graph's unit of time")
-    source, sink = _only(graph.inputs, "input"), _only(graph.outputs, "output")
-    _check_shape(graph.nodes[source], input_shape)
-    modules = {
-        name: _module(name, node, _Reading(step, stated is not None, reset or _reset_of(node, name in has_reset)))
-        for name, node in graph.nodes.items()
-        if name not in (source, sink)
+    if timestep is not None and not 0 < timestep < math.inf:
+        raise NIRError(f"timestep is {timestep:g}: give a number above 0, in the graph's unit of time")
+    content = read_content(Path(path))
+    try:
+        return _network(content, input_shape, classes, reset, timestep)
+    except NIRError as error:
+        raise NIRError(f"{path}: {error}") from error
+
+
+def stated_reset(network: nn.Module) -> str | None:
+    """How the neurons of a network from a NIR file are reset, and what says so; None for other networks."""
+    return next((module.reset for module in network.modules() if isinstance(module, Graph) and module.reset), None)
+
+
+def _network(
+    content: Content, input_shape: tuple[int, int, int], classes: int, reset: Reset | None, timestep: float | None
+) -> Graph:
+    stated = timestep if timestep is not None else content.timestep
+    step = 1.0 if stated is None else stated
+    source, sink = _only(content, nir.Input), _only(content, nir.Output)
+    _check_shape(content.nodes[source], input_shape)
+    inner = {name: node for name, node in content.nodes.items() if name not in (source, sink)}
+    resets = {
+        name: _Reset(reset, "as asked for") if reset else _reset_of(name, node, content)
+        for name, node in inner.items()
+        if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)
     }
-    network = Graph(modules, graph.edges, source, sink, step)
+    modules = {
+        name: _module(name, node, _Reading(step, stated is not None, resets[name].kind if name in resets else ""))
+        for name, node in inner.items()
+    }
+    said = "; ".join(sorted({f"{found.kind} ({found.reason})" for found in resets.values()}))
+    network = Graph(modules, content.edges, source, sink, step, said)
     functional.set_step_mode(network, "m")
     _check_run(network, input_shape, classes)
     return network
 
 
-def _read(path: Path) -> tuple[nir.NIRGraph, set[str]]:
-    """The graph, and the names of the nodes whose reset potential stands in the file (``nir`` fills it in)."""
-    try:
-        with h5py.File(path) as file:
-            groups = {name: dict(group) for name, group in file["node/nodes"].items()}
-            kinds = {name: group["type"][()].decode() for name, group in groups.items()}
-        _check_kinds(kinds)
-        graph = nir.read(path, type_check=False)
-        graph.validate_structure()
-    except NIRError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, AssertionError) as error:
-        raise NIRError(f"{path} is not a readable NIR file: {str(error).splitlines()[0]}") from error
-    return graph, {name for name, group in groups.items() if "v_reset" in group}
-
-
-def _check_kinds(kinds: Mapping[str, str]) -> None:
-    known = {kind.__name__ for kind in CONVERTERS} | {"Input", "Output"}
-    for name, kind in kinds.items():
-        if kind not in known:
-            raise NIRError(f"node {name!r} is a {kind}, which cannot be imported; known: {', '.join(sorted(known))}")
-
-
-def _only(nodes: Mapping[str, nir.NIRNode], what: str) -> str:
-    if len(nodes) != 1:
-        raise NIRError(f"the graph has {len(nodes)} {what} nodes ({', '.join(nodes)}): only graphs with one work")
-    return next(iter(nodes))
+def _only(content: Content, kind: type[nir.NIRNode]) -> str:
+    names = [name for name, node in content.nodes.items() if isinstance(node, kind)]
+    if len(names) != 1:
+        raise NIRError(f"the graph has {len(names)} nodes of kind {kind.__name__}: only graphs with one work")
+    return names[0]
 
 
 def _check_shape(node: nir.Input, input_shape: tuple[int, int, int]) -> None:
@@ -206,15 +211,24 @@ def _check_shape(node: nir.Input, input_shape: tuple[int, int, int]) -> None:
 
 
 def _check_run(network: Graph, input_shape: tuple[int, int, int], classes: int) -> None:
-    """Run one step of silence, so that nodes that do not fit each other are found before any work."""
+    """Run one step without numbers, so that nodes that do not fit each other are found before any work."""
+    shapes = copy.deepcopy(network).to("meta")
+    for name, module in shapes.named_children():
+        module.register_forward_hook(partial(_check_size, name))
     try:
         with torch.no_grad():
-            outputs = network(torch.zeros(1, 1, *input_shape)).shape[2:]
-    except (RuntimeError, IndexError) as error:
+            outputs = shapes(torch.zeros(1, 1, *input_shape, device="meta")).shape[2:]
+    except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
+        if isinstance(error, NIRError):
+            raise
         raise NIRError(f"the graph's nodes do not fit each other: {str(error).splitlines()[0]}") from error
-    functional.reset_net(network)
     if tuple(outputs) != (classes,):
         raise NIRError(f"the graph has outputs of shape {tuple(outputs)}, the data set {classes} classes")
+
+
+def _check_size(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    if output.numel() > LARGEST_OUTPUT:
+        raise NIRError(f"node {name!r} has {output.numel():,} outputs a sample and step: more than {LARGEST_OUTPUT:,}")
 
 
 @dataclass(frozen=True)
@@ -226,37 +240,60 @@ class _Reading:
     reset: str
 
 
-def _reset_of(node: nir.NIRNode, in_file: bool) -> str:
+@dataclass(frozen=True)
+class _Reset:
+    """One of :data:`RESETS`, and what says so."""
+
+    kind: str
+    reason: str
+
+
+def _reset_of(name: str, node: nir.NIRNode, content: Content) -> _Reset:
+    """How a node's neurons are reset, as far as the file tells."""
     stated = node.metadata.get("reset")
-    if isinstance(stated, bytes):
-        stated = stated.decode()
-    if stated in RESETS:
-        return stated
-    return "value" if in_file else "subtract"
+    if stated is not None:
+        if stated not in RESETS:
+            raise NIRError(f"node {name!r}: its metadata say reset {stated!r}, which is none of {', '.join(RESETS)}")
+        return _Reset(stated, "as the file's metadata say")
+    if np.any(node.v_reset):
+        return _Reset("value", "as v_reset is not zero")
+    if not content.has_reset_potentials:
+        return _Reset("subtract", "as no neuron in the file has a v_reset")
+    raise NIRError(
+        f"node {name!r} does not say how its neurons are reset: their v_reset of zero stands in every file that nir "
+        "writes; say --reset subtract (less the threshold) or --reset value (to v_reset), as the network was trained"
+    )
 
 
 def _module(name: str, node: nir.NIRNode, reading: _Reading) -> nn.Module:
     try:
         return CONVERTERS[type(node)](node, reading)
-    except NIRError as error:
-        raise NIRError(f"node {name!r} ({type(node).__name__}): {error}") from None
+    except (NIRError, ValueError, RuntimeError, IndexError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise NIRError(f"node {name!r} ({type(node).__name__}): {reason}") from error
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------
 
 
 def _linear(node: nir.Linear | nir.Affine, reading: _Reading) -> nn.Module:
-    if node.weight.ndim != 2:
-        raise NIRError(f"its weight has {node.weight.ndim} dimensions; only matrices work")
+    _check_dimensions(node, 2)
     outputs, inputs = node.weight.shape
     return _filled(layer.Linear(inputs, outputs, bias=_biased(node)), node)
 
 
+def _check_dimensions(node: nir.NIRNode, dimensions: int) -> None:
+    if node.weight.ndim != dimensions or not node.weight.size:
+        raise NIRError(f"its weight has the shape {node.weight.shape}, where {dimensions} dimensions are expected")
+
+
 def _conv1d(node: nir.Conv1d, reading: _Reading) -> nn.Module:
+    _check_dimensions(node, 3)
     return _filled(layer.Conv1d(*_channels(node), **_sliding(node, 1)), node)
 
 
 def _conv2d(node: nir.Conv2d, reading: _Reading) -> nn.Module:
+    _check_dimensions(node, 4)
     return _filled(layer.Conv2d(*_channels(node), **_sliding(node, 2)), node)
 
 
@@ -283,7 +320,6 @@ def _biased(node: nir.NIRNode) -> bool:
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
-    padding = padding.decode() if isinstance(padding, bytes) else padding
     if not isinstance(padding, str):
         return _sizes(padding, len(kernel))
     if padding == "valid":
@@ -299,11 +335,20 @@ def _sizes(value: Any, dimensions: int) -> tuple[int, ...]:
 
 
 def _filled(module: Any, node: Any) -> nn.Module:
-    with torch.no_grad():
-        module.weight.copy_(torch.from_numpy(np.array(node.weight)))
-        if module.bias is not None:
-            module.bias.copy_(torch.from_numpy(np.array(node.bias)))
+    for name, parameter in module.named_parameters():
+        numbers = _floats(node, name)
+        if numbers.shape != parameter.shape:
+            raise NIRError(f"its {name} has the shape {tuple(numbers.shape)} instead of {tuple(parameter.shape)}")
+        parameter.data = numbers
     return module
+
+
+def _floats(node: nir.NIRNode, name: str) -> Tensor:
+    """A field's numbers in 32 bits."""
+    numbers = torch.from_numpy(np.array(getattr(node, name)).astype(np.float32))
+    if not numbers.isfinite().all():
+        raise NIRError(f"its {name} is too large for 32 bits")
+    return numbers
 
 
 def _sum_pool(node: nir.SumPool2d, reading: _Reading) -> nn.Module:
@@ -325,7 +370,7 @@ def _flatten(node: nir.Flatten, reading: _Reading) -> nn.Module:
 
 
 def _scale(node: nir.Scale, reading: _Reading) -> nn.Module:
-    return Scale(torch.from_numpy(np.array(node.scale, dtype=np.float32)))
+    return Scale(_floats(node, "scale"))
 
 
 # Neurons --------------------------------------------------------------------------------------------------------------
@@ -357,7 +402,7 @@ def _cuba_lif(node: nir.CubaLIF, reading: _Reading) -> nn.Module:
 def _steps(node: nir.NIRNode, name: str, reading: _Reading) -> float:
     """A time constant in steps."""
     steps = _uniform(node, name) / reading.step
-    if not steps > 1:
+    if not 1 < steps < math.inf:
         raise NIRError(
             f"its {name} of {_uniform(node, name):g} is no longer than the time step of {reading.step:g}: "
             "give timestep, in the graph's unit of time"

@@ -14,7 +14,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.files import replacing
-from benchmark.networks.nir.reading import Graph, NIRError, Scale
+from benchmark.networks.errors import NIRError
+from benchmark.networks.nir.reading import Graph, Scale
 from compressors.network.layers import evaluating
 from hardware.functions import Kind, describe
 from hardware.layers import TRANSPARENT
@@ -189,8 +190,9 @@ def _array(tensor: Tensor) -> np.ndarray:
 def _linear(module: nn.Linear, shape: Shape, timestep: float) -> nir.NIRNode:
     if len(shape) != 1:
         raise NIRError(f"its inputs have the shape {shape}; only vectors work")
-    weight = _array(module.weight)
-    return nir.Linear(weight) if module.bias is None else nir.Affine(weight, _array(module.bias))
+    # Not nir.Linear where there is no bias, which some simulators (sinabs) do not read.
+    bias = np.zeros(module.out_features, np.float32) if module.bias is None else _array(module.bias)
+    return nir.Affine(_array(module.weight), bias)
 
 
 def _convolution(module: nn.Conv1d | nn.Conv2d, shape: Shape, timestep: float) -> nir.NIRNode:

@@ -5,15 +5,13 @@ Loading one executes nothing.
 
 import hashlib
 import json
-import pickle
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from benchmark.files import replacing, sha256
 from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import packed
 from benchmark.networks.weights.arrays import ArrayError, note_grids, noted_grids, noted_layers
+from benchmark.networks.weights.pickled import read_pickled
 from benchmark.networks.weights.published import PUBLISHED, locate
 from benchmark.networks.weights.releases import translated
 from compressors.channels.surgery import adopt_widths
@@ -145,8 +144,8 @@ def _refuse_differences(state: Mapping[str, Tensor], written: Checkpoint, path: 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint: ``.safetensors``, ``.nir``, or a state dict or Lightning checkpoint of ``torch.save``.
 
-    A Lightning checkpoint's ``network.`` prefix is taken off; training scripts' ``{"model": ...}`` is understood.
-    Pickled code is never run (``weights_only``; command-line arguments, which scripts keep, are let through).
+    Of what training scripts keep beside the weights, the one dictionary of tensors is found
+    (:func:`benchmark.networks.weights.pickled.read_pickled`). Pickled code is never run.
 
     Args:
         path: the file, or a name among :data:`benchmark.networks.weights.published.PUBLISHED`.
@@ -162,21 +161,20 @@ def load(path: Path) -> Checkpoint:
     if path.suffix == ".nir":
         description = {"model": {"name": "nir", "path": str(path.absolute())}}
         return Checkpoint(None, description, sha256(path), described_by_us=True)
-    try:
-        if path.suffix == ".safetensors":
-            return _load_safetensors(path)
-        with torch.serialization.safe_globals([Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
-    state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict (names -> tensors)")
-    return Checkpoint({name.removeprefix("network."): value for name, value in state.items()}, {}, sha256(path))
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    return Checkpoint(read_pickled(path), {}, sha256(path))
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
+    try:
+        return _read_safetensors(path)
+    except Exception as error:  # whatever the bytes lead the libraries to
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         header = file.metadata() or {}
@@ -203,7 +201,10 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
         adopt_leaks(network, checkpoint.state)
         adopt_widths(network, checkpoint.state)
     expected = network.state_dict()
-    state = translated(checkpoint.state, expected)
+    try:
+        state = translated(checkpoint.state, expected)
+    except RuntimeError as error:  # parts that cannot be joined
+        raise CheckpointError(f"{source} does not fit the network: {str(error).splitlines()[0]}") from error
     problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
     problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
     problems += [

@@ -7,12 +7,14 @@ fire above the threshold, and here also at it.
 
 import re
 from collections.abc import Container, Mapping
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 SIMPLER = (
-    (r"(^|\.)module\.", r"\1"),  # of DistributedDataParallel and of SpikingJelly's former containers
+    # Of DistributedDataParallel and of SpikingJelly's former containers, and of torch.compile.
+    (r"(^|\.)(?:(?:module|_orig_mod)\.)+", r"\1"),
     (r"^conv([2-5])_x\.", lambda match: f"layer{int(match[1]) - 1}."),  # MS-ResNet, from here ...
     (r"^conv1\.([01])\.", r"stem.\1."),
     (r"^fc\.", "head."),
@@ -22,6 +24,9 @@ SIMPLER = (
     (r"_linear\.", "_conv."),  # Spikformer for CIFAR, where the others convolve with a window of one
 )
 """Pattern -> replacement in a public name, one after the other until the network knows it."""
+
+WRAPPERS = 8
+"""Names in front of all others that are tried without."""
 
 PARTS = (
     # Residual networks: a convolution and its BatchNorm in one container.
@@ -74,6 +79,7 @@ def translated(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> d
         state: tensors by name, of a public release or not.
         expected: the network's own.
     """
+    state = _unwrapped(state, expected)
     public = {_simpler(name, expected): name for name in state} | {name: name for name in state if name in expected}
     sources = {name: [public[part] for part in _sources(name, public)] for name in expected}
     used = {part for parts in sources.values() for part in parts}
@@ -87,6 +93,21 @@ def translated(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> d
         name: _joined([tensors[part] for part in parts], expected[name]) for name, parts in sources.items() if parts
     }
     return found | {name: tensors[name] for name in state if name not in used and not UNUSED.search(name)}
+
+
+def _unwrapped(state: Mapping[str, Tensor], expected: Container[str]) -> dict[str, Tensor]:
+    """The state under the names that most of the network's own are among: as they are, or without wrappers' names.
+
+    Names of wrappers are those that all names begin with, and ``network.``, which a LightningModule's beside its
+    metrics and losses begin with.
+    """
+    parts = list(zip(*(name.split(".", WRAPPERS)[:-1] for name in state), strict=False))
+    shared = [part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts)]
+    prefixes = ["".join(f"{part}." for part in shared[:depth]) for depth in range(len(shared) + 1)]
+    named = [{name: name.removeprefix(prefix) for name in state} for prefix in [*prefixes, "network."]]
+    named = [names for names in named if len(set(names.values())) == len(names)]
+    best = max(named, key=lambda names: sum(_simpler(name, expected) in expected for name in names.values()))
+    return {best[name]: tensor for name, tensor in state.items()}
 
 
 def _simpler(name: str, expected: Container[str]) -> str:

@@ -1,11 +1,11 @@
 """A plan counts what is left, and judges it by the right records."""
 
-from benchmark.questions.suite import FineTuning, NamedNetwork
+from benchmark.questions.suite import FineTuning, Named, NamedNetwork
 from benchmark.runs.plan import plan, show
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 
-def version(name: str) -> int:
+def version(compressor: Named) -> int:
     return 1
 
 

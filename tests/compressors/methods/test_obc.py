@@ -1,13 +1,10 @@
 """OBC and SBC as wholes: budgets shared by loss, patterns, the paper's procedure, compressed inputs."""
 
-import itertools
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import functional, layer, neuron
 
+from benchmark.networks.classifier import SNNClassifier
 from compressors import OBC, SBC
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import activities
@@ -15,52 +12,16 @@ from compressors.calibration.hessians import drift, vectors
 from compressors.methods.obc import CORRECTION
 from compressors.network.layers import find_layers
 from compressors.second_order import obs
-from compressors.weights.allocation import Curve, split
+from compressors.second_order.problem import Pattern
+from compressors.second_order.solution_cache import SolutionCache
+from compressors.second_order.solvers import Exact
 from tests.compressors.networks import RandomEvents, classifier, fit
+from tests.compressors.second_order.oracles import layer_problem
 
 METHODS = [OBC, SBC]
 
 
 # Budgets -------------------------------------------------------------------------------------------------------------
-
-
-@given(seed=st.integers(0, 10**6), share=st.floats(0.0, 1.0))
-@settings(max_examples=60, deadline=None)
-def test_split_of_convex_curves_is_the_best_of_all_choices(seed, share):
-    generator = torch.Generator().manual_seed(seed)
-    curves = {}
-    for name in "abc":
-        losses = torch.rand(5, generator=generator, dtype=torch.float64).sort().values.cumsum(0)
-        curves[name] = Curve(torch.arange(5, 0, -1).double(), losses)
-    budget = 3 + round(12 * share)
-    chosen = split(curves, budget)
-    best = min(
-        sum(float(curve.losses[i]) for curve, i in zip(curves.values(), choice, strict=True))
-        for choice in itertools.product(range(5), repeat=3)
-        if sum(float(c.costs[i]) for c, i in zip(curves.values(), choice, strict=True)) <= budget
-    )
-    assert sum(float(curves[n].costs[i]) for n, i in chosen.items()) <= budget
-    assert sum(float(curves[n].losses[i]) for n, i in chosen.items()) == pytest.approx(best, abs=1e-9)
-
-
-@given(seed=st.integers(0, 10**6), share=st.floats(0.05, 1.2))
-@settings(max_examples=60, deadline=None)
-def test_split_of_any_curves_keeps_to_the_budget_and_leaves_no_better_single_step(seed, share):
-    generator = torch.Generator().manual_seed(seed)
-    curves = {n: Curve(*torch.rand(2, 6, generator=generator, dtype=torch.float64)) for n in "abcd"}
-    least, most = (sum(float(getattr(c.costs, f)()) for c in curves.values()) for f in ("min", "max"))
-    budget = least + share * (most - least)
-    chosen = split(curves, budget)
-    spent = sum(float(curves[n].costs[i]) for n, i in chosen.items())
-    assert spent <= budget * (1 + 1e-9)
-    for name, curve in curves.items():
-        within = curve.costs <= curve.costs[chosen[name]] + budget - spent - 1e-9
-        assert not (curve.losses[within] < curve.losses[chosen[name]] - 1e-12).any()
-
-
-def test_a_budget_below_the_least_is_refused():
-    with pytest.raises(ValueError, match="the least that can be had costs 2, the budget is 1"):
-        split({n: Curve(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0])) for n in "ab"}, 1.0)
 
 
 def summed_loss(compressor, module) -> float:
@@ -110,13 +71,18 @@ def test_bits_by_loss_keep_to_the_mean_and_lose_less_than_the_same_width_everywh
 # Patterns ------------------------------------------------------------------------------------------------------------
 
 
+def by_tap(mask):
+    """A layer's mask with neighbouring input channels side by side, tap after tap: ``[out, taps * in]``."""
+    return mask.flatten(2).mT.flatten(1) if mask.ndim > 2 else mask
+
+
 @pytest.mark.parametrize("solver", ["exact", "fast"])
 @pytest.mark.parametrize(("pattern", "kept", "of"), [("2:4", 2, 4), ("4:8", 4, 8)])
 def test_n_of_m_holds_in_every_group_of_every_layer(pattern, kept, of, solver):
     compressor = OBC(pattern=pattern, solver=solver)
     fit(compressor)
     for entry in compressor.compression.layers:
-        for group in entry.mask.flatten(1).split(of, dim=1):
+        for group in by_tap(entry.mask).split(of, dim=1):
             assert (group.sum(1) == min(kept, group.shape[1])).all()
 
 
@@ -124,9 +90,48 @@ def test_blocks_of_four_leave_as_wholes_at_the_density_asked_for():
     compressor = SBC(0.5, pattern="block4")
     fit(compressor)
     for entry in compressor.compression.layers:
-        for group in entry.mask.flatten(1).split(4, dim=1):
+        for group in by_tap(entry.mask).split(4, dim=1):
             assert (group.all(1) | ~group.any(1)).all()
     assert compressor.compression.density == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "block4"])
+def test_a_convolution_is_pruned_as_the_linear_layer_of_its_taps_and_channels(pattern):
+    """What OBC's published code does: columns in the order (kernel row, kernel column, input channel)."""
+    torch.manual_seed(3)
+    data = RandomEvents()
+    net = torch.nn.Sequential(layer.Conv2d(2, 4, 2, bias=False), neuron.LIFNode(tau=2.0), layer.Flatten())
+    functional.set_step_mode(net, "m")
+    module = SNNClassifier(net, classes=100, timesteps=4)
+    weight = net[0].weight.detach().double()
+    compressor = OBC(0.5, pattern=pattern, allocation="uniform")
+    fit(compressor, module)
+    z = torch.nn.functional.unfold(data.x.flatten(0, 1).double(), 2)  # [B T, in * taps, positions]
+    z = z.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2).mT.flatten(0, 1)
+    h = obs.damped((2 * z.T @ z / len(data.x))[None], 0.01)
+    plain = weight.flatten(2).mT.flatten(1)
+    if pattern == "2:4":
+        expected = obs.mask_of_pattern(plain, h, 2, 4)
+    else:
+        trace = obs.eliminate_blocks(plain, h, 4)
+        steps = obs.steps_per_row(trace.losses, trace.losses.numel() // 2)
+        expected = obs.mask_after(trace.order, steps).repeat_interleave(4, dim=1)
+    (entry,) = compressor.compression.layers
+    assert torch.equal(by_tap(entry.mask), expected)
+
+
+@pytest.mark.parametrize("columns", [9, 10, 11, 12])
+def test_blocks_keep_to_the_budget_where_columns_are_no_multiple_of_four(columns):
+    problem = layer_problem(rows=32, columns=columns)
+    for keep in (12, 100, 144, 200, 32 * columns - 20):
+        _, mask = Exact(SolutionCache(None)).prune(problem, keep, Pattern("block4"))
+        assert abs(int(mask.sum()) - keep) <= 2
+
+
+@pytest.mark.parametrize(("pattern", "expected"), [("unstructured", 2), ("2:4", 3), ("block4", 3)])
+def test_a_new_version_is_that_of_the_options_it_concerns(pattern, expected):
+    assert SBC.version_with({"pattern": pattern}) == expected
+    assert SBC.version_with({}) == SBC.version
 
 
 @pytest.mark.parametrize("options", [{"pattern": "2:4"}, {"density": 0.3}, {"density": 0.5, "pattern": "block4"}])
@@ -244,6 +249,86 @@ def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squar
     target = w + CORRECTION * (best - w)
     expected = obs.least_squares(target, h, mask)
     torch.testing.assert_close(module.network[5].weight.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+# Dead inputs -----------------------------------------------------------------------------------------------------
+
+
+class WithSilence(RandomEvents):
+    """Random events of which some pixels never send any."""
+
+    def __init__(self, silent) -> None:
+        super().__init__()
+        self.x[:, :, *silent] = 0
+
+
+def silent_convolution(groups=1):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        layer.Conv2d(2, 4, 3, groups=groups, bias=False), neuron.LIFNode(), layer.Flatten(), layer.Linear(64, 3)
+    )
+    functional.set_step_mode(net, "m")
+    with torch.no_grad():
+        net[0].weight.mul_(6)
+    return SNNClassifier(net, classes=3, timesteps=4)
+
+
+CHANNEL = (1,)
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "fast"}, {"solver": "refined"}, {"variant": "paper"}, {"bits": 3}])
+def test_a_silent_channel_of_a_grouped_convolution_goes_first_and_is_named(options, caplog):
+    compressor, module = SBC(0.5, **options), silent_convolution(groups=2)
+    fit(compressor, module, data=WithSilence(CHANNEL))
+    entry = compressor.compression.layers[0]
+    assert not entry.mask[2:].any()
+    assert not module.network[0].weight[2:].any()
+    assert entry.mask[:2].any()
+    assert entry.to_dict()["dead_inputs"] == 9
+    assert "layer network.0: no input of it" in caplog.text
+
+
+@pytest.mark.parametrize("allocation", ["lamp", "loss", "relative_loss"])
+@pytest.mark.parametrize("budget", [{"density": 0.5}, {"bits": 4}, {"density": 0.5, "bits": 4}])
+def test_a_silent_layer_does_not_stop_the_network(allocation, budget):
+    module = silent_convolution()
+    with torch.no_grad():
+        module.network[0].weight.mul_(-1).sub_(1)  # nothing fires behind it
+    compressor = OBC(**budget, allocation=allocation)
+    fit(compressor, module)
+    first, last = compressor.compression.layers
+    assert (last.kept, last.to_dict()["dead_inputs"]) == (0, 64)
+    assert first.kept > 0
+    assert torch.isfinite(module.network[0].weight).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"density": 0.5},
+        {"pattern": "2:4"},
+        {"density": 0.5, "pattern": "block4"},
+        {"bits": 3},
+        {"density": 0.5, "bits": 3},
+        {"density": 0.5, "solver": "fast"},
+        {"pattern": "2:4", "solver": "fast"},
+        {"bits": 3, "solver": "fast"},
+        {"density": 0.5, "variant": "paper"},
+        {"density": 0.5, "propagate": True},
+    ],
+    ids=str,
+)
+def test_without_damping_weights_of_dead_inputs_are_set_to_zero(options):
+    """As in the published code; the others are what they would be if the dead inputs were not there."""
+    compressor, module = OBC(damping=0, exclude=["network.3"], **options), silent_convolution()
+    fit(compressor, module, data=WithSilence(CHANNEL))
+    (entry,) = compressor.compression.layers
+    weight = module.network[0].weight.detach()
+    assert not weight[:, 1].any()
+    assert not entry.mask[:, 1].any()
+    assert weight[:, 0].any()
+    assert torch.isfinite(weight).all()
+    assert entry.to_dict()["dead_inputs"] == 9
 
 
 # What cannot be ------------------------------------------------------------------------------------------------------

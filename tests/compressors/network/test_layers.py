@@ -83,28 +83,31 @@ def test_the_neuron_is_found_past_a_branch_that_leads_elsewhere():
 
 
 class Attention(nn.Module):
-    """Queries and keys by one convolution over tokens, reordered before their neuron; then pooled and multiplied."""
+    """Queries and keys by one convolution over tokens, reordered before their neuron; then pooled, scaled, gated."""
 
     def __init__(self):
         super().__init__()
         self.qk, self.norm, self.spike = layer.Conv1d(4, 8, 1), layer.BatchNorm1d(8), neuron.LIFNode()
         self.pooled, self.pool, self.pool_spike = layer.Conv1d(4, 4, 1), nn.MaxPool1d(2), neuron.IFNode()
         self.scaled, self.scale_spike = layer.Conv1d(4, 4, 1), neuron.IFNode()
+        self.gated, self.gate_spike = layer.Conv1d(4, 4, 1), neuron.IFNode()
 
     def forward(self, x):
         q, _ = self.spike(self.norm(self.qk(x)).transpose(2, 3).contiguous().transpose(2, 3).flatten(3)).chunk(2, 2)
         x = self.pool_spike(self.pool(self.pooled(q).flatten(0, 1)).unflatten(0, (len(x), -1)))
-        return self.scale_spike(self.scaled(x) * 0.5)
+        x = self.scale_spike(-0.5 * self.scaled(x) / 2)
+        return self.gate_spike(self.gated(x) * x.mean())
 
 
-def test_changes_of_shape_are_followed_pooling_and_products_are_not():
+def test_changes_of_shape_and_numbers_as_factors_are_followed_pooling_and_products_are_not():
     net = Attention()
-    qk, pooled, scaled = only(net, torch.rand(2, 1, 4, 6))
+    qk, pooled, scaled, gated = only(net, torch.rand(2, 1, 4, 6))
     assert (qk.norm, qk.neuron) == (net.norm, net.spike)
-    assert pooled.neuron is scaled.neuron is None
+    assert pooled.neuron is gated.neuron is None
+    assert scaled.neuron is net.scale_spike
     assert (pooled.pooled_neuron, pooled.channel_neuron) == (net.pool_spike, net.pool_spike)
     assert (qk.pooled_neuron, qk.channel_neuron) == (None, net.spike)
-    assert scaled.channel_neuron is None
+    assert gated.channel_neuron is None
 
 
 class Twice(nn.Module):

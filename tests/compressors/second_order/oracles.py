@@ -23,7 +23,7 @@ def layer_problem(rows: int = 6, columns: int = 40, seed: int = 0) -> Problem:
     """A random problem whose rows have different factors of BatchNorm."""
     weight, hessian = random_problem(rows, columns, seed=seed)
     factor = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
-    return Problem(weight, hessian, factor)
+    return Problem.of(weight, hessian, factor, damping=0.0)
 
 
 def eliminate_one_by_one(weight: Tensor, hessian: Tensor, batch: int = 1) -> EliminationTrace:

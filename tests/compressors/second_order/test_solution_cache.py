@@ -1,12 +1,15 @@
 """Kept solutions: found again by all that they depend on, by nothing else, and under the names of earlier versions."""
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from compressors.quantization.grids import Grid
-from compressors.second_order import obs
+from compressors.second_order import obs, solution_cache
 from compressors.second_order.problem import Pattern, Problem
 from compressors.second_order.solution_cache import CacheError, SolutionCache
 from compressors.second_order.solvers import Exact, FixedOrder
@@ -15,7 +18,7 @@ from tests.compressors.second_order.oracles import layer_problem
 # A problem whose numbers are the same on every machine, and so are the names of its files.
 WEIGHT = torch.arange(8, dtype=torch.float64).view(2, 4)
 ONES = torch.ones(2, 1, dtype=torch.float64)
-PLAIN = Problem(WEIGHT, 2 * torch.eye(4, dtype=torch.float64)[None], ONES[:, 0])
+PLAIN = Problem.of(WEIGHT, 2 * torch.eye(4, dtype=torch.float64)[None], ONES[:, 0], damping=0.0)
 GRID, MASK = Grid(3, ONES, 4 * ONES), torch.ones(2, 4, dtype=torch.bool)
 
 
@@ -77,7 +80,7 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path):
     SolutionCache(tmp_path).elimination(PLAIN)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(CacheError, match=f"{path.name} is not a readable elimination .*: delete it and run") as caught:
+    with pytest.raises(CacheError, match=f"{path.name} is not a readable solution .*: delete it and run") as caught:
         SolutionCache(tmp_path).elimination(PLAIN)
     assert caught.value.exit_status == 1
 
@@ -87,3 +90,35 @@ def test_what_fails_leaves_no_file(tmp_path):
     with pytest.raises(obs.HessianError, match="singular"):
         SolutionCache(tmp_path).elimination(singular)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_bit_is_not_taken_for_the_solution(tmp_path):
+    SolutionCache(tmp_path).elimination(PLAIN)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CacheError, match=f"{path.name} is not what was written: delete it and run again"):
+        SolutionCache(tmp_path).elimination(PLAIN)
+
+
+def test_solutions_of_earlier_versions_are_read(tmp_path):
+    first = SolutionCache(tmp_path).elimination(PLAIN)
+    (path,) = tmp_path.iterdir()
+    save_file(load_file(path), path, metadata={"seconds": "3.5"})
+    again = SolutionCache(tmp_path)
+    assert torch.equal(again.elimination(PLAIN).order, first.order)
+    assert again.reused_seconds == 3.5
+
+
+def test_where_nothing_can_be_kept_it_is_said_once_and_the_work_goes_on(tmp_path, monkeypatch, caplog):
+    def no_space(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(solution_cache, "save_file", no_space)
+    cache, weights = SolutionCache(tmp_path / "cache"), [torch.ones(2), torch.zeros(2)]
+    for weight in weights:
+        assert torch.equal(cache.get_or_solve("", [weight], lambda weight=weight: {"weight": weight})["weight"], weight)
+    [said] = caplog.messages
+    assert said.startswith(f"cannot write {tmp_path / 'cache'}: No space left on device; going on without")
+    assert list((tmp_path / "cache").iterdir()) == []

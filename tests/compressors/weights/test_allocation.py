@@ -1,13 +1,14 @@
 """How budgets are shared: oracles of the LAMP paper, exact totals, and properties."""
 
 import heapq
+import itertools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.weights.allocation import ALLOCATIONS, by_magnitude, erk, lamp, lamp_scores, uniform
+from compressors.weights.allocation import ALLOCATIONS, Curve, by_magnitude, erk, lamp, lamp_scores, split, uniform
 
 NET = {
     "a": torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)),
@@ -78,3 +79,45 @@ def test_erk_keeps_small_layers_dense_and_spends_what_is_left():
     kept = erk(net, 0.5)
     assert kept["tiny"] == 4
     assert sum(kept.values()) == pytest.approx(0.5 * 10004, abs=1)
+
+
+# Budgets split along curves -------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), share=st.floats(0.0, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_split_of_convex_curves_is_the_best_of_all_choices(seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    curves = {}
+    for name in "abc":
+        losses = torch.rand(5, generator=generator, dtype=torch.float64).sort().values.cumsum(0)
+        curves[name] = Curve(torch.arange(5, 0, -1).double(), losses)
+    budget = 3 + round(12 * share)
+    chosen = split(curves, budget)
+    best = min(
+        sum(float(curve.losses[i]) for curve, i in zip(curves.values(), choice, strict=True))
+        for choice in itertools.product(range(5), repeat=3)
+        if sum(float(c.costs[i]) for c, i in zip(curves.values(), choice, strict=True)) <= budget
+    )
+    assert sum(float(curves[n].costs[i]) for n, i in chosen.items()) <= budget
+    assert sum(float(curves[n].losses[i]) for n, i in chosen.items()) == pytest.approx(best, abs=1e-9)
+
+
+@given(seed=st.integers(0, 10**6), share=st.floats(0.05, 1.2))
+@settings(max_examples=60, deadline=None)
+def test_split_of_any_curves_keeps_to_the_budget_and_leaves_no_better_single_step(seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    curves = {n: Curve(*torch.rand(2, 6, generator=generator, dtype=torch.float64)) for n in "abcd"}
+    least, most = (sum(float(getattr(c.costs, f)()) for c in curves.values()) for f in ("min", "max"))
+    budget = least + share * (most - least)
+    chosen = split(curves, budget)
+    spent = sum(float(curves[n].costs[i]) for n, i in chosen.items())
+    assert spent <= budget * (1 + 1e-9)
+    for name, curve in curves.items():
+        within = curve.costs <= curve.costs[chosen[name]] + budget - spent - 1e-9
+        assert not (curve.losses[within] < curve.losses[chosen[name]] - 1e-12).any()
+
+
+def test_a_budget_below_the_least_is_refused():
+    with pytest.raises(ValueError, match="the least that can be had costs 2, the budget is 1"):
+        split({n: Curve(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0])) for n in "ab"}, 1.0)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.networks.nir.reading import NIRError, nir_network
+from benchmark.records import DenseNetwork
 from tests.benchmark.networks.nir.nir_graphs import (
     CELLS,
     CHAINS,
@@ -106,21 +107,42 @@ def strip_resets(path: Path) -> None:
                 del group["v_reset"]
 
 
+def reset_of(path, **options):
+    return nir_network(SHAPE, CLASSES, path=str(path), **options).get_submodule("3").v_reset
+
+
 def test_reset_is_the_options_then_the_metadatas_then_the_files(tmp_path):
     path = tmp_path / "graph.nir"
-
-    def reset_of(**options):
-        return nir_network(SHAPE, CLASSES, path=str(path), **options).get_submodule("3").v_reset
-
     nir.write(path, neuron_graph(IF))
-    assert reset_of() == 0.0
-    assert reset_of(reset="subtract") is None
+    assert reset_of(path, reset="subtract") is None
+    assert reset_of(path, reset="value") == 0.0
     strip_resets(path)
-    assert reset_of() is None
-    assert reset_of(reset="value") == 0.0
-    told = nir.IF(r=full(1.0), v_threshold=full(1.5), metadata={"reset": "subtract"})
-    nir.write(path, neuron_graph(told))
-    assert reset_of() is None
+    assert reset_of(path) is None
+    assert reset_of(path, reset="value") == 0.0
+    for told, expected in (("subtract", None), ("value", 0.0)):
+        nir.write(path, neuron_graph(nir.IF(r=full(1.0), v_threshold=full(1.5), metadata={"reset": told})))
+        assert reset_of(path) == expected
+    nir.write(path, neuron_graph(nir.IF(full(1.0), full(1.0), full(-1.0))))
+    assert reset_of(path) == -1.0
+
+
+def test_a_reset_that_nothing_tells_is_asked_for(tmp_path):
+    path = tmp_path / "graph.nir"
+    nir.write(path, neuron_graph(IF))
+    with pytest.raises(NIRError, match="graph.nir: node '3' .* say --reset subtract .* or --reset value"):
+        reset_of(path)
+    strip_resets(path)
+    nir.write(path, nir.read(path))  # which puts them there
+    with pytest.raises(NIRError, match="say --reset subtract .* or --reset value"):
+        reset_of(path)
+
+
+def test_an_unknown_word_in_the_metadata_is_refused(tmp_path):
+    path = tmp_path / "graph.nir"
+    nir.write(path, neuron_graph(nir.IF(r=full(1.0), v_threshold=full(1.5), metadata={"reset": "soft"})))
+    with pytest.raises(NIRError, match="graph.nir: node '3': its metadata say reset 'soft', which is none of"):
+        reset_of(path)
+    assert reset_of(path, reset="value") == 0.0
 
 
 # The layers -----------------------------------------------------------------------------------------------------------
@@ -161,11 +183,32 @@ REFUSED = {
         neuron_graph(nir.LIF(full(3.0), full(1.0), full(0.2), full(1.0))),
         "rest potential v_leak is 0.2, SpikingJelly's neuron would rest at 0",
     ),
-    "not finite": (neuron_graph(nir.IF(r=full(np.nan), v_threshold=full(1.0))), "its r is empty or not finite"),
+    "not finite": (
+        neuron_graph(nir.IF(r=full(np.nan), v_threshold=full(1.0))),
+        r"node '3' \(IF\): its r is not finite",
+    ),
     "unknown node": (
         neuron_graph(nir.Delay(full(1.0))),
-        "node '3' is a Delay, which cannot be imported",
+        "node '3' is a 'Delay', which cannot be imported",
     ),
+    "weights": (neuron_graph(IF, weights(CLASSES, CELLS) * np.inf), r"node '2' \(Linear\): its weight is not finite"),
+    "wide": (
+        neuron_graph(IF, np.full((CLASSES, CELLS), 1e300)),
+        r"node '2' \(Linear\): its weight is too large for 32 bits",
+    ),
+    "bias": (
+        graph_of(ENDS[0], nir.Affine(weights(CLASSES, 144), weights(1))),
+        r"node '2' \(Affine\): its bias has the shape \(1,\) instead of \(3,\)",
+    ),
+    "sizes": (
+        graph_of(convolution(stride=np.array([1.5, 1.5])), *ENDS),
+        r"node '1' \(Conv2d\): its stride is no whole number",
+    ),
+    "padding": (
+        graph_of(convolution(padding=30_000), *ENDS),
+        r"node '1' has [\d,]+ outputs a sample and step: more than",
+    ),
+    "time step": (neuron_graph(IF, timestep=-1.0), r"its metadata say timestep -1.0: a number above 0 is expected"),
     "cycle": (
         graph_of(*ENDS, nir.Linear(weights(CLASSES, CLASSES)), edges=[("3", "2")]),
         "form a cycle: only feed-forward graphs work",
@@ -209,5 +252,13 @@ def test_wrong_options_and_files_are_refused(tmp_path, load):
         nir_network((2, 7, 6), CLASSES, path=str(tmp_path / "graph.nir"))
     (tmp_path / "text.nir").write_text("no graph")
     for path in ("text.nir", "missing.nir"):
-        with pytest.raises(NIRError, match=f"{path} is not a readable NIR file"):
+        with pytest.raises(NIRError, match=f"{path}: cannot be read"):
             nir_network(SHAPE, CLASSES, path=str(tmp_path / path))
+
+
+def test_a_record_says_the_reset_of_a_nir_file_and_nothing_of_other_networks():
+    origin = {"id": "0" * 12, "sha256": "0" * 64}
+    said = DenseNetwork(**origin, reset="subtract (as asked for)").model_dump()
+    assert said["reset"] == "subtract (as asked for)"
+    assert DenseNetwork.model_validate(said).reset == said["reset"]
+    assert "reset" not in DenseNetwork(**origin).model_dump()

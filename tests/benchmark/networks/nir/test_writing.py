@@ -12,7 +12,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from benchmark.cli import main
-from benchmark.networks.nir.reading import NIRError, nir_network
+from benchmark.networks.nir.reading import NIRError, nir_network, stated_reset
 from benchmark.networks.nir.writing import to_nir, write_nir
 from tests.benchmark.networks.nir.nir_graphs import CELLS, CHAINS, CLASSES, SHAPE, events, graph_of, run, spiking
 from tests.conftest import REAL_DATA
@@ -87,6 +87,16 @@ def test_what_is_written_passes_nirs_own_checks(tmp_path):
     assert set(nir.read(tmp_path / "out.nir").nodes) == {"input", "0", "1", "2", "3", "output"}
 
 
+def test_a_layer_without_bias_is_written_as_one_that_every_simulator_reads(tmp_path):
+    network = spiking(layer.Flatten(), layer.Linear(CELLS, CLASSES, bias=False))
+    write_nir(tmp_path / "out.nir", network, SHAPE)
+    node = nir.read(tmp_path / "out.nir").nodes["1"]
+    assert isinstance(node, nir.Affine)
+    assert node.bias.shape == (CLASSES,)
+    assert not node.bias.any()
+    assert nir_network(SHAPE, CLASSES, path=str(tmp_path / "out.nir")).get_submodule("1").bias is None
+
+
 def test_zeros_survive(tmp_path):
     network = spiking(layer.Flatten(), layer.Linear(CELLS, CLASSES, bias=False))
     network[1].weight.data[:, ::2] = 0
@@ -136,6 +146,9 @@ def test_compress_and_profile_take_and_give_nir(tmp_path, monkeypatch):
     def call(*words):
         return CliRunner().invoke(main, words)
 
+    silent = nir.read("dense.nir")
+    silent.nodes["2"].metadata = {}
+    nir.write("open.nir", silent)
     data = ("--data", "digits_dvs", "--data-option", "timesteps=3")
     words = ("compress", *data, "--method", "magnitude", "--density", "0.25", "--calibration-samples", "10")
     done = call(*words, "--nir", "dense.nir", "--json")
@@ -143,8 +156,14 @@ def test_compress_and_profile_take_and_give_nir(tmp_path, monkeypatch):
     summary = json.loads(done.stdout)
     assert Path(summary["output"]).name == "dense-magnitude-0.25.nir"
     assert json.loads(Path("dense-magnitude-0.25.json").read_text()) == summary
+    assert summary["reset"] == "value (as the file's metadata say)"
+    assert json.loads(Path("dense-magnitude-0.25.map.json").read_text())["reset"] == summary["reset"]
     weight = nir.read("dense-magnitude-0.25.nir").nodes["1"].weight
     assert np.count_nonzero(weight) == summary["compression"]["layers"][0]["kept"] == 5780
+
+    again = call("profile", *data, "--checkpoint", "open.nir", "--reset", "subtract")
+    assert again.exit_code == 0, again.output
+    assert "reset of the neurons: subtract (as asked for)" in again.output
 
     again = call("profile", *data, "--nir", summary["output"], "--json")
     assert again.exit_code == 0, again.output
@@ -153,7 +172,10 @@ def test_compress_and_profile_take_and_give_nir(tmp_path, monkeypatch):
     for wrong, message in (
         ((), "give either --checkpoint"),
         (("--nir", "dense.nir", "--model", "mlp"), "give either --checkpoint"),
-        (("--checkpoint", "dense.nir", "--nir-option", "reset=value"), "--nir-option needs --nir"),
+        (("--checkpoint", "dense.pt", "--nir-option", "reset=value"), "--reset and --nir-option need --nir"),
+        (("--checkpoint", "dense.pt", "--reset", "value"), "--reset and --nir-option need --nir"),
+        (("--nir", "dense.nir", "--reset", "value", "--nir-option", "reset=subtract"), "contradict"),
+        (("--nir", "open.nir"), "open.nir: node '2' does not say how its neurons are reset"),
         (("--nir", "dense.nir", "--nir-option", "reset=half"), "reset is 'half'"),
         (("--nir", "missing.nir"), "no checkpoint at missing.nir"),
     ):
@@ -172,6 +194,16 @@ def nmnist_cnn():
     if not path.is_file():
         pytest.skip(f"the trained network is not at {path}")
     return nir_network((2, 34, 34), 10, path=str(path)).eval()
+
+
+def test_the_nir_papers_network_is_reset_by_subtraction_and_its_copy_does_not_pretend_otherwise(nmnist_cnn, tmp_path):
+    assert stated_reset(nmnist_cnn) == "subtract (as no neuron in the file has a v_reset)"
+    nir.write(tmp_path / "copy.nir", nir.read(REAL_DATA / "nir" / "nmnist_cnn.nir"))
+    with pytest.raises(NIRError, match="copy.nir: node '1' does not say .* --reset subtract .* or --reset value"):
+        nir_network((2, 34, 34), 10, path=str(tmp_path / "copy.nir"))
+    copy = nir_network((2, 34, 34), 10, path=str(tmp_path / "copy.nir"), reset="subtract")
+    x = (torch.rand(30, 2, 2, 34, 34) < 0.05).float()
+    assert torch.equal(run(copy, x), run(nmnist_cnn, x))
 
 
 def test_the_nir_papers_network_comes_back_to_the_bit(nmnist_cnn, tmp_path):

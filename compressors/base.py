@@ -137,7 +137,7 @@ class Compressor(Configured):
         care = self._care(network, _of_kept(dense, layers))
         seconds = time.perf_counter() - started + self.reused_seconds() - reused
         earlier = 0.0 if self.compression is None else self.compression.seconds
-        others = left_alone(module, network.layers)
+        others = left_alone(module, network.layers, self.exclude)
         self.state.compression = Compression(layers, earlier + seconds, care, left_alone=others)
         masks.enforce(module, self.held_masks())
         for optimizer in trainer.optimizers:

@@ -174,7 +174,7 @@ def _product(
     if by_left:  # [out, in] or [in] times [..., in, n]
         return _weighted(factor.mT, left, left) if right.dim() >= 2 else None
     added = arguments[function.arguments[0]] if len(function.arguments) == 3 else None
-    bias = added if learnt(added) and added.dim() == 1 else None
+    bias = added if isinstance(added, Tensor) and learnt(added) and added.dim() == 1 else None
     return _weighted(left, factor.t(), right, bias)  # [..., in] times [in, out] or [in]
 
 

@@ -4,13 +4,13 @@ import copy
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.inference.multistep import multistep
@@ -25,6 +25,7 @@ from compressors.network.layers import forget_state
 from compressors.registry import COMPRESSORS
 
 Figures = Mapping[str, Any]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class SubjectError(ValueError):
@@ -107,7 +108,7 @@ def compress(
 
     Args:
         network: an :class:`SNNClassifier`, or a SpikingJelly network in multi-step mode, which maps ``[T, B, ...]`` to
-            ``[T, B, classes]``. It keeps its weights; its neurons are reset.
+            ``[T, B, classes]`` or ``[B, classes]``. It keeps its weights; its neurons are reset.
         data: a :class:`datamodules.BenchmarkDataModule`, or any LightningDataModule with a ``test_dataloader()`` and a
             ``calibration_dataloader()`` (or a compressor that has its own ``calibration``). Around a plain network it
             must also say ``num_classes`` and ``timesteps``.
@@ -120,13 +121,13 @@ def compress(
 
     Raises:
         SubjectError: a network that is no classifier, data without a part, or a compressor that was used before.
-        CalibrationError, LayerError, BudgetError, DeviceError: see there.
+        CalibrationError, LayerError, NetworkError, BudgetError, DeviceError: see there.
     """
     method = _compressor(compressor, options)
     forget_state(network)
     dense, compressed = (_classifier(network, data) for _ in range(2))
     parts, finetuning = _with_parts(data, method, epochs), _finetuning(epochs, learning_rate)
-    control = Identity(calibration=method.calibration)
+    control = Identity(calibration=method.calibration, include=method.include, exclude=method.exclude)
     control.state.track = method.state.track
     with DeviceGroup(devices) as group:
         before = compress_and_measure(dense, parts, control, seed, group=group)
@@ -147,7 +148,7 @@ def _compressor(compressor: Compressor | str, options: Mapping[str, Any]) -> Com
 def _classifier(network: nn.Module, data: LightningDataModule) -> SNNClassifier:
     """A copy of the network, in a classifier, with the time steps kept between all layers."""
     if isinstance(network, SNNClassifier):
-        return multistep(copy.deepcopy(network))
+        return multistep(_copy(network))
     if isinstance(network, LightningModule):
         raise SubjectError(
             f"{type(network).__name__} is not an SNNClassifier: give the network inside it, or "
@@ -159,7 +160,16 @@ def _classifier(network: nn.Module, data: LightningDataModule) -> SNNClassifier:
             f"{type(data).__name__} does not say num_classes and timesteps: give "
             "SNNClassifier(network, classes=..., timesteps=...) in place of the network"
         )
-    return SNNClassifier(multistep(copy.deepcopy(network)), classes=classes, timesteps=timesteps)
+    return SNNClassifier(multistep(_copy(network)), classes=classes, timesteps=timesteps)
+
+
+def _copy(network: Network) -> Network:
+    """A copy; weights that a hook computes anew in every pass (``weight_norm``, ``prune``) hang on no graph in it."""
+    for module in network.modules():
+        for name, value in [*vars(module).items()]:
+            if isinstance(value, Tensor) and not value.is_leaf:
+                setattr(module, name, value.detach())
+    return copy.deepcopy(network)
 
 
 def _with_parts(data: LightningDataModule, method: Compressor, epochs: int) -> LightningDataModule:

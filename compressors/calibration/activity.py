@@ -48,6 +48,8 @@ class _ActivitySum:
     def add(self, layer: Layer, inputs: Tensor) -> None:
         """Add an input ``[T, B, ...]`` of the layer."""
         frames = inputs.detach().double()
+        if frames.ndim == 2:
+            frames = frames[None]  # behind a mean over time: what a single step has
         for step, x in enumerate(all_steps(layer, frames)):  # [B, ...]
             z = unfolded(layer, x).unflatten(1, (len(x), -1))  # [groups, B, positions, d]
             if step < len(frames):  # a single frame that all steps repeat is computed once, and costs once
@@ -150,5 +152,6 @@ def _run(network: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, record
 
 def _distance(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> Tensor:
     """``[2]``: mean over steps and samples of the potentials' distance, and the fraction of outputs that differ."""
-    potentials = (before[0] - after[0]).double().flatten(2)
+    moved = (before[0] - after[0]).double()
+    potentials = moved[None] if moved.ndim == 2 else moved.flatten(2)  # behind a mean over time there is one step
     return torch.stack([potentials.norm(dim=2).mean(), (before[1] != after[1]).double().mean()])

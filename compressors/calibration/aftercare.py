@@ -92,13 +92,14 @@ def _last_module(layer: Layer) -> nn.Module:
 
 
 class _ChannelMean:
-    """A forward hook that adds up outputs ``[T, B, channels, ...]`` over everything but channels."""
+    """A forward hook that adds up outputs ``[T, B, channels, ...]`` or ``[B, channels]`` over all but channels."""
 
     def __init__(self) -> None:
         self.total: Tensor = torch.zeros(())
         self.count = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        values = output.flatten(0, 1).flatten(2) if output.ndim > 3 else output.flatten(0, 1)[:, :, None]
+        rows = output if output.ndim == 2 else output.flatten(0, 1)
+        values = rows.flatten(2) if rows.ndim > 2 else rows[:, :, None]
         self.total = self.total + values.double().sum((0, 2))
         self.count += values.shape[0] * values.shape[2]

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from compressors.calibration.hessians import CalibrationError
-from compressors.network.layers import Layer, LayerError, find_layers, select
+from compressors.network.layers import Layer, LayerError, find_layers, matches, require_own_weight, select
 from compressors.progress import Track
 
 
@@ -50,12 +50,14 @@ def open_network(
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
-        LayerError: no layer to compress, one with weights that are not finite, or one whose use depends on the data.
+        LayerError: no layer to compress, one with weights that are not finite or not its own, or one whose use depends
+            on the data.
     """
 
     def batches() -> Iterator[Tensor]:
         for batch in track(loader, description):
             x = batch[0].to(module.device)
+            x = x.to(_precision(module, x)) if x.is_floating_point() else x
             if not torch.isfinite(x).all():
                 raise CalibrationError("the calibration data have NaN or infinite values: check the data set")
             yield x
@@ -63,24 +65,32 @@ def open_network(
     first = next(batches(), None)
     if first is None:
         raise CalibrationError("the calibration set is empty: ask for at least one sample")
-    layers = select(_layers_of(module, first[:1]), include, exclude)
+    layers = _layers_of(module, first[:1], include, exclude)
     for layer in layers:
+        require_own_weight(layer)
         if not torch.isfinite(layer.rows).all():
             raise LayerError(f"layer {layer.name!r} has NaN or infinite weights: train it again or check its file")
     return Network(module, layers, batches, track)
 
 
-def _layers_of(module: LightningModule, sample: Tensor) -> list[Layer]:
-    """The layers that a sample reaches, if silence reaches the same.
+def _precision(module: LightningModule, x: Tensor) -> torch.dtype:
+    """The type of a module's weights, which its inputs have in a Trainer of true half or double precision."""
+    return next((weight.dtype for weight in module.parameters() if weight.is_floating_point()), x.dtype)
+
+
+def _layers_of(module: LightningModule, sample: Tensor, include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
+    """The layers to compress that a sample reaches, if silence reaches the same.
 
     Raises:
         LayerError: it does not: what the network computes depends on the data, and statistics of it would not add up.
     """
-    layers = find_layers(module, lambda: module(sample))
+    found = find_layers(module, lambda: module(sample))
+    layers = select(found, include, exclude, [name for name, _ in module.named_modules()])
     of_silence = find_layers(module, lambda: module(torch.zeros_like(sample)))
-    if differing := {layer.name for layer in layers} ^ {layer.name for layer in of_silence}:
+    differing = {layer.name for layer in found} ^ {layer.name for layer in of_silence}
+    if differing := {name for name in differing if matches(name, include) and not matches(name, exclude)}:
         raise LayerError(
             f"whether {', '.join(sorted(differing))} runs depends on the data: write the network's forward pass "
-            "without branches on values"
+            "without branches on values, or exclude it"
         )
     return layers

@@ -138,7 +138,10 @@ class _Trail(TorchFunctionMode):
                 yield module.register_forward_hook(self._leave, always_call=True)
             else:
                 yield module.register_forward_pre_hook(lambda module, inputs: self._around.append(_tensors(inputs)))
-                yield module.register_forward_hook(lambda *_: self._around.pop() and None, always_call=True)
+                yield module.register_forward_hook(self._leave_around, always_call=True)
+
+    def _leave_around(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._around.pop()
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Labels of an activation, of its shape."""
@@ -194,7 +197,7 @@ class _Trail(TorchFunctionMode):
             self.layers[module] = (inputs, self._new_labels(module, output.shape[output.ndim - 1 - spatial]))
         known, outputs = self.layers[module]
         self._tie(known, inputs, f"{self._name(module)} is shared with another input")
-        if {name for name, _ in module.named_parameters()} > {"weight", "bias"}:
+        if not {name for name, _ in module.named_parameters()} <= {"weight", "bias"}:
             self.fix(torch.cat([inputs, outputs]), f"{self._name(module)} has parameters of its own")
         if getattr(module, "groups", 1) > 1:
             self._tie_groups(inputs, outputs, module)

@@ -10,11 +10,13 @@ import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize, prune
 from torch.overrides import TorchFunctionMode
 
 from hardware.functions import Function, Kind, describe
 from hardware.layers import TRANSPARENT
 from hardware.neurons import is_neuron
+from hardware.origins import tensors_in
 
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """The layers with weights that compressors know; :func:`left_alone` names the others."""
@@ -125,12 +127,14 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     that is used several times stands in the list once, with what follows its first use, and so do several that share
     one weight (:attr:`Layer.tied`). A neuron behind a pool is known as :attr:`Layer.pooled_neuron`.
 
+    A layer that does not see time steps and samples apart is left out, and named by :func:`left_alone`.
+
     Args:
         network: any network of SpikingJelly and torch layers.
         forward: runs one small batch through it.
 
     Raises:
-        LayerError: the pass ran through no compressible layer, or through one that sees single time steps.
+        LayerError: the pass ran through no layer that can be compressed; says why.
     """
     names = {module: name for name, module in network.named_modules()}
     watch = _Watch()
@@ -146,13 +150,18 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     modules = [module for module in uses if isinstance(module, COMPRESSIBLE)]
     if not modules:
         raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
-    for module in modules:
-        _require_time(names[module], module)
     rounds = _rounds({module: len(places) for module, places in uses.items()})
-    timed = [module for module in uses if module in neurons] or modules
-    timesteps = max(_steps([watch.events[place] for place in uses[module]], rounds) for module in timed)
+    timed = [module for module in uses if module in neurons] or [module for module in modules if _has_steps(module)]
+    lengths = [_steps([watch.events[place] for place in uses[module]], rounds) for module in timed]
+    timesteps = max(lengths, default=1)
+    timed_layers = [m for m in modules if all(_sees_time(watch.events[place], timesteps) for place in uses[m])]
+    if not timed_layers:
+        raise LayerError(
+            f"layer {names[modules[0]]!r} {NO_TIME}: build the network from spikingjelly.activation_based.layer in "
+            "step mode 'm', inputs [T, B, ...]"
+        )
     sharing: dict[int, list[Any]] = {}  # modules by the weight that they share
-    for module in modules:
+    for module in timed_layers:
         sharing.setdefault(id(module.weight), []).append(module)
     layers = []
     for first, *others in sharing.values():
@@ -180,12 +189,23 @@ def _steps(uses: Sequence["_Event"], rounds: int) -> int:
     return sum(lengths) if rounds > 1 and len(uses) == rounds else max(lengths, default=0)
 
 
-def _require_time(name: str, module: nn.Module) -> None:
-    if getattr(module, "step_mode", None) != "m":
-        raise LayerError(
-            f"layer {name!r} sees one time step at a time: build the network from "
-            "spikingjelly.activation_based.layer in step mode 'm', inputs [T, B, ...]"
-        )
+NO_TIME = "sees one time step at a time, or steps and samples as one"
+"""Why a layer is left alone that has no step mode."""
+
+
+def _has_steps(what: Any) -> bool:
+    """Whether it is a compressible layer in multi-step mode."""
+    return isinstance(what, COMPRESSIBLE) and getattr(what, "step_mode", None) == "m"
+
+
+def _sees_time(event: "_Event", timesteps: int) -> bool:
+    """Whether a layer was given ``[T, B, ...]``, of one sample; a linear layer takes that in any mode."""
+    if _has_steps(event.what):
+        return True
+    if not isinstance(event.what, nn.Linear) or not event.inputs:
+        return False
+    shape = tuple(event.inputs[0].shape)
+    return len(shape) > 2 and shape[:2] == (timesteps, 1)
 
 
 @dataclass(frozen=True)
@@ -220,10 +240,11 @@ class _Watch(TorchFunctionMode):
         """A hook before a neuron: what it computes inside is its own affair."""
         self._in_neuron = True
 
-    def leave(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """A hook after a leaf module."""
+    def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A hook after a leaf module; of one that gives no tensor nobody knows what follows."""
         self._in_neuron = False
-        self.events.append(_Event(module, inputs[:1], output))
+        if isinstance(output, Tensor):
+            self.events.append(_Event(module, tuple(tensors_in(inputs[:1])), output))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -278,37 +299,76 @@ def _passes_on(what: nn.Module | Function, pools: bool) -> bool:
     return pools or not what.is_pooling
 
 
-def left_alone(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:
+def left_alone(network: nn.Module, layers: Sequence[Layer], exclude: Sequence[str] = ()) -> tuple[str, ...]:
     """The weights (parameters of two dimensions and more) that are in none of these layers: ``name (class)`` each.
 
-    They belong to layers of other kinds, to some that the forward pass does not reach, or to some left out on purpose.
+    They belong to layers of other kinds, to some that the forward pass does not reach, or to some left out on purpose;
+    of layers that see no time, and are not left out by a pattern of ``exclude``, it is said.
     """
     inside = {part for entry in layers for module in entry.modules for part in module.modules()}
     return tuple(
-        f"{name} ({type(module).__name__})"
+        f"{name} ({type(module).__name__}{'' if matches(name, exclude) else _reason(module)})"
         for name, module in network.named_modules()
         if module not in inside and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
     )
 
 
-def select(layers: list[Layer], include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
+def _reason(module: nn.Module) -> str:
+    """What to say of a layer that could be compressed and is not."""
+    timeless = isinstance(module, COMPRESSIBLE) and not _has_steps(module)
+    return f", which {NO_TIME}" if timeless else ""
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a layer's name matches one of some shell patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def select(
+    layers: list[Layer], include: Sequence[str], exclude: Sequence[str], others: Sequence[str] = ()
+) -> list[Layer]:
     """The layers whose names match a pattern of ``include`` and none of ``exclude`` (shell patterns).
+
+    ``others`` are names of modules that are left alone anyway, and may be excluded all the same.
 
     Raises:
         LayerError: a pattern matches no layer, or no layer is left.
     """
-
-    def matches(entry: Layer, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(entry.name, pattern) for pattern in patterns)
-
-    known = ", ".join(entry.name for entry in layers)
-    for pattern in (*include, *exclude):
-        if not any(matches(entry, [pattern]) for entry in layers):
+    names = [entry.name for entry in layers]
+    known = ", ".join(names)
+    for pattern, among in [*((p, names) for p in include), *((p, (*names, *others)) for p in exclude)]:
+        if not any(matches(name, [pattern]) for name in among):
             raise LayerError(f"the pattern {pattern!r} matches no layer; the network's layers: {known}")
-    chosen = [entry for entry in layers if matches(entry, include) and not matches(entry, exclude)]
+    chosen = [entry for entry in layers if matches(entry.name, include) and not matches(entry.name, exclude)]
     if not chosen:
         raise LayerError(f"no layer is left to compress: `exclude` takes out all of: {known}")
     return chosen
+
+
+def require_own_weight(layer: Layer) -> None:
+    """Refuse a layer whose weight is computed anew in every pass: whatever is written there would be lost.
+
+    Raises:
+        LayerError: names the layer, what computes its weight, and how to take that off.
+    """
+    module = layer.module
+    if "weight" in module._parameters:
+        return
+    hooked = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    if any(isinstance(hook, prune.BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+        what, remedy = "torch's pruning", "torch.nn.utils.prune.remove(layer, 'weight')"
+    elif parametrize.is_parametrized(module, "weight"):
+        what, remedy = "a parametrization", "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+    elif "SpectralNorm" in hooked:
+        what, remedy = "spectral_norm", "torch.nn.utils.remove_spectral_norm(layer)"
+    elif "WeightNorm" in hooked:
+        what, remedy = "weight_norm", "torch.nn.utils.remove_weight_norm(layer)"
+    else:
+        what, remedy = "its module", "keeping it as an nn.Parameter"
+    raise LayerError(
+        f"the weight of layer {layer.name!r} is computed anew in every pass by {what}: make it plain by {remedy}, or "
+        "exclude the layer"
+    )
 
 
 def forget_state(network: nn.Module) -> None:

@@ -24,10 +24,10 @@ def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
         LayerError: the response does not scale with the impulse, so no filter describes the neuron, or the neuron does
             not show its potentials.
     """
-    unit, double = (_subthreshold(neuron, scale, timesteps) for scale in (1.0, 2.0))
     rest = _subthreshold(neuron, 0.0, timesteps)
-    response = unit - rest
-    if not torch.allclose(double - rest, 2 * response, rtol=1e-4, atol=1e-6):
+    response = _subthreshold(neuron, 1.0, timesteps) - rest
+    scaled = {scale: _subthreshold(neuron, scale, timesteps) - rest for scale in (2.0, -1.0)}
+    if not all(torch.allclose(other, scale * response, rtol=1e-4, atol=1e-6) for scale, other in scaled.items()):
         raise LayerError(
             f"the neuron {type(neuron).__name__} is not a linear filter below its threshold: "
             "use the compressor 'obc', which looks at input currents"
@@ -37,31 +37,55 @@ def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
 
 def _hides_potentials(neuron: nn.Module) -> LayerError:
     return LayerError(
-        f"the neuron {type(neuron).__name__} does not show its potentials: it needs a number as `v_threshold`, and "
+        f"the neuron {type(neuron).__name__} does not show its potentials: it needs a `v_threshold`, and "
         "must fill `v_seq` where `store_v_seq` is on; take a compressor that looks at input currents, such as 'obc'"
     )
 
 
 def _require_potentials(neuron: nn.Module) -> None:
     """Refuse a neuron whose potentials nobody can record while its threshold is out of reach."""
-    if not hasattr(neuron, "store_v_seq") or not isinstance(getattr(neuron, "v_threshold", None), int | float):
+    if not hasattr(neuron, "store_v_seq") or not isinstance(getattr(neuron, "v_threshold", None), int | float | Tensor):
         raise _hides_potentials(neuron)
+
+
+@contextmanager
+def _out_of_reach(neuron: Any) -> Iterator[None]:
+    """A neuron cannot fire inside, be its threshold a number or a tensor."""
+    threshold = neuron.v_threshold
+    if not isinstance(threshold, Tensor):
+        neuron.v_threshold = OUT_OF_REACH
+        try:
+            yield
+        finally:
+            neuron.v_threshold = threshold
+        return
+    before = threshold.detach().clone()
+    threshold.data.fill_(OUT_OF_REACH)
+    try:
+        yield
+    finally:
+        threshold.data.copy_(before)
 
 
 def _subthreshold(neuron: nn.Module, impulse: float, timesteps: int) -> Tensor:
     """Membrane potential over time, ``[T]``, of a neuron that cannot fire, given ``impulse`` in the first step."""
     _require_potentials(neuron)
-    saved = {name: getattr(neuron, name) for name in ("v_threshold", "store_v_seq", "step_mode")}
+    saved = {name: getattr(neuron, name) for name in ("store_v_seq", "step_mode")}
     reference = next(neuron.parameters(), torch.zeros(()))
     current = torch.zeros(timesteps, 1, device=reference.device)
     current[0] = impulse
     functional.reset_net(neuron)
     try:
-        neuron.v_threshold, neuron.store_v_seq, neuron.step_mode = OUT_OF_REACH, True, "m"  # type: ignore[assignment]
-        with torch.no_grad():
+        neuron.store_v_seq, neuron.step_mode = True, "m"  # type: ignore[assignment]
+        with torch.no_grad(), _out_of_reach(neuron):
             neuron(current)
         if neuron.v_seq is None:
             raise _hides_potentials(neuron)
+        if neuron.v_seq.numel() != timesteps:  # type: ignore[operator]
+            raise LayerError(
+                f"the neuron {type(neuron).__name__} has parameters of its own for each channel, so that no one filter "
+                "describes it: use the compressor 'obc', which looks at input currents"
+            )
         return neuron.v_seq.flatten().double()  # type: ignore[operator]
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -91,11 +115,12 @@ def charged(neuron: MemoryModule, x: Tensor) -> Tensor:
         raise LayerError(f"the neuron {type(neuron).__name__} has states beside its potential: take another criterion")
     rest = torch.as_tensor(neuron.get_reset_value("v"), dtype=v.dtype, device=v.device)
     before = torch.cat([rest.expand_as(v[:1]), v[:-1]])
-    saved = {name: getattr(neuron, name) for name in ("v", "v_threshold", "step_mode", "store_v_seq")}
+    saved = {name: getattr(neuron, name) for name in ("v", "step_mode", "store_v_seq")}
     try:
-        neuron.store_v_seq, neuron.step_mode, neuron.v_threshold = False, "s", OUT_OF_REACH
+        neuron.store_v_seq, neuron.step_mode = False, "s"
         neuron.v = before.flatten(0, 1)
-        neuron.single_step_forward(x.flatten(0, 1))  # not by call: whoever watches the neuron is not to see this
+        with _out_of_reach(neuron):
+            neuron.single_step_forward(x.flatten(0, 1))  # not by call: whoever watches the neuron is not to see this
         return neuron.v.view_as(v)
     finally:
         for name, value in saved.items():

@@ -5,6 +5,7 @@ import torch
 from spikingjelly.activation_based import functional
 
 from benchmark.networks.classifier import SNNClassifier, rate_mse
+from benchmark.networks.errors import NetworkError
 from benchmark.networks.zoo.conv import conv
 from benchmark.networks.zoo.mlp import mlp
 
@@ -52,3 +53,59 @@ def test_rate_mse_is_summed_over_classes_and_takes_shares():
     rates = torch.tensor([[0.5, 0.25], [1.0, 0.0]])
     assert rate_mse(rates, torch.tensor([0, 1])) == pytest.approx((0.25 + 0.0625 + 1 + 1) / 2)
     assert rate_mse(rates, torch.tensor([[0.5, 0.25], [0.5, 0.5]])) == pytest.approx(0.25)
+
+
+class Giving(torch.nn.Module):
+    """What a network makes of its scores ``[T, B, 5]``."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change, self.net = change, mlp((2, 12, 12), 5)
+
+    def forward(self, x):
+        return self.change(self.net(x))
+
+
+def shown(network, samples=3, classes=5):
+    torch.manual_seed(0)
+    x = (torch.rand(samples, T, 2, 12, 12) < 0.4).float()
+    return SNNClassifier(network, classes=classes, timesteps=T).eval()(x)
+
+
+def test_a_network_may_take_the_mean_over_time_itself():
+    averaged = Giving(lambda scores: scores.mean(0))
+    for samples in (1, 3, T):
+        torch.testing.assert_close(shown(averaged, samples), shown(averaged.net, samples))
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "message"),
+    [
+        (lambda scores: (scores, None), 5, "Giving returns a tuple of 2: wrap it in a module that returns the scores"),
+        (lambda scores: [*scores], 5, "Giving returns a list of 4"),
+        (lambda scores: {"scores": scores}, 5, "Giving returns a dict of 1"),
+        (
+            lambda scores: scores,
+            4,
+            r"returns \[4, 3, 5\] for 3 samples of 4 classes: its last layer must give \[T, B, 4",
+        ),
+        (lambda scores: scores, 6, r"returns \[4, 3, 5\] for 3 samples of 6 classes"),
+        (lambda scores: scores.mean(1), 5, r"returns \[4, 5\] for 3 samples of 5 classes"),
+        (lambda scores: scores.sum(), 5, r"returns \[\] for 3 samples"),
+    ],
+)
+def test_other_outputs_are_refused_in_a_line(change, classes, message):
+    with pytest.raises(NetworkError, match=message) as refused:
+        shown(Giving(change), classes=classes)
+    assert refused.value.exit_status == 2
+
+
+def test_compiled_networks_are_taken_as_they_were_before():
+    network = mlp((2, 12, 12), 5)
+    expected, names = shown(network), [*network.state_dict()]
+    assert SNNClassifier(torch.compile(network), classes=5, timesteps=T).network is network
+    part = next(name for name, child in network.named_children() if hasattr(child, "weight"))
+    network.compile()
+    setattr(network, part, torch.compile(getattr(network, part)))
+    torch.testing.assert_close(shown(network), expected)
+    assert [*network.state_dict()] == names

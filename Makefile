@@ -36,11 +36,12 @@ perf: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# uv resolves and installs in a fraction of pip's time; it comes from the same package index.
+# uv resolves and installs in a fraction of pip's time; it comes from the same package index. What it installs is
+# compiled at once: where Python may not write it down later, every process would compile thousands of files again.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]'
 	touch $@
 
 clean:

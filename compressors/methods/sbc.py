@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from compressors.methods.obc import OBC
-from compressors.network.layers import Layer
+from compressors.network.layers import Layer, LayerError
 from compressors.network.neurons import impulse_response
 
 
@@ -27,4 +27,7 @@ class SBC(OBC):
         """The impulse response of the neuron after the layer: ``[T]``, or None without one."""
         if layer.channel_neuron is None:
             return None
-        return impulse_response(layer.channel_neuron, layer.timesteps).to(layer.rows.device)
+        try:
+            return impulse_response(layer.channel_neuron, layer.timesteps).to(layer.rows.device)
+        except LayerError as error:
+            raise LayerError(f"layer {layer.name!r}: {error}") from error

@@ -1,6 +1,6 @@
 """Which layers of a network can be compressed, in order of execution, and what follows each of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -123,9 +123,9 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
     positions: through an optional BatchNorm, dropout, changes of shape, additions (of a shortcut, say) and factors that
     are numbers to the first neuron that takes it. What is added to a layer's output does not change how the membrane
     responds to that layer, and a factor does so for all steps alike. A layer whose output is pooled, multiplied by
-    another tensor or otherwise computed with before a neuron has no neuron here. A layer
-    that is used several times stands in the list once, with what follows its first use, and so do several that share
-    one weight (:attr:`Layer.tied`). A neuron behind a pool is known as :attr:`Layer.pooled_neuron`.
+    another tensor or otherwise computed with before a neuron has no neuron here. A layer that is used several times
+    stands in the list once, with what follows its first use, and so do several that share one weight
+    (:attr:`Layer.tied`). A neuron behind a pool is known as :attr:`Layer.pooled_neuron`.
 
     A layer that does not see time steps and samples apart is left out, and named by :func:`left_alone`.
 
@@ -137,56 +137,88 @@ def find_layers(network: nn.Module, forward: Callable[[], Any]) -> list[Layer]:
         LayerError: the pass ran through no layer that can be compressed; says why.
     """
     names = {module: name for name, module in network.named_modules()}
-    watch = _Watch()
-    neurons = [module for module in names if is_neuron(module)]
+    watched = _watch(network, forward)
+    seen = watched.seeing_time()
+    sharing: dict[int, list[Any]] = {}  # modules by the weight that they share
+    for module in seen:
+        sharing.setdefault(id(module.weight), []).append(module)
+    if sharing:
+        return [watched.layer(names[first], first, others) for first, *others in sharing.values()]
+    if not watched.modules:
+        raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
+    raise LayerError(
+        f"layer {names[watched.modules[0]]!r} {NO_TIME}: build the network from spikingjelly.activation_based.layer in "
+        "step mode 'm', inputs [T, B, ...]"
+    )
+
+
+def _watch(network: nn.Module, forward: Callable[[], Any]) -> "_Pass":
+    modules = [*network.modules()]
+    neurons = [module for module in modules if is_neuron(module)]
     inside = {part for module in neurons for part in module.modules() if part is not module}
-    leaves = [m for m in names if is_neuron(m) or (m not in inside and not any(m.children()))]
+    leaves = [m for m in modules if is_neuron(m) or (m not in inside and not any(m.children()))]
+    watch = _Watch()
     with evaluating(network), hooks(neurons, watch.enter_neuron, before=True), hooks(leaves, watch.leave), watch:
         forward()
-    uses: dict[Any, list[int]] = {}  # module or neuron -> where it is used
-    for index, event in enumerate(watch.events):
-        if isinstance(event.what, COMPRESSIBLE) or event.what in neurons:
-            uses.setdefault(event.what, []).append(index)
-    modules = [module for module in uses if isinstance(module, COMPRESSIBLE)]
-    if not modules:
-        raise LayerError("the network has no linear or convolutional layer that its forward pass reaches")
-    rounds = _rounds({module: len(places) for module, places in uses.items()})
-    timed = [module for module in uses if module in neurons] or [module for module in modules if _has_steps(module)]
-    lengths = [_steps([watch.events[place] for place in uses[module]], rounds) for module in timed]
-    timesteps = max(lengths, default=1)
-    timed_layers = [m for m in modules if all(_sees_time(watch.events[place], timesteps) for place in uses[m])]
-    if not timed_layers:
-        raise LayerError(
-            f"layer {names[modules[0]]!r} {NO_TIME}: build the network from spikingjelly.activation_based.layer in "
-            "step mode 'm', inputs [T, B, ...]"
-        )
-    sharing: dict[int, list[Any]] = {}  # modules by the weight that they share
-    for module in timed_layers:
-        sharing.setdefault(id(module.weight), []).append(module)
-    layers = []
-    for first, *others in sharing.values():
-        start, *_ = places = uses[first]
-        later = watch.events[start + 1 :]
-        norm, neuron = _followers(watch.events[start], later)
-        pooled = _followers(watch.events[start], later, pools=True)[1] if neuron is None else None
+    return _Pass(watch)
+
+
+class _Pass:
+    """What ran in a forward pass, and how it went through time.
+
+    Args:
+        watch: what was watched.
+
+    Attributes:
+        modules: the compressible ones, in order of execution.
+        rounds: how often the network calls its parts: more than once if it loops over time.
+        timesteps: of the network.
+    """
+
+    def __init__(self, watch: "_Watch") -> None:
+        self.watch = watch
+        self.uses: dict[Any, list[int]] = {}  # compressible module or neuron -> places of its events
+        for place, event in enumerate(watch.events):
+            if isinstance(event.what, nn.Module) and (isinstance(event.what, COMPRESSIBLE) or is_neuron(event.what)):
+                self.uses.setdefault(event.what, []).append(place)
+        self.modules = [module for module in self.uses if isinstance(module, COMPRESSIBLE)]
+        neurons = [module for module in self.uses if module not in self.modules]
+        self.rounds = min((len(self.uses[neuron]) for neuron in neurons), default=1)
+        if not any(len(self.uses[module]) % self.rounds == 0 for module in self.modules):
+            self.rounds = 1
+        timed = neurons or [module for module in self.modules if _has_steps(module)]
+        self.timesteps = max(map(self._steps, timed), default=1)
+
+    def _steps(self, module: nn.Module) -> int:
+        """Time steps that a module sees: those of all its uses where the network loops over time."""
+        uses = self.uses[module]
+        lengths = [len(x) for place in uses for x in self.watch.events[place].inputs[:1]]
+        return sum(lengths) if 1 < self.rounds == len(uses) else max(lengths, default=0)
+
+    def seeing_time(self) -> list[Any]:
+        """The compressible modules that see time steps and samples apart."""
+        return [module for module in self.modules if all(map(self._sees_time, self.uses[module]))]
+
+    def _sees_time(self, place: int) -> bool:
+        """Whether a layer was given ``[T, B, ...]``, of one sample; a linear layer takes that in any mode."""
+        event = self.watch.events[place]
+        if _has_steps(event.what):
+            return True
+        if not isinstance(event.what, nn.Linear) or not event.inputs:
+            return False
+        shape = tuple(event.inputs[0].shape)
+        return len(shape) > 2 and shape[:2] == (self.timesteps, 1)
+
+    def layer(self, name: str, module: Any, tied: Sequence[Any]) -> Layer:
+        """The layer of a module, with what follows its first use."""
+        start, *_ = places = self.uses[module]
+        event, later = self.watch.events[start], self.watch.events[start + 1 :]
+        norm, neuron = _followers(event, later)
+        pooled = _followers(event, later, pools=True)[1] if neuron is None else None
         fed = neuron or pooled
-        repeated = len(places) == 1 and watch.repeats(start, None if fed is None else uses[fed][0])
-        calls = len(places) if rounds > 1 and len(places) % rounds == 0 else 1
-        layers.append(Layer(names[first], first, norm, neuron, timesteps, pooled, repeated, calls, tuple(others)))
-    return layers
-
-
-def _rounds(calls: Mapping[nn.Module, int]) -> int:
-    """How often a network calls its parts in a pass, by how often each was: more than once if it loops over time."""
-    of_neurons = [count for module, count in calls.items() if not isinstance(module, COMPRESSIBLE)]
-    rounds = min(of_neurons, default=1)
-    return rounds if any(isinstance(m, COMPRESSIBLE) and count % rounds == 0 for m, count in calls.items()) else 1
-
-
-def _steps(uses: Sequence["_Event"], rounds: int) -> int:
-    """Time steps that a module sees in a pass: those of all uses where the network loops over time."""
-    lengths = [len(event.inputs[0]) for event in uses if event.inputs]
-    return sum(lengths) if rounds > 1 and len(uses) == rounds else max(lengths, default=0)
+        repeated = len(places) == 1 and self.watch.repeats(start, None if fed is None else self.uses[fed][0])
+        calls = len(places) if self.rounds > 1 and len(places) % self.rounds == 0 else 1
+        return Layer(name, module, norm, neuron, self.timesteps, pooled, repeated, calls, tuple(tied))
 
 
 NO_TIME = "sees one time step at a time, or steps and samples as one"
@@ -196,16 +228,6 @@ NO_TIME = "sees one time step at a time, or steps and samples as one"
 def _has_steps(what: Any) -> bool:
     """Whether it is a compressible layer in multi-step mode."""
     return isinstance(what, COMPRESSIBLE) and getattr(what, "step_mode", None) == "m"
-
-
-def _sees_time(event: "_Event", timesteps: int) -> bool:
-    """Whether a layer was given ``[T, B, ...]``, of one sample; a linear layer takes that in any mode."""
-    if _has_steps(event.what):
-        return True
-    if not isinstance(event.what, nn.Linear) or not event.inputs:
-        return False
-    shape = tuple(event.inputs[0].shape)
-    return len(shape) > 2 and shape[:2] == (timesteps, 1)
 
 
 @dataclass(frozen=True)

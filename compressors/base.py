@@ -98,8 +98,8 @@ class Compressor(Configured):
     @classmethod
     def version_with(cls, options: Mapping[str, Any]) -> int:
         """The version of what comes out with these options."""
-        known = cls.options()
-        changed = [name for name in cls.versions if name in options and options[name] != known[name].default]
+        concerned = [name for name in cls.versions if name in options]
+        changed = [name for name in concerned if options[name] != cls.options()[name].default]
         return max([cls.version, *(cls.versions[name] for name in changed)])
 
     @property

@@ -19,7 +19,12 @@ DATA = Registry(
         "dvs_gesture": Entry(
             "datamodules.dvs_gesture:DVSGesture", "DVS128 Gesture: hand gestures before an event camera"
         ),
+        "cifar10": Entry("datamodules.cifar10:CIFAR10", "CIFAR-10: small photographs of 10 classes, direct coding"),
         "cifar100": Entry("datamodules.cifar100:CIFAR100", "CIFAR-100: small photographs, direct coding"),
+        "tiny_imagenet": Entry(
+            "datamodules.tiny_imagenet:TinyImageNet",
+            "Tiny ImageNet: photographs of 200 classes at 64x64 pixels, direct coding",
+        ),
         "imagenet": Entry("datamodules.imagenet:ImageNet", "ImageNet: photographs of 1,000 classes, direct coding"),
     },
     Requirement("datamodules.base:BenchmarkDataModule"),

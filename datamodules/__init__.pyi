@@ -1,4 +1,5 @@
 from .base import BenchmarkDataModule as BenchmarkDataModule
+from .cifar10 import CIFAR10 as CIFAR10
 from .cifar10_dvs import CIFAR10DVS as CIFAR10DVS
 from .cifar100 import CIFAR100 as CIFAR100
 from .digits_dvs import DigitsDVS as DigitsDVS
@@ -7,3 +8,4 @@ from .errors import DataCorrupt as DataCorrupt
 from .errors import DataMissing as DataMissing
 from .imagenet import ImageNet as ImageNet
 from .nmnist import NMNIST as NMNIST
+from .tiny_imagenet import TinyImageNet as TinyImageNet

@@ -30,7 +30,7 @@ class SampleTable:
         keys: name of each sample, unique and independent of where the data lie.
         labels: class of each sample, shape [n].
         parts: the fixed parts.
-        sources: file that each sample comes from, relative to the set's folder; samples of one file stand
+        sources: file that each sample comes from, relative to the set's `folder`; samples of one file stand
             together.
         lists: files that say which samples there are or what they show.
     """
@@ -121,6 +121,11 @@ class BenchmarkDataModule(LightningDataModule):
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one time step."""
 
+    @property
+    def folder(self) -> Path:
+        """Folder that the samples' files are relative to."""
+        return self.root
+
     @abstractmethod
     def list_samples(self) -> SampleTable:
         """Find the set's files and share them out; DataMissing says what is not there and how to get it."""
@@ -202,7 +207,7 @@ class BenchmarkDataModule(LightningDataModule):
 
     def fingerprint(self) -> str:
         """Hash (hex) of the files' relative paths, sizes and contents, and of who is in which part."""
-        return combine(fingerprint_files(self.root, self.samples.files), self.name, self.split)
+        return combine(fingerprint_files(self.folder, self.samples.files), self.name, self.split)
 
     def describe(self) -> dict[str, Any]:
         """What a record keeps of the data: JSON-able, and independent of where they lie."""

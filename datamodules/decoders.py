@@ -76,18 +76,24 @@ def synsets(path: str) -> Arrays:
     return [np.array(table["ILSVRC2012_ID"], dtype=np.int64), np.array(table["WNID"], dtype="U9")]
 
 
-def cifar_images(path: str) -> Arrays:
+def cifar10_images(path: str) -> Arrays:
+    """Pixels [n, 3072] and labels [n] of a file of CIFAR-10."""
+    return _images(path, "labels")
+
+
+def cifar10_names(path: str) -> Arrays:
+    """Names of the classes of CIFAR-10."""
+    return _names(path, "label_names")
+
+
+def cifar100_images(path: str) -> Arrays:
     """Pixels [n, 3072] and fine labels [n] of a file of CIFAR-100."""
-    content = _unpickled(path)
-    pixels, labels = np.asarray(content.get("data")), np.asarray(content.get("fine_labels"))
-    if pixels.dtype != np.uint8 or labels.ndim != 1 or pixels.shape != (len(labels), 3072) or not len(labels):
-        raise ValueError("expected data [n, 3072] of bytes and n fine_labels")
-    return [pixels, labels.astype(np.int64, casting="same_kind")]
+    return _images(path, "fine_labels")
 
 
-def cifar_names(path: str) -> Arrays:
+def cifar100_names(path: str) -> Arrays:
     """Names of the fine classes of CIFAR-100."""
-    return [np.array([str(name) for name in _unpickled(path)["fine_label_names"]])]
+    return _names(path, "fine_label_names")
 
 
 HDF5_BYTES = 1 << 31
@@ -176,7 +182,8 @@ def _content(name: str, dataset: Any) -> Any:
 
 
 DECODERS: dict[str, Callable[[str], Arrays]] = {
-    decode.__name__: decode for decode in (aedat4, dat2mat, synsets, cifar_images, cifar_names, hdf5)
+    decode.__name__: decode
+    for decode in (aedat4, dat2mat, synsets, cifar10_images, cifar10_names, cifar100_images, cifar100_names, hdf5)
 }
 
 
@@ -188,6 +195,18 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it wants {module}.{name}, which is no plain data")
         return super().find_class(module, name)
+
+
+def _images(path: str, labels_key: str) -> Arrays:
+    content = _unpickled(path)
+    pixels, labels = np.asarray(content.get("data")), np.asarray(content.get(labels_key))
+    if pixels.dtype != np.uint8 or labels.ndim != 1 or pixels.shape != (len(labels), 3072) or not len(labels):
+        raise ValueError(f"expected data [n, 3072] of bytes and n {labels_key}")
+    return [pixels, labels.astype(np.int64, casting="same_kind")]
+
+
+def _names(path: str, names_key: str) -> Arrays:
+    return [np.array([str(name) for name in _unpickled(path)[names_key]])]
 
 
 def _unpickled(path: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class EventDataModule(BenchmarkDataModule):
     def cache(self) -> EventCache:
         """The binned recordings, all parts together, built once per files and binning."""
         if self._cache is None:
-            key = combine(fingerprint_files(self.root, self.samples.files), asdict(self.binning), FORMAT_VERSION)
+            key = combine(fingerprint_files(self.folder, self.samples.files), asdict(self.binning), FORMAT_VERSION)
             folder = cache_folder() / "events" / self.name / key[:32]
             self._cache = EventCache.open_or_build(folder, self.binning.shape, self.binned)
         return self._cache

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,11 +81,16 @@ def files_in(folder: Path, endings: Collection[str]) -> list[Path]:
     Raises:
         DataCorrupt: one that has such a name is no file, as a folder or a link to nowhere.
     """
-    named = [entry for entry in _entries(folder) if Path(entry.name).suffix.lower() in endings]
-    for entry in named:
-        if not entry.is_file():
-            raise DataCorrupt(f"{entry.path}: is {_nature(entry)}, where a file was expected; remove or replace it")
-    return [Path(entry.path) for entry in named]
+    return _as_files(entry for entry in _entries(folder) if Path(entry.name).suffix.lower() in endings)
+
+
+def file_in(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, or None where nothing has the name.
+
+    Raises:
+        DataCorrupt: what has the name is no file, as a folder or a link to nowhere.
+    """
+    return next(iter(_as_files(entry for entry in _entries(folder) if entry.name == name)), None)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -100,11 +105,23 @@ def folders_in(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in entries if entry.is_dir()]
 
 
+def _as_files(entries: Iterable[os.DirEntry[str]]) -> list[Path]:
+    """The paths of entries that have to be files."""
+    paths = []
+    for entry in entries:
+        if not entry.is_file():
+            raise DataCorrupt(f"{entry.path}: is {_nature(entry)}, where a file was expected; remove or replace it")
+        paths.append(Path(entry.path))
+    return paths
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder and not hidden, in order of the names; nothing where there is no folder."""
     if not folder.is_dir():
         if folder.is_symlink():
             raise DataCorrupt(f"{folder}: is a link that leads to no folder; remove or replace it")
+        if folder.exists():
+            raise DataCorrupt(f"{folder}: is no folder, where one was expected; remove or replace it")
         return []
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)

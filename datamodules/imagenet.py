@@ -1,30 +1,19 @@
 """ImageNet 2012, the 1,000 classes of ILSVRC (Russakovsky et al., 2015, doi:10.1007/s11263-015-0816-y)."""
 
 import tarfile
-from collections.abc import Callable, Iterator
-from functools import cache, cached_property, partial
+from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torchvision.transforms import v2
 
-from datamodules.base import SampleTable
 from datamodules.errors import DataCorrupt, DataMissing, decoding
-from datamodules.files import files_in, folders_in
-from datamodules.image_set import ImageDataModule, Images
+from datamodules.files import files_in
 from datamodules.isolation import decode
-from datamodules.splits import Indices, hold_out_validation
-
-ENDINGS = {".jpeg", ".jpg", ".png"}
-FORMATS = ("JPEG", "PNG")
-"""What is decoded, whatever a file's ending; one of ImageNet's .JPEG files is a PNG."""
-
-LARGEST_PIXELS = 89_478_485
-"""Pillow's own limit, beyond which a small file may be made to fill the memory; ImageNet's largest has 61 million."""
+from datamodules.photographs import ENDINGS, Labelled, PhotographDataModule
 
 LARGEST_TABLE_BYTES = 1 << 26
 """Longest file of the development kit that is unpacked."""
@@ -41,12 +30,10 @@ def wnids() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "imagenet_wnids.txt").read_text().split())
 
 
-class ImageNet(ImageDataModule):
+class ImageNet(PhotographDataModule):
     """``train/<wnid>/*.JPEG`` with ``val/<wnid>/*.JPEG``, or with a flat ``val/`` and the development kit.
 
-    Any subset of the classes will do: labels stay 0 to 999, and test images of classes that ``train/`` lacks are
-    left out. Grayscale and CMYK files become RGB. Test is the official validation part; a tenth of the training
-    images is for validation. The first fingerprint reads every file once.
+    Labels are 0 to 999 in order of the identifiers. `PhotographDataModule` says what else is read and how it is split.
 
     Args:
         root: see `ImageDataModule`, as the other arguments that are not named here.
@@ -83,29 +70,32 @@ class ImageNet(ImageDataModule):
         """(3, image_size, image_size)."""
         return 3, self.image_size, self.image_size
 
-    def list_samples(self) -> SampleTable:
-        """Training images in order of their path, then test images."""
-        train = list(_in_class_folders(self.root, "train"))
-        present = {label for _, label in train}
-        test = [(file, label) for file, label in self._test_images() if label in present]
-        for part, images in (("train", train), ("val", test)):
-            if not images:
-                raise DataMissing(f"{self.name}: no images in {self.root / part}; {self.instructions}")
-        files, labels = zip(*train, *test, strict=True)
-        keys, all_labels = list(files), np.array(labels, dtype=np.int64)
-        parts = hold_out_validation(keys, all_labels, np.arange(len(train), len(keys)), "imagenet validation")
-        return SampleTable(keys, all_labels, parts, sources=keys)
+    @property
+    def wnids(self) -> tuple[str, ...]:
+        """WordNet identifier of each class."""
+        return wnids()
 
-    def _test_images(self) -> list[tuple[str, int]]:
+    def training_images(self) -> list[Labelled]:
+        """Images of ``train/<wnid>/``."""
+        return list(self.in_class_folders("train"))
+
+    def test_images(self) -> list[Labelled]:
+        """Images of ``val/<wnid>/``, or of a flat ``val/``."""
         flat = files_in(self.root / "val", ENDINGS)
         if not flat:
-            return list(_in_class_folders(self.root, "val"))
+            return list(self.in_class_folders("val"))
         labels = self._validation_labels
         numbers = [path.stem.rpartition("_")[2] for path in flat]
         for path, number in zip(flat, numbers, strict=True):
-            if not number.isdigit() or not 1 <= int(number) <= len(labels):
+            if not number.isdecimal() or not 1 <= int(number) <= len(labels):
                 raise DataCorrupt(f"{path}: its name must end in a number from 1 to {len(labels)}")
         return [(f"val/{path.name}", labels[int(number) - 1]) for path, number in zip(flat, numbers, strict=True)]
+
+    def cut(self, *, augment: bool) -> list[v2.Transform]:
+        """The centre, or a random part."""
+        if augment and "crop" in self.augment:
+            return [v2.RandomResizedCrop(self.image_size, antialias=True)]
+        return [v2.Resize(round(self.image_size * RESIZE_RATIO), antialias=True), v2.CenterCrop(self.image_size)]
 
     @cached_property
     def _validation_labels(self) -> list[int]:
@@ -125,50 +115,6 @@ class ImageNet(ImageDataModule):
             raise DataMissing(f"{self.name}: val/ is flat, and {self.root / file} is not there; {self.instructions}")
         with TemporaryDirectory() as folder:
             return read(_unpacked(archive, file, Path(folder)))
-
-    def dataset(self, samples: Indices, *, augment: bool) -> Images:
-        """The given images, read from their files."""
-        cut: list[v2.Transform] = [
-            v2.Resize(round(self.image_size * RESIZE_RATIO), antialias=True),
-            v2.CenterCrop(self.image_size),
-        ]
-        if augment and "crop" in self.augment:
-            cut = [v2.RandomResizedCrop(self.image_size, antialias=True)]
-        augmentations = self.training_transforms() if augment else []
-        transform = v2.Compose([*cut, v2.PILToTensor(), *augmentations])
-        load = partial(_read_images, self.root, self.samples.sources)
-        return Images(load, samples, self.samples.labels[samples], transform, self.mixing(augment))
-
-    def check(self, sample: int) -> None:
-        """Decode one image."""
-        _read_image(self.root / self.samples.sources[sample])
-
-    def class_names(self) -> list[str]:
-        """WordNet identifier of each class."""
-        return list(wnids())
-
-
-def _in_class_folders(root: Path, part: str) -> Iterator[tuple[str, int]]:
-    """(file, label) of each image in ``<part>/<wnid>/``, in order of their path."""
-    for folder in folders_in(root / part):
-        if folder.name not in wnids():
-            raise DataCorrupt(f"{folder}: {folder.name} is no wnid of ImageNet's 1,000 classes")
-        label = wnids().index(folder.name)
-        for path in files_in(folder, ENDINGS):
-            yield f"{part}/{folder.name}/{path.name}", label
-
-
-def _read_images(root: Path, sources: list[str], samples: Indices) -> list[Image.Image]:
-    return [_read_image(root / sources[sample]) for sample in samples]
-
-
-def _read_image(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise DataCorrupt(f"{path}: cannot be read: it is {'no file' if path.exists() else 'not there'}")
-    with decoding(path, "an image"), Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > LARGEST_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels are more than {LARGEST_PIXELS}")
-        return image.convert("RGB")
 
 
 def _synsets(path: Path) -> list[NDArray[Any]]:

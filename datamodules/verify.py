@@ -74,7 +74,7 @@ def verify(data: BenchmarkDataModule, *, workers: int | None = None, report: Pat
         published_samples=data.published_samples,
         samples_per_class=_samples_per_class(data),
         unusable=unusable,
-        duplicates=_duplicates(data.root, sorted(set(table.sources))),
+        duplicates=_duplicates(data.folder, sorted(set(table.sources))),
     )
     if report is not None:
         text = json.dumps(

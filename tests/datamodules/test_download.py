@@ -4,15 +4,17 @@ import hashlib
 import http.server
 import io
 import re
+import tarfile
 import threading
 import zipfile
 
 import pytest
 
-from datamodules import NMNIST, DataCorrupt, DataMissing, ImageNet
+from datamodules import CIFAR10, NMNIST, DataCorrupt, DataMissing, ImageNet, TinyImageNet
 from datamodules.download import Download, fetch_and_unpack
 from datamodules.prepare import prepare
 from tests.datamodules.formats import random_events, write_nmnist
+from tests.datamodules.pictures import official, write_cifar10, write_tiny_imagenet
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -145,6 +147,31 @@ def test_prepare_fetches_a_set_and_binds_its_frames(server, tmp_path, monkeypatc
     assert len(data.cache) == 40
     prepare(NMNIST(tmp_path / "root", timesteps=2))
     assert server.asked == [0]
+
+
+def tarred(folder):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        archive.add(folder, folder.name)
+    return stream.getvalue()
+
+
+def test_prepare_fetches_image_sets_in_their_archives_layout(server, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    write_cifar10(made)
+    write_tiny_imagenet(made / "tiny-imagenet-200")
+    tiny = {path.relative_to(made).as_posix(): path.read_bytes() for path in made.glob("tiny*/**/*.*")}
+    archives = [
+        (official(CIFAR10, made), "cifar-10-python.tar.gz", tarred(made / "cifar-10-batches-py")),
+        (TinyImageNet, "tiny-imagenet-200.zip", zipped(tiny)),
+    ]
+    for data_class, name, server.content in archives:
+        assert data_class.downloads[0].filename == name
+        download = Download(server.url, name, hashlib.md5(server.content).hexdigest())
+        monkeypatch.setattr(data_class, "downloads", (download,))
+        fetched = data_class(tmp_path / "root" / name)
+        prepare(fetched)
+        assert fetched.fingerprint() == data_class(made).fingerprint()
 
 
 def test_prepare_says_what_to_do_by_hand(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import time
 import pytest
 from filelock import FileLock
 
-from datamodules.files import checksum, replacing, sweep
+from datamodules import DataCorrupt
+from datamodules.files import checksum, file_in, files_in, replacing, sweep
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -66,3 +67,25 @@ def test_only_what_killed_processes_left_a_day_ago_is_swept(tmp_path):
         sweep(tmp_path, ".partial-*", ".probe", ".locks/*.lock")
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
     assert not left[0].parent.exists()
+
+
+def test_a_file_is_found_by_its_name(tmp_path):
+    (tmp_path / "list.txt").touch()
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "list.txt")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
+    assert [file_in(tmp_path, name) for name in ("list.txt", "link.txt")] == [
+        tmp_path / "list.txt",
+        tmp_path / "link.txt",
+    ]
+    assert file_in(tmp_path, "other.txt") is None
+    assert file_in(tmp_path / "no folder", "list.txt") is None
+    for name, nature in (("folder.txt", "a folder"), ("gone.txt", "a link to nowhere")):
+        with pytest.raises(DataCorrupt, match=f"{tmp_path / name}: is {nature}, where a file was expected"):
+            file_in(tmp_path, name)
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "train").touch()
+    with pytest.raises(DataCorrupt, match="train: is no folder, where one was expected"):
+        files_in(tmp_path / "train", {".bin"})

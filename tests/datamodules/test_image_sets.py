@@ -1,129 +1,22 @@
-"""CIFAR-100 and ImageNet: tiny sets in their layouts, and the real images."""
+"""ImageNet: tiny sets in its layouts, real photographs; and what all image sets share."""
 
 import io
-import os
-import pickle
 import tarfile
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
-from lightning import LightningModule, Trainer
-from PIL import Image
 
-from datamodules import CIFAR100, DataCorrupt, DataMissing, ImageNet, isolation
+from datamodules import CIFAR10, CIFAR100, DataCorrupt, DataMissing, ImageNet, TinyImageNet
 from datamodules.imagenet import wnids
+from tests.datamodules.pictures import write_image
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 
-def write_cifar100(root, train=200, test=100, protocol=2):
-    folder = root / "cifar-100-python"
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for part, count in (("train", train), ("test", test)):
-        content = {
-            "data": random.integers(0, 256, (count, 3072), dtype=np.uint8),
-            "fine_labels": [index % 100 for index in range(count)],
-        }
-        (folder / part).write_bytes(pickle.dumps(content, protocol))
-    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"c{i}" for i in range(100)]}, protocol))
-    return root
-
-
-def cifar100(root, **options):
-    return CIFAR100(
-        root, official_checksums=False, calibration_samples=options.pop("calibration_samples", 10), **options
-    )
-
-
-@pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_cifar100_is_read_back(tmp_path, protocol):
-    data = cifar100(write_cifar100(tmp_path, protocol=protocol), batch_size=100)
-    x, y = next(iter(data.test_dataloader()))
-    stored = pickle.loads((tmp_path / "cifar-100-python/test").read_bytes())
-    np.testing.assert_array_equal(x.numpy(), stored["data"].reshape(100, 3, 32, 32))
-    assert y.tolist() == stored["fine_labels"]
-    assert data.describe()["counts"] == {"train": 180, "validation": 20, "calibration": 10, "test": 100}
-    assert data.class_names()[7] == "c7"
-
-
-def test_bytes_become_normalised_floats(tmp_path):
-    data = cifar100(write_cifar100(tmp_path), batch_size=100)
-    x, y = next(iter(data.test_dataloader()))
-    seen, _ = data.on_after_batch_transfer([x.clone(), y], 0)
-    mean, std = (torch.tensor(values)[None, :, None, None] for values in (data.mean, data.std))
-    torch.testing.assert_close(seen, (x / 255 - mean) / std)
-    calibration, _ = next(iter(data.calibration_dataloader()))
-    assert calibration.dtype == torch.float32
-    assert calibration.min() < 0
-
-
-def test_augmentations_come_from_the_seed_and_leave_test_alone(tmp_path):
-    root = write_cifar100(tmp_path)
-
-    def first_batch(**options):
-        return next(iter(cifar100(root, **options).train_dataloader()))
-
-    plain, labels = first_batch(seed=1)
-    x, y = first_batch(seed=1, augment=["crop", "flip"])
-    again, _ = first_batch(seed=1, augment=["crop", "flip"], num_workers=1)
-    assert torch.equal(x, again)
-    assert torch.equal(y, labels)
-    assert not torch.equal(x, plain)
-    for image, before in zip(x, plain, strict=True):
-        padded = torch.nn.functional.pad(before, (4, 4, 4, 4))
-        cuts = padded.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 32, 32)
-        assert any((cuts == candidate).all((1, 2, 3)).any() for candidate in (image, image.flip(-1)))
-    both = [next(iter(cifar100(root, augment=names).test_dataloader()))[0] for names in ([], ["crop", "mixup"])]
-    assert torch.equal(*both)
-
-
-def test_mixup_gives_class_shares_and_normalised_images(tmp_path):
-    data = cifar100(write_cifar100(tmp_path), augment=["mixup"])
-    x, shares = next(iter(data.train_dataloader()))
-    assert x.dtype == torch.float32
-    assert x.min() < 0
-    assert shares.shape == (len(x), 100)
-    torch.testing.assert_close(shares.sum(1), torch.ones(len(x)))
-    assert data.on_after_batch_transfer([x, shares], 0)[0] is x
-
-
-def test_cifar100_with_other_checksums_needs_a_word(tmp_path):
-    with pytest.raises(DataCorrupt, match=r"train: md5 .* official_checksums=False"):
-        CIFAR100(write_cifar100(tmp_path)).setup()
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("code-was-run",)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (pickle.dumps(Bomb()), r"it wants \w+\.mkdir"),
-        (pickle.dumps({"data": np.zeros((3, 3072), np.uint8), "fine_labels": [1, 2]}), "expected data"),
-        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [100]}), "expected fine_labels from 0"),
-        (pickle.dumps({"data": np.zeros((1, 3072)), "fine_labels": [1]}), "expected data"),
-        (pickle.dumps({"fine_labels": [1]}), "expected data"),
-        (pickle.dumps([1]), "a list instead of a dictionary"),
-        (b"", "cannot be read as images of CIFAR-100"),
-        (b"nonsense", "cannot be read as images of CIFAR-100"),
-    ],
-)
-def test_bad_cifar100_files_are_named_and_run_nothing(tmp_path, monkeypatch, content, message):
-    isolation._of_process.cache_clear()  # the next one starts here, where a trace of the code would be seen
-    monkeypatch.chdir(tmp_path)
-    (write_cifar100(tmp_path) / "cifar-100-python/test").write_bytes(content)
-    with pytest.raises(DataCorrupt, match=f"cifar-100-python/test: .*{message}"):
-        cifar100(tmp_path).setup()
-    assert not (tmp_path / "code-was-run").exists()
-
-
 def test_missing_image_sets_say_what_goes_where(tmp_path):
-    for data in (CIFAR100(tmp_path), ImageNet(tmp_path)):
+    for data in (CIFAR10(tmp_path), CIFAR100(tmp_path), TinyImageNet(tmp_path), ImageNet(tmp_path)):
         with pytest.raises(DataMissing) as missing:
             data.setup()
         assert str(tmp_path) in str(missing.value)
@@ -134,55 +27,6 @@ def test_unknown_image_augmentations_are_refused():
     with pytest.raises(ValueError, match=r"unknown augmentation 'event_drop'; cifar100 has: crop, flip"):
         CIFAR100("anywhere", augment=["event_drop"])
     assert ImageNet("anywhere", augment=["crop", "flip"]).settings() == {"augment": ["crop", "flip"]}
-
-
-@pytest.mark.slow
-def test_real_cifar100_is_whole_and_its_statistics_are_the_published_ones(real_cifar100):
-    data = cifar100(real_cifar100, batch_size=1000)
-    assert data.describe()["counts"] == {"train": 45000, "validation": 5000, "calibration": 10, "test": 10000}
-    parts = data.samples.parts
-    images = data.dataset(np.union1d(parts.train, parts.validation), augment=False)
-    x = images.load(images.samples).double() / 255
-    torch.testing.assert_close(x.mean((0, 2, 3)), torch.tensor([0.5071, 0.4865, 0.4409]).double(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(x.std((0, 2, 3)), torch.tensor([0.2673, 0.2564, 0.2762]).double(), atol=1e-4, rtol=0)
-    assert np.bincount(data.samples.labels[parts.test]).tolist() == [100] * 100
-    assert data.class_names()[:2] == ["apple", "aquarium_fish"]
-
-
-class Linear(LightningModule):
-    """Enough to tell classes apart, and to count what is seen."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(3 * 8 * 8, 100)
-        self.losses = []
-
-    def training_step(self, batch, _):
-        x, y = batch
-        loss = torch.nn.functional.cross_entropy(self.layer(torch.nn.functional.avg_pool2d(x, 4).flatten(1)), y)
-        self.losses.append((len(y), loss.item()))
-        return loss
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.002)
-
-
-@pytest.mark.slow
-def test_one_real_epoch_of_cifar100(real_cifar100):
-    module = Linear()
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, **quiet)
-    trainer.fit(module, cifar100(real_cifar100, batch_size=500))
-    assert sum(count for count, _ in module.losses) == 45_000
-    losses = [loss for _, loss in module.losses]
-    assert sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 - 0.3
-
-
-def write_image(path, mode="RGB", size=(40, 30), seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    channels = {"RGB": (3,), "L": (), "CMYK": (4,)}[mode]
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], *channels), dtype=np.uint8)
-    Image.fromarray(pixels, mode).save(path, "JPEG")
 
 
 CLASSES = [wnids()[label] for label in (3, 500, 999)]

@@ -1,12 +1,15 @@
 """Which files belong to a set: no copies beside it, no hidden ones; what only looks like a file is named."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import CIFAR10DVS, NMNIST, DataCorrupt, DVSGesture, ImageNet
+from datamodules import CIFAR10, CIFAR10DVS, CIFAR100, NMNIST, DataCorrupt, DVSGesture, ImageNet, TinyImageNet
 from datamodules.imagenet import wnids
 from tests.datamodules.formats import random_events, write_aedat2, write_nmnist
+from tests.datamodules.pictures import official, write_cifar10, write_cifar100, write_tiny_imagenet
 
 
 def nmnist(root):
@@ -41,7 +44,26 @@ def imagenet(root):
     return ImageNet(root), root / f"train/{wnids()[1]}/2.JPEG"
 
 
-SETS = [nmnist, cifar10_dvs, dvs_gesture, imagenet]
+def cifar10(root):
+    return official(CIFAR10, write_cifar10(root))(root), root / "cifar-10-batches-py/data_batch_3"
+
+
+def cifar100(root):
+    return official(CIFAR100, write_cifar100(root))(root), root / "cifar-100-python/meta"
+
+
+def tiny_imagenet(root):
+    write_tiny_imagenet(root)
+    return TinyImageNet(root), sorted(root.glob("train/*/images/*.JPEG"))[-1]
+
+
+def tiny_imagenet_in_its_folder(root):
+    write_tiny_imagenet(root / "tiny-imagenet-200")
+    return TinyImageNet(root), root / "tiny-imagenet-200/wnids.txt"
+
+
+IN_NAMED_FOLDERS = [nmnist, cifar10_dvs, cifar10, cifar100, tiny_imagenet, tiny_imagenet_in_its_folder]
+SETS = [*IN_NAMED_FOLDERS, dvs_gesture, imagenet]
 
 
 @pytest.mark.parametrize("make", SETS)
@@ -74,6 +96,24 @@ def test_a_link_to_a_folder_that_is_gone_is_named(tmp_path, make):
     one.parent.symlink_to(tmp_path / "gone")
     with pytest.raises(DataCorrupt, match=f"{one.parent}: is a link"):
         data.setup()
+
+
+@pytest.mark.parametrize("make", IN_NAMED_FOLDERS)
+def test_what_should_be_a_folder_and_is_a_file_is_named(tmp_path, make):
+    data, one = make(tmp_path)
+    one.parent.rename(tmp_path / "moved")
+    one.parent.touch()
+    with pytest.raises(DataCorrupt, match=f"{one.parent}: is no folder, where one was expected"):
+        data.setup()
+
+
+@pytest.mark.parametrize("make", [cifar10, cifar100, tiny_imagenet, tiny_imagenet_in_its_folder])
+def test_copies_of_folders_are_none_of_the_set(tmp_path, make):
+    data, one = make(tmp_path / "set")
+    before = data.samples.sources
+    for folder in (one.parent, *((tmp_path / "set").glob("train")), *((tmp_path / "set").glob("val"))):
+        shutil.copytree(folder, folder.with_name(f"{folder.name} (copy)"))
+    assert type(data)(tmp_path / "set").samples.sources == before
 
 
 def test_a_copy_of_nmnists_test_part_is_not_trained_on(tmp_path):

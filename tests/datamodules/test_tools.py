@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from benchmark.perf.reading import measure, waiting_share
-from datamodules import CIFAR100, NMNIST, DigitsDVS
+from datamodules import CIFAR10, CIFAR100, NMNIST, DigitsDVS, TinyImageNet
 from datamodules.show import show
 from datamodules.verify import verify
 from tests.datamodules.formats import random_events, write_nmnist
-from tests.datamodules.test_image_sets import write_cifar100
+from tests.datamodules.pictures import official, write_cifar10, write_cifar100, write_tiny_imagenet
 
 
 @pytest.fixture
@@ -70,6 +70,33 @@ def test_show_draws_images(tmp_path):
     root = write_cifar100(tmp_path / "cifar", train=1000)
     show(CIFAR100(root, official_checksums=False), tmp_path / "images.png")
     assert Image.open(tmp_path / "images.png").width > 500
+    for data in (
+        CIFAR10(write_cifar10(tmp_path), official_checksums=False),
+        TinyImageNet(write_tiny_imagenet(tmp_path)),
+    ):
+        show(data, tmp_path / "images.png")
+        assert Image.open(tmp_path / "images.png").width > 100
+
+
+def test_verify_counts_images_and_finds_what_is_wrong_with_them(tmp_path):
+    cifar10 = official(CIFAR10, write_cifar10(tmp_path))(tmp_path)
+    found = verify(cifar10)
+    assert (found.sound, found.complete, found.samples) == (True, False, 120)
+    assert found.samples_per_class["frog"] == {"train": 9, "validation": 1, "calibration_pool": 9, "test": 2}
+    folder = tmp_path / "cifar-10-batches-py"
+    shutil.copy(folder / "data_batch_1", folder / "data_batch_4")
+    found = verify(CIFAR10(tmp_path, official_checksums=False))
+    assert found.duplicates == [["cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/data_batch_4"]]
+
+    root = write_tiny_imagenet(tmp_path / "tiny-imagenet-200", train=5)
+    assert verify(TinyImageNet(tmp_path)).sound
+    one, other, cut = sorted(root.glob("train/*/images/*.JPEG"))[:3]
+    shutil.copy(one, other)
+    cut.write_bytes(cut.read_bytes()[:-300])
+    found = verify(TinyImageNet(tmp_path))
+    assert found.duplicates == [[file.relative_to(root).as_posix() for file in (one, other)]]
+    assert [str(cut) in fault for fault in found.unusable] == [True]
+    assert (found.samples, found.published_samples) == (21, 110_000)
 
 
 def test_measure_times_the_three_ways_of_reading(tiny_nmnist):

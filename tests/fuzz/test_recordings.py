@@ -1,7 +1,6 @@
 """Every reader of recordings, images and tables gives a value or DataCorrupt for any bytes."""
 
 import io
-import pickle
 import tarfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from datamodules import DataCorrupt
+from datamodules import DataCorrupt, TinyImageNet
 from datamodules.dvs_gesture import _gestures_of_file, _names_of_trials
 from datamodules.events import (
     read_aedat2,
@@ -21,8 +20,9 @@ from datamodules.events import (
     read_mat,
     read_nmnist,
 )
-from datamodules.imagenet import _read_image, _synsets, _unpacked
+from datamodules.imagenet import _synsets, _unpacked
 from datamodules.isolation import decode
+from datamodules.photographs import read_photograph
 from tests.datamodules.formats import (
     polarity_packet,
     random_events,
@@ -32,6 +32,7 @@ from tests.datamodules.formats import (
     write_aedat4,
     write_nmnist,
 )
+from tests.datamodules.pictures import pickled, write_tiny_imagenet
 from tests.fuzz.mutations import fuzz
 
 EVENTS = random_events(40, size=34)
@@ -67,9 +68,9 @@ def table():
     return np.array([(1, "n01440764"), (2, "n01443537")], dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
 
 
-def images(protocol):
-    content = {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [3, 99]}
-    return pickle.dumps(content, protocol)
+def images(labels, protocol):
+    content = {"data": np.zeros((2, 3072), np.uint8), labels: [3, 9]}
+    return pickled(content, protocol)
 
 
 def archive():
@@ -98,10 +99,22 @@ READERS = {
         read_mat,
         lambda _: [saved(scipy.io.savemat, {"out1": COLUMNS}, do_compression=packed) for packed in (True, False)],
     ),
-    "image": (lambda path, _: _read_image(path), lambda _: [picture("JPEG"), picture("PNG")]),
+    "image": (lambda path, _: read_photograph(path), lambda _: [picture("JPEG"), picture("PNG")]),
+    "small": (lambda path, _: read_photograph(path, (16, 12)), lambda _: [picture("JPEG"), picture("PNG")]),
     "synsets": (lambda path, _: _synsets(path), lambda _: [saved(scipy.io.savemat, {"synsets": table()})]),
     "kit": (lambda path, _: _unpacked(path, "kit/truth.txt", path.parent), lambda _: [archive()]),
-    "cifar": (lambda path, _: decode("cifar_images", path, "images"), lambda _: [images(2), images(5)]),
+    "cifar10": (
+        lambda path, _: decode("cifar10_images", path, "images"),
+        lambda _: [images("labels", protocol) for protocol in ("python 2", 5)],
+    ),
+    "names": (
+        lambda path, _: decode("cifar10_names", path, "names"),
+        lambda _: [pickled({"label_names": ["cat", "dog"]}, protocol) for protocol in ("python 2", 5)],
+    ),
+    "cifar100": (
+        lambda path, _: decode("cifar100_images", path, "images"),
+        lambda _: [images("fine_labels", protocol) for protocol in (2, 5)],
+    ),
 }
 
 
@@ -121,3 +134,9 @@ def test_any_bytes_of_the_tables_of_gestures_are_a_value_or_data_corrupt(tmp_pat
 
 def test_any_bytes_of_the_lists_of_gestures_are_a_value_or_an_error_by_name(tmp_path):
     fuzz(_names_of_trials, DataCorrupt, tmp_path / "trials", b"user01_led.aedat\nuser02_lab.aedat\n")
+
+
+@pytest.mark.parametrize("file", TinyImageNet.lists)
+def test_any_bytes_of_the_lists_of_tiny_imagenet_are_a_value_or_data_corrupt(tmp_path, file):
+    path = write_tiny_imagenet(tmp_path) / file
+    fuzz(lambda _: TinyImageNet(tmp_path).setup(), DataCorrupt, path, path.read_bytes())

@@ -11,7 +11,9 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     "digits_dvs": ((2, 34, 34), 10),
     "cifar10_dvs": ((2, 128, 128), 10),
     "dvs_gesture": ((2, 128, 128), 11),
+    "cifar10": ((3, 32, 32), 10),
     "cifar100": ((3, 32, 32), 100),
+    "tiny_imagenet": ((3, 64, 64), 200),
     "imagenet": ((3, 224, 224), 1000),
 }
 """Input shape (channels, height, width) and number of classes of each data set as it comes."""

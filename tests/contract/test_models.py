@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmark.catalog import MODELS
+from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.nir.writing import write_nir
 from benchmark.networks.weights import checkpoints
@@ -167,6 +167,12 @@ def test_card_names_a_registered_data_set_and_a_source(name):
     assert card.data in SHAPES
     assert card.timesteps >= 1
     assert len(card.source) > 8
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_cards_know_data_sets_as_they_come(name, tmp_path):
+    data_class = DATA[name].load()
+    assert SHAPES[name] == (data_class(tmp_path).input_shape, data_class.num_classes)
 
 
 # Every compressor on every network ------------------------------------------------------------------------------------

@@ -77,13 +77,21 @@ def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
         extract_archive(str(archive), str(unfinished))
         for name in inner:
             extract_archive(str(unfinished / name), str(unfinished), remove_finished=True)
-        for entry in sorted(unfinished.iterdir()):
-            if not (archive.parent / entry.name).exists():
-                entry.rename(archive.parent / entry.name)
+        _move_missing(unfinished, archive.parent)
     except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise DataCorrupt(f"{archive} cannot be unpacked into {archive.parent}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move_missing(source: Path, target: Path) -> None:
+    """Move into a folder what it has not, and likewise into the folders that both have."""
+    for entry in sorted(source.iterdir()):
+        place = target / entry.name
+        if not place.exists():
+            entry.rename(place)
+        elif entry.is_dir() and place.is_dir():
+            _move_missing(entry, place)
 
 
 def _append(url: str, target: Path) -> None:

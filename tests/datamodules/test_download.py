@@ -174,6 +174,22 @@ def test_prepare_fetches_image_sets_in_their_archives_layout(server, tmp_path, m
         assert fetched.fingerprint() == data_class(made).fingerprint()
 
 
+def test_prepare_completes_a_set_that_lacks_a_file_and_keeps_what_is_there(server, tmp_path, monkeypatch):
+    write_cifar10(tmp_path / "made")
+    data_class = official(CIFAR10, tmp_path / "made")
+    server.content = tarred(tmp_path / "made/cifar-10-batches-py")
+    download = Download(server.url, "cifar-10-python.tar.gz", hashlib.md5(server.content).hexdigest())
+    monkeypatch.setattr(data_class, "downloads", (download,))
+    root = write_cifar10(tmp_path / "root")
+    folder = root / "cifar-10-batches-py"
+    (folder / "data_batch_4").unlink()
+    (folder / "notes").write_text("mine")
+    kept = (folder / "data_batch_1").stat().st_ino
+    prepare(data_class(root))
+    assert (folder / "data_batch_1").stat().st_ino == kept
+    assert (folder / "notes").read_text() == "mine"
+
+
 def test_prepare_says_what_to_do_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(NMNIST, "downloads", (Download("http://127.0.0.1:9/none", "a.zip", "0"),))
     for data in (NMNIST(tmp_path), ImageNet(tmp_path)):

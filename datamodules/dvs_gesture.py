@@ -178,7 +178,7 @@ def _gestures_of_cuts(root: Path, part: str) -> list[Gesture]:
             raise DataCorrupt(f"{folder}: its name is not that of a recording, such as user01_led")
     paths = [path.relative_to(root) for folder in folders for path in files_in(folder, {".npy"})]
     files = sorted(paths, key=lambda path: (path.parent.as_posix(), len(path.stem), path.stem))
-    strange = [path for path in files if not path.stem.isdigit() or int(path.stem) >= len(CLASSES)]
+    strange = [path for path in files if not path.stem.isdecimal() or int(path.stem) >= len(CLASSES)]
     if strange:
         raise DataCorrupt(f"{root / strange[0]}: the name must be a class, 0.npy to 10.npy")
     return [Gesture(part, path.as_posix(), int(path.stem), span=None) for path in files]

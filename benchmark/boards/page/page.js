@@ -78,12 +78,26 @@ function sorted(found) {
   });
 }
 
+let typing; // a plot that waits to be drawn
+
 function update() {
+  clearTimeout(typing);
+  drawSummaries();
+  drawPlot(filter());
+}
+
+function filter() {
   const found = chosen();
   drawRows(sorted(found));
-  drawPlot(found);
-  drawSummaries();
   byId("shown").textContent = `${found.length} of ${rows.length} rows`;
+  return found;
+}
+
+// Whoever types sees rows at every letter; the plot, which takes many times as long, waits for the end of the word.
+function typed() {
+  clearTimeout(typing);
+  const found = filter();
+  typing = setTimeout(() => drawPlot(found), 250);
 }
 
 // table --------------------------------------------------------------------------------------------------------------
@@ -320,7 +334,7 @@ async function begin() {
   drawApart();
   update();
   for (const id of ["table", "controls", "front", "x", "y", "log"]) byId(id).addEventListener("change", update);
-  byId("words").addEventListener("input", update);
+  byId("words").addEventListener("input", typed);
   for (const form of ["filters", "axes"]) byId(form).addEventListener("submit", (event) => event.preventDefault());
   byId("more").addEventListener("click", () => { limit = Infinity; drawRows(sorted(chosen())); });
   byId("plot").on("plotly_click", ({ points: [point] }) => { if (point.customdata) location.hash = `run/${point.customdata}`; });

@@ -165,6 +165,8 @@ def test_filters_narrow_the_table_and_the_plot(page: Any) -> None:
     assert column(page, 1) == ["sbc"]
     assert column(page, 2) == ["0.1"]
     assert page.inner_text("#shown") == "1 of 42 rows"
+    page.wait_for_timeout(500)  # the plot waits for the end of a word
+    assert set(page.evaluate(traces)) == {"Pareto front", "sbc"}
     page.fill("#words", "")
     page.uncheck("#controls")
     assert set(column(page, 1)) == {"dense (c)", "sbc", "obc"}

@@ -53,10 +53,10 @@ def require_writable(path: Path, *endings: str) -> None:
     """
     if endings and path.suffix not in endings:
         raise OutputError(f"cannot write {path}: let its name end in {' or '.join(endings)}, which says the format")
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
     try:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:

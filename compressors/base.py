@@ -85,7 +85,7 @@ class Compressor(Configured):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("include", "exclude", "aftercare"):
-            self._set(name, tuple(getattr(self, name)))
+            self._set(name, _texts(name, getattr(self, name)))
         unknown = set(self.aftercare) - set(AFTERCARE)
         if unknown:
             raise OptionError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(AFTERCARE)}")
@@ -229,6 +229,18 @@ class Compressor(Configured):
     def held_masks(self) -> masks.Masks:
         """The masks that hold while the network is trained: a weight stays zero where its mask is False."""
         return self.done().masks()
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """An option's texts; a single one may stand by itself.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise OptionError(f"{name} is {value!r}: give a text, or a list of texts")
+    return tuple(texts)
 
 
 def _on_grid(layer: LayerCompression, module: LightningModule) -> LayerCompression:

@@ -94,7 +94,10 @@ def _imported(target: str) -> Any:
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
     """Arguments by name of a function, or of a class's constructor and those of its bases: what may be an option."""
-    functions = [target] if inspect.isfunction(target) else [vars(c).get("__init__") for c in reversed(target.__mro__)]
+    if not inspect.isclass(target):
+        functions = [target if inspect.isfunction(target) else vars(type(target)).get("__call__")]
+    else:
+        functions = [vars(kind).get("__init__") for kind in reversed(target.__mro__)]
     signatures = [inspect.signature(function) for function in functions if inspect.isfunction(function)]
     named = {name: parameter for signature in signatures for name, parameter in signature.parameters.items()}
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)

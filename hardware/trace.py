@@ -177,8 +177,10 @@ class Tracer(TorchFunctionMode):
         if function.kind is Kind.ADDITION and not self._origins.any_activation((args, kwargs)):
             return True  # of weights and constants
         operation = read(function, args, kwargs, self._origins.is_learnt)
-        if isinstance(operation, Weighted) and function.kind is Kind.PRODUCT and not self._can_be_shared(operation):
-            return False
+        if function.kind is Kind.PRODUCT and not self._can_be_shared(operation):
+            if self._origins.any_activation((args, kwargs)):
+                self._name_uncounted(module, function.name)
+            return True
         self._count_operation(self._names[module], function, operation)
         return operation is not None
 
@@ -195,8 +197,16 @@ class Tracer(TorchFunctionMode):
             case Normalisation():
                 self._count_normalisation(owner, function.name, operation)
 
-    def _can_be_shared(self, operation: Weighted) -> bool:
-        """Whether the rows of a matrix product can be dealt out to the samples, and no sample sees another's."""
+    def _can_be_shared(self, operation: Operation | None) -> bool:
+        """Whether the rows of a matrix product can be dealt out to the samples, and no sample sees another's.
+
+        Those of one that nobody here can read cannot.
+        """
+        if isinstance(operation, Product):
+            stack = torch.broadcast_shapes(operation.left.shape[:-2], operation.right.shape[:-2])
+            return prod(stack) % self._batch_size == 0
+        if not isinstance(operation, Weighted):
+            return False
         lead = operation.input.shape[: -len(operation.entry_shape)]
         return prod(lead[: folds_of(lead, self._batch_size, self._known_steps)]) % self._batch_size == 0
 

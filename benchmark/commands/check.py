@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from benchmark.commands.options import AS_JSON, Pairs, user_errors
+from benchmark.commands.options import AS_JSON, Pairs, once, user_errors
 
 
 @click.command()
@@ -33,9 +33,9 @@ def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> N
     from benchmark.questions import build
     from benchmark.questions.suite import Named
 
-    target, named = entry.load(), build.validated("compressor", Named, {"name": method, **dict(options)})
+    target, named = entry.load(), build.validated("compressor", Named, {"name": method, **once(options)})
     build.check_options("compressor", named, target, build.GIVEN_TO_COMPRESSORS)
-    results = list(findings(Method(target, dict(options))))
+    results = list(findings(Method(target, once(options))))
     if as_json:
         click.echo(json.dumps([vars(finding) | {"passed": finding.passed} for finding in results]))
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import AS_JSON, DATA_ROOT, DATA_SET, Pairs, user_errors
+from benchmark.commands.options import AS_JSON, DATA_ROOT, DATA_SET, Pairs, once, user_errors
 
 if TYPE_CHECKING:
     from datamodules.base import BenchmarkDataModule
@@ -30,7 +30,7 @@ def _open(name: str, root: Path | None, options: list[tuple[str, Any]]) -> "Benc
     from benchmark.questions.suite import Data
 
     return build.datamodule(
-        Data.model_validate({"name": name, **dict(options)}), batch_size=64, calibration_samples=1, seed=0, root=root
+        Data.model_validate({"name": name, **once(options)}), batch_size=64, calibration_samples=1, seed=0, root=root
     )
 
 

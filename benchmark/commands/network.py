@@ -1,13 +1,14 @@
 """The commands for a network of one's own: ``compress`` and ``profile``; each imports what it needs."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import AS_JSON, DATA_ROOT, ENERGY, METHOD, Pairs, device_options, user_errors
+from benchmark.commands.options import AS_JSON, DATA_ROOT, ENERGY, METHOD, Pairs, device_options, once, user_errors
 
 if TYPE_CHECKING:
     from benchmark.single_network.subject import Source
@@ -39,7 +40,13 @@ OPTIONS = (
     ),
     DATA_ROOT,
     click.option("--calibration-samples", type=click.IntRange(min=1), default=100, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the calibration draw and random choices."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Of the calibration draw and random choices.",
+    ),
 )
 
 
@@ -54,7 +61,7 @@ def _source(arguments: dict[str, Any]) -> "Source":
     from benchmark.single_network.subject import Source
 
     def named(kind: str) -> dict[str, Any] | None:
-        name, options = arguments[kind], dict(arguments[f"{kind}_option"])
+        name, options = arguments[kind], once(arguments[f"{kind}_option"])
         if name is None and options:
             raise click.UsageError(f"--{kind}-option needs --{kind}")
         return None if name is None else {"name": name, **options}
@@ -72,7 +79,7 @@ def _source(arguments: dict[str, Any]) -> "Source":
 def _nir_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """How a NIR file is read."""
     reset = {} if arguments["reset"] is None else {"reset": arguments["reset"]}
-    options = dict(arguments["nir_option"])
+    options = once(arguments["nir_option"])
     if reset and options.get("reset", arguments["reset"]) != arguments["reset"]:
         raise click.UsageError(f"--reset {arguments['reset']} and --nir-option reset={options['reset']} contradict")
     return options | reset
@@ -80,6 +87,8 @@ def _nir_options(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _network_file(arguments: dict[str, Any]) -> Path:
     files = [arguments[name] for name in ("checkpoint", "nir") if arguments[name] is not None]
+    if any(file.is_dir() for file in files):
+        raise click.UsageError(f"{files[0]} is a folder: give the network's file")
     if len(files) != 1 or (arguments["nir"] is not None and arguments["model"] is not None):
         raise click.UsageError("give either --checkpoint, with --model where needed, or --nir")
     return files[0]
@@ -143,8 +152,10 @@ def compress(
     target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
     if plain and target.suffix == ".nir":
         raise click.UsageError("--plain is said of .safetensors: NIR is never packed")
+    if max_memory is not None and not math.isfinite(max_memory):
+        raise click.UsageError(f"--max-memory {max_memory} is no number of GiB")
     limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}
-    named = {"name": method, **dict(options), **limit}
+    named = {"name": method, **once(options), **limit}
     summary = compress_checkpoint(_source(arguments), named, budget, target, aftercare, devices, plain)
     if as_json:
         click.echo(json.dumps(summary))

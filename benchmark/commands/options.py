@@ -1,7 +1,7 @@
 """What commands have in common; imports nothing heavy."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,20 @@ class Pairs(click.ParamType):
         except YAMLFault as error:
             hint = f"quote what is text, as in '{key}=[\"*.10\"]'"
             self.fail(f"{value!r}: what follows {key}= cannot be read as YAML ({error}); {hint}", param, ctx)
+
+
+def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Options by name.
+
+    Raises:
+        UsageError: one is given twice.
+    """
+    options: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in options:
+            raise click.UsageError(f"{key} is given twice: leave one of them out")
+        options[key] = value
+    return options
 
 
 def opened(name: str) -> "Suite":

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
@@ -189,13 +189,26 @@ def plain_layers_remain(method: Method) -> None:
     require(all(p.requires_grad for p in module.parameters()), "a parameter cannot be trained any more")
 
 
+class _Masks(Callback):
+    """Looks at the pruned weights at the start of each batch, before the network computes with them."""
+
+    def __init__(self, compressor: Compressor) -> None:
+        self.compressor = compressor
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Refuse pruned weights that are not zero."""
+        for name, mask in account(self.compressor).masks().items():
+            lost = int(pl_module.get_parameter(f"{name}.weight")[~mask].count_nonzero())
+            require(not lost, f"{name}: {lost} pruned weights are not zero in fine-tuning")
+
+
 def masks_hold_in_fine_tuning(method: Method) -> None:
     """pruned weights stay zero in fine-tuning, with momentum and weight decay"""
     module, compressor = classifier(), method.make()
     settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), **settings)  # type: ignore
     untrained = weights(fit(method.make()))
-    fit(compressor, module, epochs=3)
+    fit(compressor, module, 3, callbacks=[_Masks(compressor)])
     require(not same(weights(module), untrained), "nothing was trained: a hook keeps the optimizer from its work")
     for name, mask in account(compressor).masks().items():
         lost = int(module.get_parameter(f"{name}.weight")[~mask].count_nonzero())

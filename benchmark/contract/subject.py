@@ -1,11 +1,11 @@
 """What methods are checked on: a small network that fires, random events, and a fit of both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -93,11 +93,12 @@ def fit(
     module: SNNClassifier | None = None,
     epochs: int = 0,
     data: LightningDataModule | None = None,
+    callbacks: Sequence[Callback] = (),
     **trainer: Any,
 ) -> SNNClassifier:
     """Fit a network with a compressor, as a user does; the network."""
     module = module or classifier()
-    runner = Trainer(max_epochs=epochs, callbacks=[compressor], **QUIET, **trainer)
+    runner = Trainer(max_epochs=epochs, callbacks=[compressor, *callbacks], **QUIET, **trainer)
     runner.fit(module, datamodule=data or RandomEvents())
     return module
 

@@ -45,11 +45,24 @@ def check_options(kind: str, named: Named, target: Any, reserved: set[str]) -> N
             raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
 
 
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What builders of networks and data, SpikingJelly's among them, raise at options that they cannot use."""
+
+
 def _make(kind: str, named: Named, target: Any, reserved: set[str], **arguments: Any) -> Any:
     check_options(kind, named, target, reserved)
     try:
         return target(**arguments, **named.options)
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except _REFUSALS as error:
         raise OptionError(f"the {kind} {named.label}: {_first_line(error)}") from error
 
 

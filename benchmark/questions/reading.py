@@ -1,6 +1,7 @@
 """YAML from anybody: plain values of a bounded size, or an error that names the line."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,29 @@ DEEPEST = 50
 
 WORDS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "merge")}
 _MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values as YAML 1.2 has them: ``2:4`` is a text and not a number to the base of 60, ``1e-3`` a number."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # declared so by PyYAML
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_DIGITS = list("-+.0123456789")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    _DIGITS,
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"), _DIGITS
+)
 
 
 class YAMLFault(ValueError):
@@ -39,7 +63,7 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
     """
     if len(text) > LARGEST_TEXT:
         raise YAMLFault(1, f"it has more than {LARGEST_TEXT} characters")
-    loader = yaml.SafeLoader(text) if not _unreadable(text) else None
+    loader = _Loader(text) if not _unreadable(text) else None
     if loader is None:
         raise YAMLFault(1, "it holds characters that YAML does not have")
     try:
@@ -105,7 +129,7 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
         kind = node.tag.rpartition(":")[2].replace("timestamp", "date")
         raise _fault(node, f"{node.value!r} is a {kind}, and no number or text: quote it to make it a text")
     try:
-        value = None if node.tag == _MERGE else yaml.SafeLoader("").construct_object(node)
+        value = None if node.tag == _MERGE else _Loader("").construct_object(node)
     except (ValueError, OverflowError, LookupError) as error:
         raise _fault(node, f"{node.value[:40]!r} is no value that can be read") from error
     if isinstance(value, float) and not math.isfinite(value):

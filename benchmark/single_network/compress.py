@@ -78,7 +78,7 @@ def compress_checkpoint(
 
 
 def _check_output(output: Path, dense: Path) -> None:
-    """Refuse to write over the dense network, or over the summary and the map of another one.
+    """Refuse to write over the dense network, over the summary and the map of another one, or over what is neither.
 
     Raises:
         OutputError, StoreError: see `compress_checkpoint`.
@@ -89,6 +89,20 @@ def _check_output(output: Path, dense: Path) -> None:
     other = output.with_suffix(".nir" if output.suffix == ".safetensors" else ".safetensors")
     if other.exists() and output.with_suffix(".map.json").exists():
         raise OutputError(f"cannot write {output}: its map would take the place of {other}'s; give another --output")
+    summary = output.with_suffix(".json")
+    if summary.exists() and not _is_summary(summary):
+        raise OutputError(
+            f"cannot write {output}: its summary would take the place of {summary}; give another --output"
+        )
+
+
+def _is_summary(path: Path) -> bool:
+    """Whether a file is what `compress_checkpoint` writes beside a network."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"method", "compression", "output"} <= content.keys()
 
 
 def _write(

@@ -89,7 +89,7 @@ class Pattern:
     name: str = "unstructured"
 
     def __post_init__(self) -> None:
-        if self.name not in ("unstructured", "block4") and not self.groups:
+        if not isinstance(self.name, str) or (self.name not in ("unstructured", "block4") and not self.groups):
             raise PatternError(f"unknown pattern {self.name!r}: give 'unstructured', 'block4' or N:M, such as '2:4'")
 
     def columns(self, shape: tuple[int, ...]) -> Tensor | None:

@@ -125,7 +125,7 @@ FAULTS = [
     (ForgetsStart, "calls_super", r"call super\(\)\.on_fit_start\(\.\.\.\) in ForgetsStart\.on_fit_start"),
     (ForgetsStart, "leaves_an_account", r"has not compressed the network: call super\(\)\.on_fit_start"),
     (ForgetsBatch, "calls_super", r"call super\(\)\.on_train_batch_end\(\.\.\.\) in ForgetsBatch"),
-    (ForgetsBatch, "masks_hold_in_fine_tuning", "pruned weights are not zero after three epochs"),
+    (ForgetsBatch, "masks_hold_in_fine_tuning", "pruned weights are not zero in fine-tuning"),
     (ForgetsState, "a_resumed_fit_goes_on", r"put what it needs into state_dict\(\)"),
     (Greedy, "meets_its_budget", "at density 0.5 it keeps [0-9]+ of 564 weights instead of 279 to 285"),
     (Untrue, "meets_its_budget", "weights of|it keeps|not zero"),

@@ -80,6 +80,9 @@ def test_list_names_everything_that_is_registered():
     assert all(summary for entries in listing.values() for summary in entries.values())
 
 
+TWICE = ("-o", "damping=0.1", "-o", "damping=0.2")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -93,6 +96,10 @@ def test_list_names_everything_that_is_registered():
         (["compress", "--method", "sbc", "-o", "exclude=*.10"], "what follows exclude= cannot be read as YAML"),
         (["compress", "--method", "sbc", "-o", "a={"], "what follows a= cannot be read as YAML"),
         (["compress", "--method", "sbc", "-o", "a=\x07"], "what follows a= cannot be read as YAML"),
+        (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--seed", "-1"], "-1 is not in the range"),
+        (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--max-memory", "nan"], "nan is no number of GiB"),
+        (["compress", "--checkpoint", ".", "--method", "sbc"], ". is a folder: give the network's file"),
+        (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", *TWICE], "damping is given twice"),
     ],
 )
 def test_usage_errors_are_status_2_without_a_traceback(words, message):

@@ -247,3 +247,18 @@ def test_time_is_told_from_tokens_where_it_is_known():
     assert torch.equal(by_tokens, counts.view(2, 3, 3).sum(2))
     for steps in (6, None):  # [T, B]
         assert torch.equal(split_steps(counts, (6, 3), 3, "a", steps=steps), counts.view(6, 3))
+
+
+UNSHARED = {
+    "a buffer": (lambda x, w, m: x @ m, []),
+    "a quantised buffer": (lambda x, w, m: x @ (m.round() * 0.5), []),
+    "a matrix for each step": (lambda x, w, m: torch.bmm(x.expand(7, *x.shape), w[0]).sum(0), [(7, 4, 6)]),
+}
+
+
+@pytest.mark.parametrize("name", UNSHARED)
+def test_matrix_products_that_nobody_can_deal_out_are_named(name):
+    function, shapes = UNSHARED[name]
+    net, x = Of(function, *shapes), spikes(3, 4)
+    report = profile(net, loader(x))
+    assert report.uncounted, report.layers

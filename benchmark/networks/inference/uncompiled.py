@@ -11,7 +11,8 @@ def uncompiled(network: nn.Module) -> nn.Module:
     """
     plain = _original(network)
     for parent in [*plain.modules()]:
-        parent._compiled_call_impl = None  # of module.compile()
+        if parent._compiled_call_impl is not None:  # of module.compile()
+            parent._compiled_call_impl = None
         for name, child in [*parent.named_children()]:
             if _original(child) is not child:
                 setattr(parent, name, _original(child))

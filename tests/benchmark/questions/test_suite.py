@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from benchmark.catalog import SUITES, suite_path
 from benchmark.cli import main
 from benchmark.questions.build import questions_of
+from benchmark.questions.reading import read_yaml
 from benchmark.questions.suite import Question, Suite, SuiteError, digest, line_of, load_suite
 from compressors.registry import UnknownName
 from tests.conftest import REAL_DATA
@@ -143,7 +144,7 @@ def test_a_suite_says_which_code_it_runs(tmp_path):
 def test_an_option_of_the_command_line_is_read_with_the_same_care(option):
     result = CliRunner().invoke(main, ["check", "magnitude", "-o", option])
     assert result.exit_code == 2
-    assert "is no value" in result.stderr
+    assert "cannot be read as YAML" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed\n", "!!python/object/apply:os.getcwd []\n"])
@@ -189,3 +190,17 @@ def test_shipped_suites_are_sound(path, monkeypatch):
     assert suite.description
     check_suite(suite)
     assert questions_of(suite)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2:4", "2:4"), ("4:8", "4:8"), ("1e-3", 1e-3), ("1E3", 1e3), ("-2.5e+1", -25.0), (".5", 0.5), ("3.", 3.0),
+        ("12", 12), ("-7", -7), ("0x1f", 31), ("1_000", 1000), ("010", "010"), ("e3", "e3"), ("1.2.3", "1.2.3"),
+        ("yes", True), ("null", None), ("[1, 2e1, 2:4]", [1, 20.0, "2:4"]),
+    ],
+)  # fmt: skip
+def test_numbers_are_those_that_people_write(text, value):
+    """YAML 1.1 takes 2:4 for a number to the base of 60, and 1e-3 for a text."""
+    read = read_yaml(text)[1]
+    assert (read, type(read)) == (value, type(value))

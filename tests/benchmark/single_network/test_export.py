@@ -140,7 +140,8 @@ FROM_NIR = """
         node = graph.nodes[name]
         if isinstance(node, nir.Flatten):
             x = x.flatten(2)
-        elif isinstance(node, nir.Linear):
+        elif isinstance(node, nir.Affine):
+            assert not node.bias.any()
             x = torch.nn.functional.linear(x, torch.from_numpy(node.weight))
         elif isinstance(node, nir.LIF):
             tau, threshold, v, spikes = float(node.tau[0]), float(node.v_threshold[0]), torch.zeros(x[0].shape), []

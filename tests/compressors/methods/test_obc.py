@@ -251,6 +251,25 @@ def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squar
     torch.testing.assert_close(module.network[5].weight.double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [124, None, ["2:4"]])
+def test_a_pattern_that_is_no_text_is_refused(value):
+    with pytest.raises(ValueError, match="unknown pattern"):
+        OBC(pattern=value)
+
+
+def test_a_single_pattern_of_names_may_stand_by_itself():
+    assert OBC(exclude="network.0") == OBC(exclude=["network.0"])
+    for wrong in (5, None, [1], {"a": "b"}):
+        with pytest.raises(OptionError, match="exclude is .*: give a text, or a list of texts"):
+            OBC(exclude=wrong)
+
+
+def test_a_split_by_loss_without_a_budget_leaves_the_network_as_it_is():
+    compressor = OBC(allocation="loss")
+    fit(compressor)
+    assert compressor.compression.density == 1
+
+
 # Dead inputs -----------------------------------------------------------------------------------------------------
 
 

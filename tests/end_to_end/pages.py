@@ -6,7 +6,7 @@ A block's language says what is done with it:
   the blocks after it import.
 - ``text`` after it: what it prints.
 - ``console``: a line ``$ snnbench ...`` is executed, and the lines after it are its output; ``…`` stands for any lines.
-- ``sh``: lines of ``snnbench`` are parsed, targets of ``make`` exist.
+- ``sh``: lines of ``snnbench`` on a network that is there are executed, others parsed; targets of ``make`` exist.
 - ``json``, ``yaml``, ``toml``: parsed; with a ``title`` written to that file, for the blocks after it.
 
 ``python -m tests.end_to_end.pages docs/compress.md`` writes what the blocks give today into a page.
@@ -130,10 +130,12 @@ class Session:
             compare(shown, output_of(line), 0.0 if exact else TOLERANCE)
 
     def sh(self, block: Block) -> None:
-        """Lines of a shell that are parsed rather than run."""
+        """Lines of a shell: those on a network that the page has made are run, the others parsed."""
         targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
         for line in block.text.splitlines():
-            if line.startswith("snnbench "):
+            if line.startswith("snnbench ") and is_ready(line):
+                output_of(line)
+            elif line.startswith("snnbench "):
                 parse(line)
             elif line.startswith("make "):
                 assert line.split()[1] in targets, f"there is no target for `{line}`"
@@ -149,6 +151,12 @@ class Session:
     def toml(self, block: Block) -> None:
         """A file that is data."""
         tomllib.loads(block.text)
+
+
+def is_ready(line: str) -> bool:
+    """Whether the network that a command is about stands in the current folder."""
+    words = shlex.split(line)
+    return any(option in ("--checkpoint", "--nir") and Path(file).is_file() for option, file in pairwise(words))
 
 
 def calls(text: str) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _DIGITS = list("-+.0123456789")
-_Loader.add_implicit_resolver(
+FLOAT = (
     "tag:yaml.org,2002:float",
     re.compile(
         r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
@@ -38,6 +38,9 @@ _Loader.add_implicit_resolver(
     ),
     _DIGITS,
 )
+"""What is read as a number with a fraction or exponent: whoever writes YAML has to quote texts that look like it."""
+
+_Loader.add_implicit_resolver(*FLOAT)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"), _DIGITS
 )

@@ -58,6 +58,7 @@ class SpatioTemporal(ChannelPruner):
     """
 
     budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits", "bits")
+    version = 2
 
     variance: float | None = None
     reading: str = "current"

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from benchmark.catalog import DATA, MODELS
-from benchmark.networks.classifier import LOSSES, SNNClassifier
+from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.inference.multistep import multistep
+from benchmark.networks.losses import LOSSES
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training
@@ -118,9 +119,7 @@ def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) ->
         net,
         classes=data.num_classes,
         timesteps=data.timesteps,
-        loss=training.loss,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        **training.of_classifier,
     )
 
 

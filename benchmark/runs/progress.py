@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from lightning.pytorch import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmark.questions.suite import Question
 from benchmark.records import RunRecord
 from benchmark.runs.bars import TrainingBar
 from benchmark.runs.executors.local import Ending
 from benchmark.wording import count, percent, rounded, seconds
+from compressors.progress import ShownProgress
 
 Item = TypeVar("Item")
 MARKS = {"done": "[green]done  [/]", "failed": "[red]failed[/]", "found": "[dim]found [/]"}
@@ -28,8 +28,7 @@ class SuiteProgress:
     """
 
     def __init__(self, name: str, runs: int, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=console, transient=True)
+        self.progress = ShownProgress(console)
         self.whole = self.progress.add_task(name, total=runs)
         self.runs, self.ended = runs, 0
 

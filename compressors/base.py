@@ -22,6 +22,9 @@ from compressors.network.layers import left_alone
 from compressors.options import Configured
 from compressors.progress import Track, track
 
+Texts = str | Sequence[str]
+"""A single text may stand by itself."""
+
 
 @dataclass
 class State:
@@ -76,16 +79,17 @@ class Compressor(Configured):
     density: float = field(default=1.0, kw_only=False)
     bits: int | None = None
     synops: float | None = None
-    include: Sequence[str] = ("*",)
-    exclude: Sequence[str] = ()
-    aftercare: Sequence[str] = ()
+    include: Texts = ("*",)
+    exclude: Texts = ()
+    aftercare: Texts = ()
     calibration: DataLoader[Any] | None = field(default=None, compare=False, repr=False)
     state: State = field(default_factory=State, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("include", "exclude", "aftercare"):
-            self._set(name, _texts(name, getattr(self, name)))
+            value = getattr(self, name)
+            self._set(name, (value,) if isinstance(value, str) else tuple(value))
         unknown = set(self.aftercare) - set(AFTERCARE)
         if unknown:
             raise OptionError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(AFTERCARE)}")
@@ -94,6 +98,18 @@ class Compressor(Configured):
             raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
+
+    @classmethod
+    def check_option(cls, name: str, value: Any) -> None:
+        """Refuse a value that the option's annotation does not admit, or of a limit one that no budget can have.
+
+        Raises:
+            OptionError, BudgetError: name the option, the value, and what is expected.
+        """
+        if name in Budget.names():
+            Budget(**{name: value})
+        else:
+            super().check_option(name, value)
 
     @classmethod
     def version_with(cls, options: Mapping[str, Any]) -> int:
@@ -229,18 +245,6 @@ class Compressor(Configured):
     def held_masks(self) -> masks.Masks:
         """The masks that hold while the network is trained: a weight stays zero where its mask is False."""
         return self.done().masks()
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """An option's texts; a single one may stand by itself.
-
-    Raises:
-        OptionError: it is something else.
-    """
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise OptionError(f"{name} is {value!r}: give a text, or a list of texts")
-    return tuple(texts)
 
 
 def _on_grid(layer: LayerCompression, module: LightningModule) -> LayerCompression:

@@ -49,6 +49,11 @@ class Budget:
         if self.bits is not None and (not isinstance(self.bits, int) or not MIN_BITS <= self.bits <= MAX_BITS):
             raise BudgetError(f"bits is {self.bits!r}: give a whole number from {MIN_BITS} to {MAX_BITS}")
 
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """What can be limited."""
+        return frozenset(limit.name for limit in fields(cls))
+
     @property
     def limits(self) -> Mapping[str, Any]:
         """What is limited, by name: ``{"density": 0.1, "bits": 4}``."""
@@ -77,5 +82,5 @@ _SHORT = {"density": "{:g}", "bits": "{} bit", "synops": "{:g} of SynOps"}
 
 
 def _check_fraction(name: str, value: Any, of: str) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= 1:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not 0 < value <= 1:
         raise BudgetError(f"{name} is {value!r}: give a number above 0 and at most 1 (the share of {of} kept)")

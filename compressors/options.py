@@ -1,12 +1,15 @@
 """Callbacks that are values: annotated attributes are their options, checked when they are made, and then fixed."""
 
+import contextlib
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
-from typing import Any, dataclass_transform
+from functools import cache
+from typing import Any, dataclass_transform, get_type_hints
 
 from lightning.pytorch import Callback
 
+from compressors.annotations import Admitted, shown
 from compressors.budget import OptionError
 from compressors.registry import parameters_of, suggestion
 
@@ -17,7 +20,8 @@ class Configured(Callback):
 
     Subclasses need no decorator: ``seed: int = 0`` in the class body is an option, given by name and known to type
     checkers. Two callbacks of one class with equal options are equal, and ``repr`` shows the options that differ from
-    their defaults. Options are checked in ``__post_init__``, which calls its base's, and cannot be set afterwards.
+    their defaults. A value that its annotation does not admit is refused as it comes in, what contradicts in
+    ``__post_init__``, which calls its base's; options cannot be set afterwards.
     Attributes that are no options can: Lightning sets some on every callback. An option declared with
     ``field(compare=False)`` has no say in the result (a folder, for example) and stays out of comparison and records.
     """
@@ -30,13 +34,22 @@ class Configured(Callback):
         """The end of the chain of checks."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in vars(self) and name in self._fixed():
-            raise FrozenInstanceError(f"{name} is an option of {type(self).__name__}: make another one")
+        if name in _admitted(type(self)):
+            if name in vars(self):
+                raise FrozenInstanceError(f"{name} is an option of {type(self).__name__}: make another one")
+            self.check_option(name, value)
         super().__setattr__(name, value)
 
     @classmethod
-    def _fixed(cls) -> frozenset[str]:
-        return frozenset(option.name for option in fields(cls) if option.init)  # type: ignore[arg-type]
+    def check_option(cls, name: str, value: Any) -> None:
+        """Refuse a value that the option's annotation does not admit.
+
+        Raises:
+            OptionError: names the option, the value, and what is expected.
+        """
+        admitted = _admitted(cls)[name]
+        if not admitted.admits(value):
+            raise OptionError(f"{name} is {shown(value)}: give {admitted.words}")
 
     def _set(self, name: str, value: Any) -> None:
         """Bring an option into its one form, while the callback is made."""
@@ -62,6 +75,17 @@ class Configured(Callback):
     def __repr__(self) -> str:
         chosen = [option.name for option in _deciding(self) if getattr(self, option.name) != _default(option)]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in chosen)})"
+
+
+@cache
+def _admitted(kind: type[Configured]) -> Mapping[str, Admitted]:
+    """What each option of a class may be."""
+    hints: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        with contextlib.suppress(NameError):  # an annotation of a name that is there for type checkers only
+            hints |= get_type_hints(base, include_extras=True)
+    options = [option.name for option in fields(kind) if option.init]  # type: ignore[arg-type]
+    return {name: Admitted(hints.get(name, Any)) for name in options}
 
 
 def _default(option: Field[Any]) -> Any:

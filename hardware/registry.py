@@ -93,15 +93,25 @@ def _imported(target: str) -> Any:
 
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
-    """Arguments by name of a function, or of a class's constructor and those of its bases: what may be an option."""
+    """Arguments by name of a function, or of a class's constructor and those of its bases: what may be an option.
+
+    Annotations that are written as texts are those that they stand for, where that can be found out.
+    """
     if not inspect.isclass(target):
         functions = [target if inspect.isfunction(target) else vars(type(target)).get("__call__")]
     else:
         functions = [vars(kind).get("__init__") for kind in reversed(target.__mro__)]
-    signatures = [inspect.signature(function) for function in functions if inspect.isfunction(function)]
+    signatures = [_signature(function) for function in functions if inspect.isfunction(function)]
     named = {name: parameter for signature in signatures for name, parameter in signature.parameters.items()}
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {name: parameter for name, parameter in named.items() if name != "self" and parameter.kind not in variable}
+
+
+def _signature(function: Any) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except (NameError, AttributeError, TypeError, SyntaxError):  # of a text that says something to type checkers only
+        return inspect.signature(function)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

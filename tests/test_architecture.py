@@ -21,7 +21,8 @@ COMPRESSORS = {
     "quantization": set(),
     "calibration": {"network", "progress"},
     "progress": set(),
-    "options": {"budget"},
+    "annotations": set(),
+    "options": {"annotations", "budget"},
     "lifecycle": set(),
     "budget": {"quantization"},
     "compression": {"quantization"},
@@ -30,7 +31,7 @@ COMPRESSORS = {
     "weights": {"base", "budget", "compression", "calibration", "masks", "network", "options", "quantization"},
     "channels": {"base", "budget", "compression", "calibration", "masks", "network", "options"},
     "methods": {
-        *("base", "budget", "calibration", "channels", "compression"),
+        *("annotations", "base", "budget", "calibration", "channels", "compression"),
         *("masks", "network", "options", "quantization", "second_order", "weights"),
     },
 }

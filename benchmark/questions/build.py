@@ -14,6 +14,7 @@ from benchmark.networks.losses import LOSSES
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training
+from compressors.annotations import Admitted, shown
 from compressors.base import Compressor
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, parameters_of, suggestion
@@ -34,16 +35,20 @@ Valid = TypeVar("Valid", bound=BaseModel)
 
 
 def check_options(kind: str, named: Named, target: Any, reserved: set[str]) -> None:
-    """Refuse options that ``target`` does not take.
+    """Refuse options that ``target`` does not take, and values that their annotations do not admit.
 
     Raises:
-        OptionError: names the option and the nearest known one.
+        OptionError: names the option and the nearest known one, or the value and what is expected.
     """
-    known = parameters_of(target).keys() - reserved
-    for option in named.options:
+    parameters = parameters_of(target)
+    known = parameters.keys() - reserved
+    for option, value in named.options.items():
         if option not in known:
             hint = suggestion(option, known) if known else "it has no options"
             raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
+        admitted = Admitted(parameters[option].annotation)
+        if not admitted.admits(value):
+            raise OptionError(f"the {kind} {named.name!r}: {option} is {shown(value)}: give {admitted.words}")
 
 
 _REFUSALS = (

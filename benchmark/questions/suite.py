@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,18 +22,17 @@ from benchmark.catalog import DATA, MODELS
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from benchmark.questions.reading import YAMLFault, read_yaml
 from benchmark.questions.recipes import published
+from compressors.annotations import Seed
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, suggestion
 
 BUDGET_KEYS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
 """Kind of budget -> the key of a suite that lists budgets of this kind."""
 
-LIMITS = {limit.name for limit in fields(Budget)}
+LIMITS = Budget.names()
 
 
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""As wide as NumPy's generators take."""
+Count = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 
 
 class SuiteError(ValueError):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from compressors.annotations import Bytes, NotNegative, Positive
 from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.hessians import CalibrationError, drift, hessians, parts_of
@@ -49,7 +50,7 @@ class Curvature:
         max_memory: bytes of the Hessians held at once.
 
     Raises:
-        OptionError: a precision that there is not, or a negative damping.
+        OptionError: a precision that there is not.
     """
 
     damping: float
@@ -59,8 +60,6 @@ class Curvature:
 
     def __post_init__(self) -> None:
         require_known("precision", self.precision, PRECISIONS)
-        if not self.damping >= 0:
-            raise OptionError(f"damping is {self.damping!r}: give a number of at least 0")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -384,16 +383,16 @@ class OBC(Pruner):
     paper_batchnorm: ClassVar[bool] = False
 
     allocation: str = "auto"
-    power: float = 2.0
+    power: Positive = 2.0
     pattern: str = "unstructured"
     variant: str = "exact"
     solver: str = "exact"
     propagate: bool = False
-    damping: float = 0.01
+    damping: NotNegative = 0.01
     batchnorm_factor: bool | None = None
     precision: str = "float64"
     cache: str | Path | None = field(default=None, compare=False, repr=False)
-    max_memory: int = field(default=8 * 2**30, compare=False)
+    max_memory: Bytes = field(default=8 * 2**30, compare=False)
     state: OBCState = field(default_factory=OBCState, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

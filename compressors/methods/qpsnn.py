@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from compressors.budget import BudgetError, OptionError
+from compressors.annotations import Share
+from compressors.budget import BudgetError
 from compressors.calibration.network import Network
 from compressors.channels.criteria import (
     SINGULAR_VALUE,
@@ -101,7 +102,7 @@ class QPSNN(ChannelPruner):
         ratios: instead of a density: pattern of layer names -> share of the channels to take out.
         order: ``quantize-prune`` (the paper's), or ``prune-quantize``. When fine-tuned, the second step is taken after
             ``first_share`` of the epochs; without fine-tuning both are taken at once.
-        first_share: 2/3 as in the paper (300 epochs, then 150).
+        first_share: 0 to 1; 2/3 as in the paper (300 epochs, then 150).
 
     The other options are those of :class:`~compressors.base.Compressor`.
     """
@@ -116,17 +117,13 @@ class QPSNN(ChannelPruner):
     share: str = "uniform"
     ratios: Mapping[str, float] = field(default_factory=dict, hash=False)
     order: str = "quantize-prune"
-    first_share: float = 2 / 3
+    first_share: Share = 2 / 3
     state: QPSNNState = field(default_factory=QPSNNState, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in _KNOWN.items():
             require_known(name, getattr(self, name), known)
-        if not 0 <= self.first_share <= 1:
-            raise OptionError(
-                f"first_share is {self.first_share!r}: give the share of epochs before the second step, 0 to 1"
-            )
         self._set("ratios", _checked(self.ratios or {}, self.density))
         wanted = {QUANTIZE: self.bits is not None, PRUNE: self.density < 1 or bool(self.ratios)}
         self.state.steps = tuple(step for step in ORDERS[self.order] if wanted[step])
@@ -254,7 +251,7 @@ def _checked(ratios: Mapping[str, float], density: float) -> dict[str, float]:
     if ratios and density < 1:
         raise BudgetError("density and ratios both say how much is pruned: give one of them")
     for pattern, ratio in ratios.items():
-        if not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+        if not 0 <= ratio < 1:
             raise BudgetError(
                 f"the ratio of {pattern!r} is {ratio!r}: give the share of channels to take out, from 0 to below 1"
             )

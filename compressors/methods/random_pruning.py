@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from compressors.annotations import Seed
 from compressors.calibration.network import Network
 from compressors.masks import largest
 from compressors.network.layers import Layer
@@ -22,7 +23,7 @@ class RandomPruning(Pruner):
 
     control = True
 
-    seed: int = 0
+    seed: Seed = 0
 
     def calibrate(self, network: Network) -> Mapping[str, Tensor]:
         """A number for each weight, the same ones in every round, so that what is gone stays gone."""

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressors.annotations import Part, Seed
 from compressors.budget import BudgetError
 from compressors.calibration.network import Network
 from compressors.channels.criteria import measured_layers
@@ -60,14 +61,14 @@ class SpatioTemporal(ChannelPruner):
     budgets: ClassVar[tuple[str, ...]] = ("density", "density+bits", "bits")
     version = 2
 
-    variance: float | None = None
+    variance: Part | None = None
     reading: str = "current"
     authors_count: bool = False
     widths: str = "pca"
     weights: str = "kept"
     timesteps: Sequence[int] = ()
     learn_leaks: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -221,8 +222,6 @@ def begin_anew(network: nn.Module, seed: int) -> None:
 def _check_variance(variance: float | None, density: float, widths: str) -> None:
     if variance is None:
         return
-    if not isinstance(variance, int | float) or not 0 < variance <= 1:
-        raise BudgetError(f"variance is {variance!r}: give the share of variance to keep, above 0 and at most 1")
     if density < 1:
         raise BudgetError("density and variance both fix the widths: give one of them")
     if widths == "uniform":
@@ -230,6 +229,5 @@ def _check_variance(variance: float | None, density: float, widths: str) -> None
 
 
 def _check_timesteps(timesteps: Sequence[int]) -> None:
-    whole = all(isinstance(steps, int) and steps > 0 for steps in timesteps)
-    if not whole or any(after >= before for before, after in pairwise(timesteps)):
+    if any(after >= before for before, after in pairwise((*timesteps, 0))):
         raise BudgetError(f"timesteps is {list(timesteps)!r}: give falling whole numbers, such as [5, 3, 1]")

@@ -3,12 +3,14 @@
 import copy
 import json
 import pickle
+import re
 from dataclasses import FrozenInstanceError
 
 import pytest
 from mypy import api
 
 from compressors import OBC, QPSNN, SBC, Budget, BudgetError, Magnitude, Pruner, SpatioTemporal
+from compressors.annotations import Admitted
 from compressors.budget import OptionError
 from compressors.registry import COMPRESSORS
 from tests.end_to_end.conftest import REPOSITORY
@@ -135,3 +137,49 @@ def test_a_misspelt_option_is_an_error_for_type_checkers(tmp_path):
     assert status == 1
     assert 'misspelt.py:4: error: Unexpected keyword argument "densty" for "SBC"; did you mean "density"?' in report
     assert "Found 1 error" in report
+
+
+WRONG = ("maybe", "no", 1, 0.5, True, None, [1], {"a": 1}, object(), float("nan"), float("-inf"))
+"""Values of which no annotation of an option admits all."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_refuses_what_its_annotation_does_not_admit(method):
+    for option, parameter in method.options().items():
+        admitted = Admitted(parameter.annotation)
+        refused = [value for value in WRONG if not admitted.admits(value)]
+        assert len(refused) >= 4, f"{option} of {method.__name__} takes nearly everything"
+        for value in refused:
+            with pytest.raises(OptionError, match=rf"^{option} is .*: give ") as raised:
+                method(**{option: value})
+            assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        (OBC, {"propagate": "maybe"}, "propagate is 'maybe': give true or false"),
+        (OBC, {"damping": True}, "damping is True: give a number of at least 0"),
+        (OBC, {"damping": -1.0}, "damping is -1.0: give a number of at least 0"),
+        (OBC, {"max_memory": -1}, "max_memory is -1: give a whole number above 0"),
+        (OBC, {"power": 0}, "power is 0: give a number above 0"),
+        (SBC, {"pattern": "2:4", "density": True}, "density is True: give a number above 0 and at most 1"),
+        (SBC, {"exclude": [1]}, "exclude is [1]: give a text, or a list of texts"),
+        (QPSNN, {"first_share": 2}, "first_share is 2: give a number of at least 0 and of at most 1"),
+    ],
+)
+def test_the_message_names_option_value_and_what_is_expected(method, options, words):
+    with pytest.raises(OptionError, match=re.escape(words)):
+        method(**options)
+
+
+def test_whole_numbers_stand_for_numbers_and_stay_as_they_are_written():
+    assert OBC(1, damping=1).options_to_dict()["damping"] == 1
+    assert type(OBC(1, damping=1).damping) is int
+
+
+def test_options_of_authors_are_checked_by_their_annotations_too():
+    with pytest.raises(OptionError, match="seed is 'x': give a whole number"):
+        Seeded(0.5, seed="x")
+    with pytest.raises(OptionError, match="bits is 'x'"):
+        Old(0.5, bits="x")

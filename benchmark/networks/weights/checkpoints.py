@@ -5,7 +5,8 @@ Loading one executes nothing.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -197,14 +198,39 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
     """
     if checkpoint.state is None:
         return
-    if "compressed" in checkpoint.description:
-        adopt_leaks(network, checkpoint.state)
-        adopt_widths(network, checkpoint.state)
+    network.load_state_dict(fitted(network, checkpoint.state, checkpoint.description, source))
+    try:
+        note_grids(network, checkpoint.description.get("grids", {}))
+    except ArrayError as error:
+        raise CheckpointError(f"{source} does not fit the network: {error}") from error
+    for name, stored in checkpoint.quantised.items():
+        if f"{name}.weight" in network.state_dict():
+            note(network.get_submodule(name), stored)
+
+
+def fitted(
+    network: nn.Module, state: Mapping[str, Tensor], description: Mapping[str, Any], source: object
+) -> dict[str, Tensor]:
+    """A checkpoint's weights under a network's own names; the network takes the widths of one that was compressed.
+
+    Only shapes and types are looked at, so that the network may be without values, on the device ``meta``.
+
+    Raises:
+        CheckpointError: names, shapes or types differ; names the first few of them, and a remedy.
+    """
+    if "compressed" in description:
+        adopt_leaks(network, state)
+        adopt_widths(network, state)
     expected = network.state_dict()
     try:
-        state = translated(checkpoint.state, expected)
+        own = translated(state, expected)
     except RuntimeError as error:  # parts that cannot be joined
         raise CheckpointError(f"{source} does not fit the network: {str(error).splitlines()[0]}") from error
+    _refuse_misfits(own, expected, source)
+    return own
+
+
+def _refuse_misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: object) -> None:
     problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
     problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
     problems += [
@@ -213,16 +239,42 @@ def restore(network: nn.Module, checkpoint: Checkpoint, source: object) -> None:
         if name in state and state[name].shape != tensor.shape
     ]
     if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise CheckpointError(
-            f"{source} does not fit the network: {'; '.join(sorted(problems)[:4])}{more}; "
-            "give the model, its options and the data set it was trained with"
-        )
-    network.load_state_dict(state)
-    try:
-        note_grids(network, checkpoint.description.get("grids", {}))
-    except ArrayError as error:
-        raise CheckpointError(f"{source} does not fit the network: {error}") from error
-    for name, stored in checkpoint.quantised.items():
-        if f"{name}.weight" in expected:
-            note(network.get_submodule(name), stored)
+        remedy = reparametrised(state.keys() - expected.keys())
+        raise _misfit(source, problems, remedy or "give the model, its options and the data set it was trained with")
+    whole = [
+        f"{name} is {state[name].dtype} instead of {tensor.dtype}"
+        for name, tensor in expected.items()
+        if tensor.is_floating_point() and not state[name].is_floating_point()
+    ]
+    if whole:
+        raise _misfit(source, whole, "save what the network computes with, its weights as floats")
+
+
+def _misfit(source: object, problems: list[str], remedy: str) -> CheckpointError:
+    more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+    return CheckpointError(f"{source} does not fit the network: {'; '.join(sorted(problems)[:4])}{more}; {remedy}")
+
+
+PARTS_OF_WEIGHTS = {
+    ("_orig", "_mask"): ("torch.nn.utils.prune", "torch.nn.utils.prune.remove"),
+    ("_g", "_v"): ("torch.nn.utils.weight_norm", "torch.nn.utils.remove_weight_norm"),
+    ("_orig", "_u"): ("torch.nn.utils.spectral_norm", "torch.nn.utils.remove_spectral_norm"),
+}
+"""Endings of the tensors that a weight is made of -> who makes it so, and how to make it one tensor again."""
+
+
+def reparametrised(names: Collection[str]) -> str | None:
+    """What to do about weights that are saved as the parts they are computed from; None where there are none."""
+    for name in sorted(names):
+        if match := re.fullmatch(r"(.*\.)?parametrizations\.(\w+)\..*", name):
+            call = f"torch.nn.utils.parametrize.remove_parametrizations(module, {match[2]!r})"
+            return _before_saving((match[1] or "") + match[2], "torch.nn.utils.parametrizations", call)
+        for (ending, other), (maker, remove) in PARTS_OF_WEIGHTS.items():
+            whole = name.removesuffix(ending)
+            if whole != name and whole + other in names:
+                return _before_saving(whole, maker, f"{remove}(module, {whole.rpartition('.')[2]!r})")
+    return None
+
+
+def _before_saving(weight: str, maker: str, call: str) -> str:
+    return f"{weight} is saved as the parts that {maker} computes it from: call {call} on its module before saving"

@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.weights.pickles import refuse_swollen
 
 SMALL_BYTES = 2**26
 """Of all tensors together, which are made whatever the size of the file."""
@@ -17,8 +19,13 @@ SMALL_BYTES = 2**26
 LARGEST_RATIO = 16
 """Bytes of tensors, which may show one memory several times, for a byte of the file."""
 
+ZIP = b"PK\x03\x04"
+"""How a file of today's ``torch.save`` begins; others are pickles one after another, and then bytes of tensors."""
+
+OLD_PICKLES = 5
+
 LARGEST_NUMBER = 100
-"""Dictionaries that are looked into."""
+"""Dictionaries, lists and tuples that are looked into."""
 
 
 class _Beside:
@@ -31,8 +38,25 @@ class _Beside:
         pass
 
 
+def _dictionary(*factory: Any) -> dict[Any, Any]:
+    """Stands for a dictionary with a default: an empty one, which gets its entries afterwards."""
+    return {}
+
+
+def _list(*described: Any) -> list[Any]:
+    """Stands for a queue: an empty list, which gets its entries afterwards."""
+    return []
+
+
+CONTAINERS = ((_dictionary, "collections.defaultdict"), (_list, "collections.deque"))
+
 BESIDE = (
     "argparse.Namespace",
+    "types.SimpleNamespace",
+    "decimal.Decimal",
+    "uuid.UUID",
+    *(f"datetime.{kind}" for kind in ("date", "datetime", "time", "timedelta", "timezone")),
+    *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "frozenset", "int", "list", "range", "str", "tuple")),
     "_codecs.encode",
     "numpy.dtype",
     "numpy.ndarray",
@@ -41,7 +65,7 @@ BESIDE = (
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.numeric._frombuffer",
-    *(f"pathlib.{kind}" for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *(f"pathlib.{kind}" for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
     *(f"pathlib._local.{kind}" for kind in ("PosixPath", "WindowsPath")),
 )
 """What training scripts keep beside the weights; none of it is made, a :class:`_Beside` takes its place."""
@@ -58,7 +82,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         content = _unpickled(path)
     except Exception as error:  # whatever the bytes lead torch to
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {_reason(error)}") from error
-    states = dict(_states(content, "", set()))
+    states = dict(_states(content, "", {}))
     pure = {name: state for name, state in states.items() if all(isinstance(value, Tensor) for value in state.values())}
     state = _only(path, pure or states)
     declared = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
@@ -74,7 +98,13 @@ def _unpickled(path: Path) -> Any:
             expanded = sum(entry.file_size for entry in archive.infolist())
         if expanded > path.stat().st_size:  # torch.save compresses nothing
             raise CheckpointError(f"its parts would be {expanded:,} bytes, more than the file")
-    with torch.serialization.safe_globals([(_Beside, name) for name in BESIDE]):
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) == ZIP:
+            refuse_swollen(BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")))
+        else:
+            file.seek(0)
+            refuse_swollen(file, OLD_PICKLES)
+    with torch.serialization.safe_globals([*CONTAINERS, *((_Beside, name) for name in BESIDE)]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -92,13 +122,19 @@ def _reason(error: Exception) -> str:
     return "it is damaged, or no file of torch.save"
 
 
-def _states(content: Any, name: str, seen: set[int]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dictionary with weights in there, by the keys that lead to it; an optimizer's are behind numbers."""
-    if not isinstance(content, dict) or id(content) in seen or len(seen) > LARGEST_NUMBER:
+def _states(content: Any, name: str, seen: dict[int, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dictionary with weights in there, by the keys that lead to it; an optimizer's are behind numbers.
+
+    ``seen`` are the containers that were looked into, by their identity.
+    """
+    if not isinstance(content, dict | list | tuple) or id(content) in seen or len(seen) > LARGEST_NUMBER:
         return
-    seen.add(id(content))
-    named = {key: value for key, value in content.items() if isinstance(key, str)}
-    if len(named) == len(content) and any(map(_is_weight, named.values())):
+    seen[id(content)] = content
+    if isinstance(content, dict):
+        named = {key: value for key, value in content.items() if isinstance(key, str)}
+    else:
+        named = {str(place): value for place, value in enumerate(content)}
+    if isinstance(content, dict) and len(named) == len(content) and any(map(_is_weight, named.values())):
         yield name, named
     for key, value in named.items():
         yield from _states(value, f"{name}/{key}" if name else key, seen)

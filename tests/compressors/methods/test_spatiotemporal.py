@@ -376,7 +376,8 @@ def test_leaks_are_trained_and_the_result_loads(tmp_path):
         ({"reading": "charges"}, "reading is 'charges': did you mean 'charge'"),
         ({"weights": "old"}, "weights is 'old'"),
         ({"timesteps": (1, 3)}, "timesteps is .*falling whole numbers"),
-        ({"timesteps": (4, 0.5)}, "timesteps is .*falling whole numbers"),
+        ({"timesteps": (2, 0)}, "timesteps is .*falling whole numbers"),
+        ({"timesteps": (4, 0.5)}, "timesteps is .*a list of whole numbers"),
     ],
 )
 def test_mistakes_are_named(options, message):

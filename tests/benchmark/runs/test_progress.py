@@ -14,6 +14,7 @@ from compressors.base import track
 from compressors.methods.lamp import LAMP
 from compressors.methods.sbc import SBC
 from compressors.progress import ShownProgress
+from tests.benchmark.factory import make_record
 from tests.compressors.networks import QUIET, RandomEvents, classifier
 
 
@@ -107,6 +108,19 @@ def test_the_bar_of_a_test_goes_with_it(fails):
         trainer.test(classifier(), datamodule=Examined(), verbose=False)
     assert seen[:2] == [(2, 0), (2, 1)]
     assert len(progress.progress.tasks) == 1
+
+
+def test_inputs_that_were_never_active_are_named_below_the_line_of_the_run():
+    console, silent = Console(file=io.StringIO(), width=200), make_record("sbc", 0.5)
+    progress = SuiteProgress("suite", 2, console)
+    layers = [layer.model_dump(mode="json") for layer in silent.compression.layers]
+    account = {"density": 0.5, "seconds": 1.0, "layers": [layers[0] | {"dead_inputs": 9}, layers[1]]}
+    for record in (make_record("sbc", 0.5), make_record("sbc", 0.5, compression=account)):
+        progress.finished(record.question, record, "done")
+    first, second, named = console.file.getvalue().splitlines()
+    assert named.strip() == "9 inputs of layer conv1 were never active"
+    assert "accuracy" in first
+    assert "accuracy" in second
 
 
 def test_off_a_terminal_the_default_bar_writes_nothing(capfd):

@@ -38,6 +38,8 @@ class Camera:
         blur: share of a pixel's light that falls on each neighbour along a line, in 1/256.
         threshold: log-intensity step that makes an event, in 1/1024.
         threshold_spread: number of different thresholds, from `threshold` on; each pixel of each recording draws one.
+        mismatch: most by which a pixel's threshold for getting darker differs from that for getting brighter.
+        unrest: most by which the level of a pixel's last event differs from its level when the recording begins.
         noise_events: events without a cause in each recording, spread evenly over pixels and time.
     """
 
@@ -50,6 +52,8 @@ class Camera:
     blur: int = 0
     threshold: int = 384
     threshold_spread: int = 64
+    mismatch: int = 0
+    unrest: int = 0
     noise_events: int = 64
 
     @property
@@ -71,13 +75,16 @@ class Camera:
         from datamodules.dvs_kernel import threshold_events  # numba takes half a second to import
 
         raw = np.random.PCG64([seed, number]).random_raw(2 * SENSOR * SENSOR).reshape(-1, 2)
-        thresholds = self.threshold + (raw[:, 0] % self.threshold_spread).astype(np.int32)
+        of_pixels = raw[:, 0].reshape(SENSOR, SENSOR)
+        brighter = self.threshold + _bits(of_pixels, 0, self.threshold_spread)
+        darker = brighter + _bits(of_pixels, 20, 2 * self.mismatch + 1) - self.mismatch
         caused = threshold_events(
             np.pad(self._blurred(image), ((1, 2), (1, 2))),
             *_bilinear(self, len(image)),
             np.int32(self.pitch),
             self._log_intensities,
-            thresholds.reshape(SENSOR, SENSOR),
+            np.stack([darker, brighter]),
+            _bits(of_pixels, 40, 2 * self.unrest + 1) - self.unrest,
             self.step_us,
         )
         return _unpack(np.sort(np.concatenate([caused, self._noise(raw[: self.noise_events, 1])])))
@@ -111,6 +118,11 @@ class Camera:
         bits = (raw >> np.uint64(1)).astype(np.int64)
         time, pixel, polarity = (bits >> 16) % self.duration_us, (bits >> 1) % SENSOR**2, bits & 1
         return time << 12 | pixel << 1 | polarity
+
+
+def _bits(raw: NDArray[np.uint64], shift: int, count: int) -> NDArray[np.int32]:
+    """One of the numbers from 0 to ``count - 1`` out of each random number, from its bits above ``shift``."""
+    return ((raw >> np.uint64(shift)) % np.uint64(count)).astype(np.int32)
 
 
 @lru_cache

@@ -23,7 +23,7 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def threshold_events(image, lines, weights, pitch, log_intensities, thresholds, step_us):
+def threshold_events(image, lines, weights, pitch, log_intensities, thresholds, offset, step_us):
     """Events of all pixels while an image moves over the sensor.
 
     When the log intensity of a pixel has moved by k thresholds since its last event, it sends k events, each at the
@@ -36,7 +36,8 @@ def threshold_events(image, lines, weights, pitch, log_intensities, thresholds, 
         weights: distance of this middle from that line, the same shape.
         pitch: distance of lines, in the unit of the weights.
         log_intensities: int32, of each weighted sum of four pixels, whose weights sum up to ``pitch**2``.
-        thresholds: of each sensor pixel, int32 [sensor, sensor].
+        thresholds: of each sensor pixel for getting darker and for getting brighter, int32 [2, sensor, sensor].
+        offset: how far the level of each pixel's last event is above the first level, int32 [sensor, sensor].
         step_us: time between two positions.
 
     Returns:
@@ -44,25 +45,33 @@ def threshold_events(image, lines, weights, pitch, log_intensities, thresholds, 
     """
     events = np.empty(EVENTS_AT_FIRST, np.int64)
     found = 0
-    sensor = len(thresholds)
+    sensor = len(offset)
     across = np.empty((len(image), sensor), np.int32)
     before, level = np.empty((2, sensor, sensor), np.int32)
     _look(image, lines[0], weights[0], pitch, log_intensities, across, before)
-    memory = before.copy()  # level of each pixel's last event
+    memory = before + offset  # level of each pixel's last event
     for step in range(1, len(lines)):
         _look(image, lines[step], weights[step], pitch, log_intensities, across, level)
         for y in range(sensor):
             for x in range(sensor):
-                number = abs(level[y, x] - memory[y, x]) // thresholds[y, x]
+                change = level[y, x] - memory[y, x]
+                brighter = np.int64(change > 0)
+                threshold = thresholds[brighter, y, x]
+                number = abs(change) // threshold
                 if number == 0:
                     continue
                 if found + number > len(events):
                     events = np.concatenate((events, np.empty(max(number, len(events)), np.int64)))
-                begin, pixel = (step - 1) * step_us, y * sensor + x
                 memory[y, x] = _cross(
-                    events[found : found + number], before[y, x], level[y, x], memory[y, x], thresholds[y, x],
-                    begin, step_us, pixel,
-                )  # fmt: skip
+                    events[found : found + number],
+                    before[y, x],
+                    level[y, x],
+                    memory[y, x],
+                    threshold if brighter else -threshold,
+                    (step - 1) * step_us,
+                    step_us,
+                    (y * sensor + x) << 1 | brighter,
+                )
                 found += number
         before, level = level, before
     return events[:found]
@@ -82,11 +91,10 @@ def _look(image, lines, weights, pitch, log_intensities, across, level):
 
 
 @_compiled
-def _cross(events, before, level, memory, threshold, begin, step_us, pixel):
-    """Write one pixel's events of a step; returns the level of the last."""
-    brighter = level > memory
+def _cross(events, before, level, memory, threshold, begin, step_us, pixel_and_polarity):
+    """Write one pixel's events of a step; returns the level of the last. A falling level has a negative threshold."""
     for k in range(len(events)):
-        memory += threshold if brighter else -threshold
+        memory += threshold
         time = begin + step_us * np.int64(memory - before) // np.int64(level - before)
-        events[k] = time << 12 | pixel << 1 | np.int64(brighter)
+        events[k] = time << 12 | pixel_and_polarity
     return memory

@@ -82,12 +82,14 @@ CAMERA = Camera(
     pitch=FINE,
     max_grey=255,
     path=PATH,
-    dark=1.5,
-    lit=0.5,
-    blur=32,
-    threshold=90,
-    threshold_spread=64,
-    noise_events=100,
+    dark=1.15,
+    lit=0.15,
+    blur=42,
+    threshold=229,
+    threshold_spread=36,
+    mismatch=16,
+    unrest=120,
+    noise_events=140,
 )
 """An image pixel is as wide as one of the sensor, and digits are dark on a bright ground, as in N-MNIST."""
 
@@ -213,7 +215,7 @@ def _part(files: dict[str, Path], name: str) -> tuple[NDArray[np.uint8], Indices
         images = read_image_file(str(of_images)).numpy()
     with decoding(of_labels, "MNIST's labels"):
         labels = read_label_file(str(of_labels)).numpy()
-    if images.shape != (len(labels), SIDE, SIDE):
+    if images.shape != (max(1, len(labels)), SIDE, SIDE):
         raise DataCorrupt(f"{of_images}: holds images {images.shape}; expected ({len(labels)}, {SIDE}, {SIDE})")
     if not ((labels >= 0) & (labels < CLASSES)).all():
         raise DataCorrupt(f"{of_labels}: expected labels from 0 to {CLASSES - 1}")
@@ -222,7 +224,9 @@ def _part(files: dict[str, Path], name: str) -> tuple[NDArray[np.uint8], Indices
 
 def _sizes(train: int, test: int, samples: int | None) -> tuple[int, int]:
     """How many training and test images are simulated."""
-    return (train, test) if samples is None else (samples, max(CLASSES, round(samples * test / train)))
+    if samples is None:
+        return train, test
+    return min(train, samples), min(test, max(CLASSES, round(samples * test / train)))
 
 
 def _chosen(digits: Digits, samples: int | None) -> list[tuple[str, int]]:

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from benchmark.files import require_writable, write_atomically
 from benchmark.questions.names import LARGEST, NAME, UNPRINTABLE, plain, showable
-from benchmark.questions.suite import Question
+from benchmark.questions.suite import Division, Question
 from datamodules.files import sweep
 from hardware.report import CostReport, check_schema
 
@@ -187,7 +187,7 @@ class RunRecord(BaseModel):
     version: int = Field(description="version of the compressor")
     control: bool
     options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
-    division: Literal["post-training", "fine-tuned"] = "post-training"
+    division: Division = "post-training"
     data: dict[str, Any]
     error: str | None = None
     traceback: str | None = None

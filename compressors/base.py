@@ -16,6 +16,7 @@ from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_means, reestimate_batchnorm
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, open_network
+from compressors.calibration.reconstruction import Teacher
 from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
 from compressors.network.layers import left_alone
@@ -149,12 +150,18 @@ class Compressor(Configured):
         started, reused = time.perf_counter(), self.reused_seconds()
         network = self._open(trainer, module)
         dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
+        teacher = Teacher(module) if "reconstruct" in self.aftercare else None
         layers = self.compress(network)
         care = self._care(network, _of_kept(dense, layers))
+        stages = () if self.compression is None else self.compression.stages
+        if teacher is not None:
+            stages += (teacher.reconstruct(network, layers).to_dict(),)
+            care["reconstruct"] = [layer.name for layer in layers]
+            layers = tuple(_on_grid(layer, module) for layer in layers)
         seconds = time.perf_counter() - started + self.reused_seconds() - reused
         earlier = 0.0 if self.compression is None else self.compression.seconds
         others = left_alone(module, network.layers, self.exclude)
-        self.state.compression = Compression(layers, earlier + seconds, care, left_alone=others)
+        self.state.compression = Compression(layers, earlier + seconds, care, stages, others)
         masks.enforce(module, self.held_masks())
         for optimizer in trainer.optimizers:
             masks.forget(module, self.held_masks(), optimizer)

@@ -19,7 +19,7 @@ COMPRESSORS = {
     "masks": set(),
     "threads": set(),
     "quantization": set(),
-    "calibration": {"network", "progress"},
+    "calibration": {"compression", "network", "progress"},
     "progress": set(),
     "annotations": set(),
     "options": {"annotations", "budget"},

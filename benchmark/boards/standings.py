@@ -136,7 +136,8 @@ class Table:
     def slug(self) -> str:
         """A file name without suffix, different for each table."""
         network = self.setup.model.partition("[")[0].partition(" ")[0]
-        return f"{self.division}-{self.setup.data_name}-{network}-{self.key}"
+        division = self.division.replace(", ", "-")
+        return f"{division}-{self.setup.data_name}-{network}-{self.key}"
 
     @property
     def key(self) -> str:

@@ -102,9 +102,10 @@ def _network_file(arguments: dict[str, Any]) -> Path:
 @click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
 @click.option(
     "--aftercare",
-    type=click.Choice(["batchnorm", "means"]),
+    type=click.Choice(["batchnorm", "means", "reconstruct"]),
     multiple=True,
-    help="Re-estimate BatchNorm statistics, correct the means of each layer's output; on the calibration data.",
+    help="On the calibration data: re-estimate BatchNorm statistics, correct the means of each layer's output, let "
+    "what is left learn to act as the dense network did.",
 )
 @click.option(
     "--max-memory",

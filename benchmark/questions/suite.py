@@ -124,8 +124,11 @@ class FineTuning(Strict):
     learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False)
 
 
-Aftercare = Literal["batchnorm", "means"]
-CARE = {"batchnorm": "BatchNorm re-estimated", "means": "means corrected"}
+Aftercare = Literal["batchnorm", "means", "reconstruct"]
+CARE = {"batchnorm": "BatchNorm re-estimated", "means": "means corrected", "reconstruct": "reconstructed"}
+
+
+Division = Literal["post-training", "post-training, reconstructed", "fine-tuned"]
 
 
 class Question(Strict):
@@ -188,7 +191,15 @@ class Question(Strict):
     def condition(self) -> str:
         """What else was done to the compressed network, for people; runs of different conditions are never compared."""
         tuned = [f"{self.finetuning.epochs} epochs at {self.finetuning.learning_rate:g}"] if self.finetuning else []
-        return ", ".join(tuned + [CARE[name] for name in self.aftercare])
+        told = self.aftercare if tuned else [name for name in self.aftercare if name != "reconstruct"]
+        return ", ".join(tuned + [CARE[name] for name in told])
+
+    @property
+    def division(self) -> Division:
+        """What the method was given to work with; runs of different divisions are never ranked together."""
+        if self.finetuning is not None:
+            return "fine-tuned"
+        return "post-training, reconstructed" if "reconstruct" in self.aftercare else "post-training"
 
 
 def _limit(name: str) -> Callable[[Any], Any]:

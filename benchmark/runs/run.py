@@ -206,7 +206,7 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
         question=question,
         version=target.version_with(question.compressor.options),
         control=target.control,
-        division="post-training" if question.finetuning is None else "fine-tuned",
+        division=question.division,
         data=dict(run.data),
         environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

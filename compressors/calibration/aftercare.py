@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compressors.calibration.processes import Batches
 from compressors.network.layers import Layer, evaluating, hooks
 
-AFTERCARE = ("batchnorm", "means")
+AFTERCARE = ("batchnorm", "means", "reconstruct")
 """The values of the option: BatchNorm re-estimation and bias correction, in the order in which they are applied."""
 
 

@@ -1,0 +1,326 @@
+"""What ``aftercare: reconstruct`` does after any method: what is left learns to act as the dense network did.
+
+With masks and grids held, the remaining weights and the scales and shifts of BatchNorm follow the surrogate gradient of
+the distance between the compressed network and the dense one on calibration inputs. No label takes part: the dense
+network is the teacher (block reconstruction for quantising: BRECQ, arXiv 2102.05426; for spiking networks: Li and
+others, "A Free Lunch From ANN", ICML 2021). The distance is
+
+    D = KL(p* || p) + mean_l |F_l (s_l - s_l*)|^2 / |F_l s_l*|^2
+
+with p the softmax of the scores in units of the dense scores' spread, s_l the spikes after layer l and F_l the filter
+over time of the neuron that sends them: the van Rossum distance relative to the dense trains' own energy.
+
+A fifth of the calibration samples is held out. Adam starts from the compressed network once with each of
+:data:`LEARNING_RATES`, and the state with the smallest distance on the held-out samples is kept: it may be the one
+before the first step.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from compressors.calibration.network import Network
+from compressors.compression import LayerCompression
+from compressors.network.layers import Layer, LayerError, evaluating, hooks
+from compressors.network.neurons import impulse_response
+
+HELD_OUT = 5
+"""One in so many calibration samples is held out."""
+
+BATCH = 20
+"""Samples of a step, and of a look at the held-out ones."""
+
+STEPS = 300
+"""Steps of Adam; its rate falls along a cosine to zero."""
+
+LEARNING_RATES = (2e-3, 5e-4)
+
+LOOK_EVERY = 25
+"""Steps between two looks at the held-out samples."""
+
+PATIENCE = 4
+"""Looks without a smaller distance after which a learning rate is given up."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the compressed network is from the dense one, on some samples: means over them.
+
+    Args:
+        output: Kullback-Leibler divergence of the scores, in nats.
+        spikes: of each neuron layer, relative to the dense spikes' energy: ``[layers]``.
+    """
+
+    output: Tensor
+    spikes: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What is made small."""
+        return self.output + self.spikes.mean() if len(self.spikes) else self.output
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"output": float(self.output), "spikes": self.spikes.tolist()}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The state that was kept.
+
+    Args:
+        learning_rate: that led to it.
+        steps: after so many of them.
+        before: distance of the compressed network as it came, on held-out samples.
+        after: that of the state.
+    """
+
+    learning_rate: float
+    steps: int
+    before: Distance
+    after: Distance
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, for the account of a compression."""
+        distances = {"before": self.before.to_dict(), "after": self.after.to_dict()}
+        return {"stage": "reconstruct", "learning_rate": self.learning_rate, "steps": self.steps, **distances}
+
+
+@dataclass(frozen=True)
+class _Neuron:
+    """A neuron of the compressed network and the dense network's at the same place."""
+
+    own: nn.Module
+    dense: nn.Module
+    filter: Tensor  # [T, T]
+    outputs: Tensor | None  # the dense network's channels that are left
+
+
+class Teacher:
+    """The dense network, kept as it was before it is compressed, on the network's own device.
+
+    Args:
+        module: it; a copy is kept.
+    """
+
+    def __init__(self, module: LightningModule) -> None:
+        self.module = deepcopy(module).eval().requires_grad_(False)
+
+    def reconstruct(self, network: Network, accounts: Sequence[LayerCompression]) -> Reached:
+        """Let the compressed network learn, in place.
+
+        Args:
+            network: the compressed network.
+            accounts: what was done to each layer: masks, grids and outputs that are left.
+        """
+        x = torch.cat(list(network.calibration()))
+        held = torch.arange(len(x)) % HELD_OUT == HELD_OUT - 1
+        pupil = _Pupil(network, accounts, self.module, x[~held])
+        return pupil.learn(x[held] if held.any() else x)
+
+
+class _Pupil:
+    """The compressed network, what of it may change, and what it is held against."""
+
+    def __init__(
+        self, network: Network, accounts: Sequence[LayerCompression], dense: LightningModule, x: Tensor
+    ) -> None:
+        self.module, self.dense, self.track, self.x = network.module, dense, network.track, x
+        self.neurons = [*_neurons(network, accounts, dense)]
+        self.learnt = _Learnt(network.layers, accounts)
+        spread, self.energies = self._of_dense(x)
+        self.sharpness = 1 / spread
+
+    def learn(self, held: Tensor) -> Reached:
+        """Start with each learning rate; keep the best state of any."""
+        start = kept = self.learnt.values()
+        before = self._held_out(held)
+        best = Reached(0.0, 0, before, before)
+        for rate in LEARNING_RATES:
+            self.learnt.set(start)
+            for steps, distance in self._states(rate, held):
+                if distance.total < best.after.total:
+                    best, kept = Reached(rate, steps, before, distance), self.learnt.values()
+        self.learnt.set(kept)
+        return best
+
+    def _states(self, rate: float, held: Tensor) -> Iterator[tuple[int, Distance]]:
+        """Steps and the held-out distance after them, from look to look, until it has not fallen for a while."""
+        optimizer = torch.optim.Adam(self.learnt.latent, lr=rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        batches, smallest, since = _batches(self.x), torch.inf, 0
+        for step in self.track(range(1, STEPS + 1), "reconstructing what the dense network does"):
+            self._step(next(batches), optimizer)
+            schedule.step()
+            if step % LOOK_EVERY == 0:
+                distance = self._held_out(held)
+                yield step, distance
+                smallest, since = min(smallest, float(distance.total)), since + 1
+                since = 0 if distance.total <= smallest else since
+                if since == PATIENCE:
+                    return
+
+    def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        with _evaluation_mode(self.module), torch.enable_grad():
+            self.learnt.take_gradients(self._distance(x).total)
+        optimizer.step()
+        self.learnt.hold()
+
+    def _held_out(self, x: Tensor) -> Distance:
+        with evaluating(self.module):
+            parts = [(len(part), self._distance(part)) for part in x.split(BATCH)]
+        return Distance(
+            torch.stack([n * part.output for n, part in parts]).sum() / len(x),
+            torch.stack([n * part.spikes for n, part in parts]).sum(0) / len(x),
+        )
+
+    def _distance(self, x: Tensor) -> Distance:
+        with torch.no_grad():
+            wanted, dense = _run(self.dense, x, [neuron.dense for neuron in self.neurons])
+        scores, own = _run(self.module, x, [neuron.own for neuron in self.neurons])
+        divergence = F.kl_div(
+            F.log_softmax(scores * self.sharpness, 1),
+            F.log_softmax(wanted * self.sharpness, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        errors = [
+            _energy(neuron.filter, spikes - _left(trains, neuron)) / (len(x) * energy)
+            for neuron, spikes, trains, energy in zip(self.neurons, own, dense, self.energies, strict=True)
+        ]
+        return Distance(divergence, torch.stack(errors) if errors else divergence.new_zeros(0))
+
+    def _of_dense(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Spread of the dense scores, and the mean energy of the spikes of each neuron that are left."""
+        with evaluating(self.dense):
+            runs = [_run(self.dense, part, [neuron.dense for neuron in self.neurons]) for part in x.split(BATCH)]
+            energies = [
+                sum(_energy(neuron.filter, _left(spikes[place], neuron)) for _, spikes in runs) / len(x)
+                for place, neuron in enumerate(self.neurons)
+            ]
+        spread = torch.cat([scores for scores, _ in runs]).std()
+        return spread.clamp_min(1e-12), [torch.as_tensor(energy).clamp_min(1e-12) for energy in energies]
+
+
+class _Learnt:
+    """What may change: the weights that are left, biases, and scales and shifts of BatchNorm.
+
+    A quantised weight is the nearest level of a latent one, to which its gradient goes (straight-through).
+    """
+
+    def __init__(self, layers: Sequence[Layer], accounts: Sequence[LayerCompression]) -> None:
+        of_layer = {account.name: account for account in accounts}
+        self.account: dict[int, LayerCompression] = {}
+        self.parameters: list[nn.Parameter] = []
+        for layer in layers:
+            self.account[len(self.parameters)] = of_layer[layer.name]
+            self.parameters.append(layer.module.weight)
+            others = (layer.module.bias, *(() if layer.norm is None else (layer.norm.weight, layer.norm.bias)))
+            self.parameters += [parameter for parameter in others if parameter is not None]
+        self.latent = [parameter.detach().clone() for parameter in self.parameters]
+
+    def take_gradients(self, distance: Tensor) -> None:
+        """The gradient of a distance, masked, to the latent values."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        gradients = torch.autograd.grad(distance, self.parameters, allow_unused=True)
+        for place, (latent, gradient) in enumerate(zip(self.latent, gradients, strict=True)):
+            latent.grad = torch.zeros_like(latent) if gradient is None else gradient
+            if place in self.account:
+                latent.grad *= self.account[place].mask
+
+    def hold(self) -> None:
+        """The network's values are the latent ones, on their grids and masks."""
+        with torch.no_grad():
+            for place, (parameter, latent) in enumerate(zip(self.parameters, self.latent, strict=True)):
+                account = self.account.get(place)
+                parameter.copy_(latent if account is None or account.grid is None else _rounded(latent, account))
+
+    def values(self) -> list[Tensor]:
+        """A copy of the latent values."""
+        return [latent.clone() for latent in self.latent]
+
+    def set(self, values: Sequence[Tensor]) -> None:
+        """Go back to such a copy."""
+        for latent, value in zip(self.latent, values, strict=True):
+            latent.copy_(value)
+        self.hold()
+
+
+def _rounded(weight: Tensor, account: LayerCompression) -> Tensor:
+    assert account.grid is not None
+    return account.grid.nearest(weight.flatten(1)).view_as(weight) * account.mask
+
+
+def _neurons(network: Network, accounts: Sequence[LayerCompression], dense: LightningModule) -> Iterator[_Neuron]:
+    """Each neuron that a compressed layer feeds, once; not one that the network takes through time in its own loop."""
+    names = {module: name for name, module in network.module.named_modules()}
+    outputs = {account.name: account.outputs for account in accounts}
+    seen = set()
+    for layer in network.layers:
+        neuron = layer.channel_neuron
+        if neuron is None or neuron in seen or layer.calls > 1:
+            continue
+        seen.add(neuron)
+        yield _Neuron(neuron, dense.get_submodule(names[neuron]), _filter(neuron, layer), outputs[layer.name])
+
+
+def _filter(neuron: nn.Module, layer: Layer) -> Tensor:
+    """The neuron's filter over time as a matrix ``[T, T]``; that of a spike alone where no filter describes it."""
+    steps = layer.timesteps
+    try:
+        response = impulse_response(neuron, steps)
+    except LayerError:
+        response = torch.eye(steps, dtype=torch.float64)[0]
+    delay = torch.arange(steps)[:, None] - torch.arange(steps)
+    matrix = torch.where(delay >= 0, response.cpu()[delay.clamp_min(0)], 0.0)
+    return matrix.to(layer.module.weight)
+
+
+def _energy(filter_: Tensor, spikes: Tensor) -> Tensor:
+    """Squared norm of trains ``[T, B, ...]`` after the filter."""
+    return (filter_ @ spikes.flatten(1)).square().sum()
+
+
+def _left(spikes: Tensor, neuron: _Neuron) -> Tensor:
+    """The dense network's trains ``[T, B, C, ...]`` of the channels that are left."""
+    return spikes if neuron.outputs is None else spikes.index_select(2, neuron.outputs.to(spikes.device))
+
+
+def _run(module: LightningModule, x: Tensor, neurons: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
+    """Scores of a batch, and what each neuron sent."""
+    sent: dict[nn.Module, Tensor] = {}
+
+    def note(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sent[neuron] = output
+
+    with hooks(list(neurons), note):
+        scores = module(x)
+    return scores, [sent[neuron] for neuron in neurons]
+
+
+def _batches(x: Tensor) -> Iterator[Tensor]:
+    """Batches without end, in an order drawn anew each time round."""
+    for round_ in count():
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(round_))
+        yield from (x[part] for part in order.split(BATCH))
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, with gradients as they are outside."""
+    modes: Mapping[nn.Module, bool] = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

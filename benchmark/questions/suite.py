@@ -21,7 +21,7 @@ from pydantic import (
 from benchmark.catalog import DATA, MODELS
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from benchmark.questions.reading import YAMLFault, read_yaml
-from compressors.annotations import Seed
+from compressors.annotations import Number, Seed, WholeNumber
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, suggestion
 
@@ -61,8 +61,8 @@ class Training(Strict):
     epochs: Count = 30
     patience: Count = 8
     batch_size: Count = 32
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, strict=True)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, strict=True)
     loss: str = Field(default="rate_mse", pattern=NAME)
 
 
@@ -70,7 +70,7 @@ class FineTuning(Strict):
     """How a compressed network is trained further: the same for all methods of a table."""
 
     epochs: Count = 5
-    learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False, strict=True)
 
 
 Aftercare = Literal["batchnorm", "means"]
@@ -177,10 +177,10 @@ class Suite(Strict):
     data: Listed[Data] = Field(min_length=1)
     models: Listed[Model] = Field(min_length=1)
     compressors: Listed[Named] = Field(min_length=1)
-    densities: Listed[Annotated[float, AfterValidator(_limit("density"))]] = ()
-    bits: Listed[Annotated[int, AfterValidator(_limit("bits"))]] = ()
+    densities: Listed[Annotated[Number, AfterValidator(_limit("density"))]] = ()
+    bits: Listed[Annotated[WholeNumber, AfterValidator(_limit("bits"))]] = ()
     joint: Listed[Budget] = ()
-    synops: Listed[Annotated[float, AfterValidator(_limit("synops"))]] = ()
+    synops: Listed[Annotated[Number, AfterValidator(_limit("synops"))]] = ()
     aftercare: Listed[Aftercare] = ()
     finetuning: FineTuning | None = None
     seeds: Listed[Seed] = Field(default=(0,), min_length=1)

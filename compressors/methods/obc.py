@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from compressors.annotations import Bytes, NotNegative, Positive
+from compressors.annotations import Count, NotNegative, Positive
 from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.hessians import CalibrationError, drift, hessians, parts_of
@@ -392,7 +392,7 @@ class OBC(Pruner):
     batchnorm_factor: bool | None = None
     precision: str = "float64"
     cache: str | Path | None = field(default=None, compare=False, repr=False)
-    max_memory: Bytes = field(default=8 * 2**30, compare=False)
+    max_memory: Count = field(default=8 * 2**30, compare=False)
     state: OBCState = field(default_factory=OBCState, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

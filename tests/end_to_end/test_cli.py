@@ -80,6 +80,7 @@ def test_list_names_everything_that_is_registered():
     assert all(summary for entries in listing.values() for summary in entries.values())
 
 
+GIVE = ", and the network would stay as it is: give --density or --bits or --synops"
 TWICE = ("-o", "damping=0.1", "-o", "damping=0.2")
 
 
@@ -89,7 +90,17 @@ TWICE = ("-o", "damping=0.1", "-o", "damping=0.2")
         (["run", "smok"], "unknown suite 'smok': did you mean 'smoke'?"),
         (["leaderboard", "--energy", "seneka"], "unknown energy profile 'seneka': did you mean 'seneca'?"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbcc"], "unknown compressor 'sbcc': did you mean"),
-        (["compress", "--checkpoint", "x.ckpt", "--method", "sbc"], "no checkpoint at x.ckpt"),
+        (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--bits", "4"], "no checkpoint at x.ckpt"),
+        (["compress", "--checkpoint", "x.ckpt", "--method", "sbc"], f"nothing is asked of 'sbc'{GIVE}"),
+        (["compress", "--checkpoint", "x.ckpt", "--method", "obc", "-o", "allocation=loss"], f"'obc'{GIVE}"),
+        (
+            ["compress", "--checkpoint", "x.ckpt", "--method", "rtn", "--density", "0.5"],
+            "RTN does not prune: leave out",
+        ),
+        (
+            ["compress", "--checkpoint", "x.ckpt", "--method", "obc", "-o", "damping=true"],
+            "damping is True: give a number",
+        ),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--density", "1.5"], "density is 1.5"),
         (["run", "smoke", "--data-root", "nmnist"], "is not key=value"),
         (["compress", "--method", "sbc", "-o", "exclude=[*.10]"], """quote what is text, as in 'exclude=["*.10"]'"""),

@@ -77,7 +77,9 @@ class Subject:
             )
         except build.OptionError as error:
             if told:
-                raise CheckpointError(f"{self.path} names a network that cannot be built: {error}") from error
+                raise CheckpointError(
+                    f"{self.path} names a network that cannot be built: {error}; name it yourself with --model"
+                ) from error
             return  # a builder of the user's own may need values
         dense, held = values(outline), sum(tensor.numel() for tensor in state.values())
         compressed = "compressed" in self.checkpoint.description

@@ -49,7 +49,7 @@ def check_options(kind: str, named: Named, target: Any, reserved: set[str]) -> N
             raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
         admitted = Admitted(parameters[option].annotation)
         if not admitted.admits(value):
-            raise OptionError(f"the {kind} {named.name!r}: {option} is {shown(value)}: give {admitted.words}")
+            raise OptionError(f"the {kind} {named.name}: {option} is {shown(value)}: give {admitted.words}")
 
 
 _REFUSALS = (

@@ -56,9 +56,9 @@ def compress_checkpoint(
     _check_output(output, source.checkpoint)
     named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
-    _refuse_idle(compressor, named.name)
     subject = open_subject(source)
     subject.data.calibration_indices()  # too many are found before the work
+    _refuse_idle(compressor, named.name)
     description, module = subject.description(), subject.module()
     reset = stated_reset(module.network)
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it

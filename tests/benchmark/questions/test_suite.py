@@ -196,14 +196,14 @@ def test_shipped_suites_are_sound(path, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("width: 4", "width: 0", "the model 'conv': width is 0: give a whole number above 0"),
-        ("width: 4", "width: true", "the model 'conv': width is True: give a whole number above 0"),
-        ("width: 4", "tau: 0.5", "the model 'conv': tau is 0.5: give a number above 1"),
+        ("width: 4", "width: 0", "the model conv: width is 0: give a whole number above 0"),
+        ("width: 4", "width: true", "the model conv: width is True: give a whole number above 0"),
+        ("width: 4", "tau: 0.5", "the model conv: tau is 0.5: give a number above 1"),
         ("timesteps: 3", "frame_size: 2", "the model conv.width=4.: "),
         ("name: conv, width: 4", "name: qkformer, heads: 5", "the model qkformer.heads=5.: .*divi"),
         ("name: conv, width: 4", "name: sew_resnet18, connect: NOR", "connect is 'NOR': give 'ADD' or 'AND' or 'IAND'"),
         ("timesteps: 3", "frame_size: 99", "frame size .99, 99. does not fit"),
-        ("timesteps: 3", "binarize: 1", "the data set 'digits_dvs': binarize is 1: give true or false"),
+        ("timesteps: 3", "binarize: 1", "the data set digits_dvs: binarize is 1: give true or false"),
         ("timesteps: 3", "augment: [flop]", "unknown augmentation 'flop'"),
         (
             "seeds: [0, 1]",
@@ -213,7 +213,7 @@ def test_shipped_suites_are_sound(path, monkeypatch):
         (
             "[identity, magnitude]",
             "[identity, {name: magnitude, search: 1}]",
-            "'magnitude': search is 1: give true or fa",
+            "magnitude: search is 1: give true or fa",
         ),
         ("[identity, magnitude]", "[identity, {name: magnitude, schedule: 2}]", "schedule is 2: give a factor between"),
     ],
@@ -259,7 +259,7 @@ def test_the_commands_find_them_too(tmp_path):
         result = CliRunner().invoke(main, [*words, "--results", str(tmp_path / "results")])
         assert (result.exit_code, result.output) == (
             2,
-            "error: the model 'conv': width is 0: give a whole number above 0\n",
+            "error: the model conv: width is 0: give a whole number above 0\n",
         )
     assert not (tmp_path / "results").exists()
     result = CliRunner().invoke(main, ["check", "obc", "-o", "damping=true"])

@@ -76,10 +76,10 @@ def test_a_header_runs_no_code_and_its_user_may(tmp_path, own_code, description)
         ({"model": {"name": "mlp", "hidden": -4}}, "hidden: -4 is below 0"),
         (
             {"model": {"name": "mlp", "hidden": "many"}},
-            "the model 'mlp': hidden is 'many': give a whole number above 0",
+            "the model mlp: hidden is 'many': give a whole number above 0",
         ),
-        ({"model": {"name": "mlp", "tau": True}}, "the model 'mlp': tau is True: give a number above 1"),
-        ({"model": {"name": "mlp", "hidden": 0}}, "the model 'mlp': hidden is 0: give a whole number above 0"),
+        ({"model": {"name": "mlp", "tau": True}}, "the model mlp: tau is True: give a number above 1"),
+        ({"model": {"name": "mlp", "hidden": 0}}, "the model mlp: hidden is 0: give a whole number above 0"),
         ({"model": {"name": "../mlp"}}, "model's name"),
         ({"model": {}}, "model's name: Field required"),
         ({"model": "mlp"}, "its model is no mapping"),

@@ -12,6 +12,9 @@ DATA = Registry(
             "datamodules.digits_dvs:DigitsDVS",
             "scikit-learn's digits before a simulated event camera; embedded",
         ),
+        "mnist_dvs": Entry(
+            "datamodules.mnist_dvs:MNISTDVS", "all of MNIST before a simulated event camera: N-MNIST, made at home"
+        ),
         "nmnist": Entry("datamodules.nmnist:NMNIST", "N-MNIST: handwritten digits before a moving event camera"),
         "cifar10_dvs": Entry(
             "datamodules.cifar10_dvs:CIFAR10DVS", "CIFAR10-DVS: moved photographs before an event camera"

@@ -116,6 +116,7 @@ class LayerAccount(BaseModel):
         loss: the method's own estimate of the harm; None where it has none.
         bits: width of a weight; None where it is a float.
         before: shape of the dense layer's weight, where channels were taken out.
+        dead_inputs: how many of its inputs were never active, so that their weights went.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -128,6 +129,7 @@ class LayerAccount(BaseModel):
     loss: float | None = Field(strict=True)
     bits: Number | None = Field(default=None, exclude_if=lambda bits: bits is None)
     before: tuple[Number, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
+    dead_inputs: Number = Field(default=0, exclude_if=lambda inputs: not inputs)
 
 
 class CompressionAccount(BaseModel):

@@ -3,9 +3,11 @@
 Operations, bits and joules are worded by :mod:`hardware.units`, which the package that counts them uses too.
 """
 
+from collections.abc import Mapping
+
 from hardware.units import count, joules, size
 
-__all__ = ["count", "joules", "percent", "points", "precise", "rounded", "seconds", "size"]
+__all__ = ["count", "joules", "never_active", "percent", "points", "precise", "rounded", "seconds", "size"]
 
 
 def percent(value: float) -> str:
@@ -33,3 +35,12 @@ def rounded(value: float) -> str:
 def precise(value: float) -> str:
     """A plain number, to six significant digits and with its thousands apart: 12345.67 -> ``12,345.7``."""
     return f"{value:,.6g}"
+
+
+def never_active(dead_inputs: Mapping[str, int]) -> str:
+    """Layer name -> inputs whose weights went as they were silent, on one line; nothing where there are none.
+
+    ``9 inputs of layer conv1, 64 inputs of layer fc were never active``.
+    """
+    named = [f"{n:,} {'input' if n == 1 else 'inputs'} of layer {name}" for name, n in dead_inputs.items() if n]
+    return f"{', '.join(named)} {'was' if sum(dead_inputs.values()) == 1 else 'were'} never active" if named else ""

@@ -1,15 +1,59 @@
-"""Progress of long work, shown by whoever runs it."""
+"""Progress of long work, shown by whoever runs it: bars on a terminal, a line a minute where there is none."""
 
+import threading
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import track as rich_track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
 
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
 """Takes items and what is done with them, and yields the items; on the way it shows how far they are."""
+
+LINE_EVERY_S = 60.0
+
+
+class ShownProgress(Progress):
+    """Bars that go away when the work is done; where the console is no terminal, a line a minute says the same.
+
+    Args:
+        console: where to show them.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, console: Console, every: float = LINE_EVERY_S) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._every, self._ended = every, threading.Event()
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
+
+    def start(self) -> None:
+        """Show the bars, or begin to say how far the work is."""
+        super().start()
+        if self.disable:
+            self._speaker.start()
+
+    def stop(self) -> None:
+        """Take the bars away."""
+        super().stop()
+        self._ended.set()
+        if self._speaker.is_alive():
+            self._speaker.join()
+
+    def _speak(self) -> None:
+        while not self._ended.wait(self._every):
+            said = "; ".join(_said(task) for task in self.tasks if not task.finished)
+            if said:
+                self.console.print(said, highlight=False, soft_wrap=True, markup=False)
+
+
+def _said(task: Task) -> str:
+    """How far a task is, in words; the time left is that at the speed of its last steps."""
+    done = f"{task.completed:.0f}" if task.total is None else f"{task.completed:.0f} of {task.total:.0f}"
+    left = f", about {task.time_remaining / 60:.0f} min left" if task.time_remaining else ""
+    return f"{task.description}: {done}{left}"
 
 
 @cache
@@ -18,6 +62,6 @@ def _console() -> Console:
 
 
 def track(items: Iterable[Item], description: str) -> Iterable[Item]:
-    """The default progress bar: on a terminal, and it goes away when the work is done."""
-    console = _console()
-    return rich_track(items, description, transient=True, console=console, disable=not console.is_terminal)
+    """The default way of showing progress, on stderr."""
+    with ShownProgress(_console()) as progress:
+        yield from progress.track(items, description=description)

@@ -7,5 +7,6 @@ from .dvs_gesture import DVSGesture as DVSGesture
 from .errors import DataCorrupt as DataCorrupt
 from .errors import DataMissing as DataMissing
 from .imagenet import ImageNet as ImageNet
+from .mnist_dvs import MNISTDVS as MNISTDVS
 from .nmnist import NMNIST as NMNIST
 from .tiny_imagenet import TinyImageNet as TinyImageNet

@@ -20,6 +20,8 @@ from datamodules.isolation import decode
 from datamodules.splits import Indices, hold_out_validation
 
 SIDE = 32
+GREY = 127
+"""What is left of the square of 16 pixels that cutout (DeVries and Taylor, arXiv 1708.04552) takes from an image."""
 
 
 class CIFAR(ImageDataModule):
@@ -45,6 +47,7 @@ class CIFAR(ImageDataModule):
         "flip": v2.RandomHorizontalFlip,
         "autoaugment": partial(v2.AutoAugment, v2.AutoAugmentPolicy.CIFAR10),
         "erase": v2.RandomErasing,
+        "cutout": partial(v2.RandomErasing, 1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), value=GREY),
     }
     published_samples = 60_000
 

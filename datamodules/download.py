@@ -26,7 +26,7 @@ class Download:
 
     Args:
         url: where it is.
-        filename: its name in the folder that it is fetched into.
+        filename: its name in the folder that it is fetched into, or its path in there.
         md5: of its content, as published.
         holds: archives inside it that are unpacked in their place.
     """
@@ -54,8 +54,8 @@ def fetch(download: Download, root: Path) -> Path:
         DataMissing: it cannot be fetched; what has arrived so far is kept, and the next call goes on from there.
         DataCorrupt: what arrived, or was there, is not what was published, and was removed.
     """
-    root.mkdir(parents=True, exist_ok=True)
     target = root / download.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_file():
         _check(target, download)
         return target
@@ -74,6 +74,7 @@ def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
     unfinished = archive.with_name(archive.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        unfinished.mkdir()
         extract_archive(str(archive), str(unfinished))
         for name in inner:
             extract_archive(str(unfinished / name), str(unfinished), remove_finished=True)

@@ -1,16 +1,15 @@
 """A simulated event camera looking at still images while it moves as N-MNIST's did.
 
 Everything that decides an event is integer arithmetic, so the same images give the same bits on every machine:
-positions are counted in 1/32 of a pixel, bilinear weights in the same unit (their products with 4-bit grey
-values are exact in float32), and log intensity comes from a rounded table. The noise is the raw output of
-PCG64, whose stream is fixed by its definition.
+positions are counted in 1/32 of a pixel, bilinear weights in the same unit, and log intensity comes from a rounded
+table. What is random is the raw output of PCG64, whose stream is fixed by its definition.
 """
 
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from datamodules.events import EVENT, Events
 
@@ -20,156 +19,130 @@ SENSOR = 34
 FINE = 32
 """Units of length in a pixel."""
 
-MAGNIFICATION = 3
-"""Sensor pixels for a pixel of the image."""
-
-STEP_US = 5_000
-CORNERS = ((0, 0), (112, 224), (224, 0), (0, 0))
-"""Displacement (x, y) at the corners of the triangle of saccades, in 1/32 pixel: 3.5 and 7 pixels, N-MNIST's."""
-
-STEPS_PER_SACCADE = 21
-"""21 steps of 5 ms: 105 ms for each of the three saccades; a step moves the image by at most 3/8 of a pixel."""
-
-MAX_GREY = 16
-BACKGROUND = 0.15
-"""Intensity of the unlit scene, as a share of a fully lit pixel."""
-
 LOG_UNIT = 1024
 """Units of log intensity (natural logarithm) in 1."""
 
-THRESHOLD = 384
-THRESHOLD_SPREAD = 64
-"""Log-intensity step that makes an event, in 1/1024: from 384 to 447, different for each pixel and recording."""
 
-NOISE_EVENTS = 64
-"""Events without a cause in each recording, spread evenly over pixels and time."""
-
-IMAGES_AT_ONCE = 128
-"""Images simulated together: their state fits into a second-level cache."""
-
-
-def record(images: NDArray[np.integer], seed: int) -> list[Events]:
-    """Record each image with three saccades of 105 ms.
+@dataclass(frozen=True)
+class Camera:
+    """How images are shown, how they move over the sensor, and what makes its pixels send events.
 
     Args:
-        images: grey values 0 to 16, shape [n, 8, 8].
-        seed: of pixel thresholds and noise; recording i depends on the image, the seed and i alone.
+        pitch: distance of neighbouring image pixels on the sensor, in 1/32 of a sensor pixel.
+        max_grey: grey value of a fully lit image pixel.
+        path: where the image's upper left corner is on the sensor and when: (microsecond, x, y) with x and y in 1/32
+            pixel, from 0 on; in between it moves on straight lines.
+        step_us: time from one position to the next; between them log intensity moves on a straight line.
+        dark: intensity where the image is 0.
+        lit: intensity where it is `max_grey`; below `dark` for dark digits on a bright screen.
+        blur: share of a pixel's light that falls on each neighbour along a line, in 1/256.
+        threshold: log-intensity step that makes an event, in 1/1024.
+        threshold_spread: number of different thresholds, from `threshold` on; each pixel of each recording draws one.
+        mismatch: most by which a pixel's threshold for getting darker differs from that for getting brighter.
+        unrest: most by which the level of a pixel's last event differs from its level when the recording begins.
+        noise_events: events without a cause in each recording, spread evenly over pixels and time.
+    """
+
+    pitch: int
+    max_grey: int
+    path: tuple[tuple[int, int, int], ...]
+    step_us: int = 5_000
+    dark: float = 0.15
+    lit: float = 1.15
+    blur: int = 0
+    threshold: int = 384
+    threshold_spread: int = 64
+    mismatch: int = 0
+    unrest: int = 0
+    noise_events: int = 64
+
+    @property
+    def duration_us(self) -> int:
+        """Length of a recording."""
+        return self.path[-1][0]
+
+    def record(self, image: NDArray[np.integer], seed: int, number: int) -> Events:
+        """Record an image.
+
+        Args:
+            image: grey values from 0 to `max_grey`, shape [n, n].
+            seed: of everything random.
+            number: of the recording; the events depend on camera, image, seed and number alone.
+
+        Returns:
+            The events in order of time.
+        """
+        from datamodules.dvs_kernel import threshold_events  # numba takes half a second to import
+
+        raw = np.random.PCG64([seed, number]).random_raw(2 * SENSOR * SENSOR).reshape(-1, 2)
+        of_pixels = raw[:, 0].reshape(SENSOR, SENSOR)
+        brighter = self.threshold + _bits(of_pixels, 0, self.threshold_spread)
+        darker = brighter + _bits(of_pixels, 20, 2 * self.mismatch + 1) - self.mismatch
+        caused = threshold_events(
+            np.pad(self._blurred(image), ((1, 2), (1, 2))),
+            *_bilinear(self, len(image)),
+            np.int32(self.pitch),
+            self._log_intensities,
+            np.stack([darker, brighter]),
+            _bits(of_pixels, 40, 2 * self.unrest + 1) - self.unrest,
+            self.step_us,
+        )
+        return _unpack(np.sort(np.concatenate([caused, self._noise(raw[: self.noise_events, 1])])))
+
+    def _blurred(self, image: NDArray[np.integer]) -> NDArray[np.int32]:
+        """The image with light spread to the neighbours, rounded to whole grey values; none falls off its edges."""
+        blurred = image.astype(np.int32)
+        for _ in range(2 if self.blur else 0):  # along each axis
+            edged = np.pad(blurred, ((1, 1), (0, 0)), mode="edge")
+            blurred = (self.blur * (edged[:-2] + edged[2:]) + (256 - 2 * self.blur) * blurred + 128 >> 8).T
+        return blurred
+
+    @cached_property
+    def _positions(self) -> NDArray[np.int64]:
+        """The image's upper left corner (x, y) at each step, in 1/32 pixel, shape [steps + 1, 2]."""
+        times, corners = np.array(self.path)[:, 0], np.array(self.path)[:, 1:]
+        now = np.arange(0, self.duration_us + 1, self.step_us)
+        leg = np.minimum(np.searchsorted(times, now, side="right"), len(times) - 1) - 1
+        part, whole = (now - times[leg])[:, None], np.diff(times)[leg][:, None]
+        return corners[leg] + np.diff(corners, axis=0)[leg] * part // whole
+
+    @cached_property
+    def _log_intensities(self) -> NDArray[np.int32]:
+        """Log intensity, in 1/1024, of each weighted sum that four neighbouring pixels can give."""
+        brightest = self.max_grey * self.pitch**2
+        share = np.arange(brightest + 1) / brightest
+        return np.rint(LOG_UNIT * np.log(self.dark + (self.lit - self.dark) * share)).astype(np.int32)
+
+    def _noise(self, raw: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """One packed event without a cause for each random number."""
+        bits = (raw >> np.uint64(1)).astype(np.int64)
+        time, pixel, polarity = (bits >> 16) % self.duration_us, (bits >> 1) % SENSOR**2, bits & 1
+        return time << 12 | pixel << 1 | polarity
+
+
+def _bits(raw: NDArray[np.uint64], shift: int, count: int) -> NDArray[np.int32]:
+    """One of the numbers from 0 to ``count - 1`` out of each random number, from its bits above ``shift``."""
+    return ((raw >> np.uint64(shift)) % np.uint64(count)).astype(np.int32)
+
+
+@lru_cache
+def _bilinear(camera: Camera, image_size: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Which lines of an image each sensor pixel lies between, at each step.
 
     Returns:
-        For each image its events in order of time.
+        For each step, axis (x, y) and pixel, the line before its middle, and the distance from there in 1/32 pixel,
+        both [steps + 1, 2, sensor]. Line 0 and those after `image_size` are of the border.
     """
-    renderings = _renderings(images.shape[1])
-    with threadpool_limits(1):  # the products are so small that threads only wait for each other
-        return [
-            events
-            for begin in range(0, len(images), IMAGES_AT_ONCE)
-            for events in _record_batch(images[begin : begin + IMAGES_AT_ONCE], renderings, seed, begin)
-        ]
+    middle = np.arange(SENSOR) * FINE + FINE // 2
+    line, distance = np.divmod(middle - camera._positions[:, :, None] - camera.pitch // 2, camera.pitch)
+    line = np.where((line >= -1) & (line < image_size), line + 1, image_size + 1)
+    return line.astype(np.int32), distance.astype(np.int32)
 
 
-def _displacements() -> NDArray[np.int64]:
-    """Displacement (x, y) of the image on the sensor at each step, in 1/32 pixel, shape [steps + 1, 2]."""
-    fractions = np.arange(STEPS_PER_SACCADE)[:, None]
-    legs = [
-        np.array(start) + (np.array(end) - start) * fractions // STEPS_PER_SACCADE for start, end in pairwise(CORNERS)
-    ]
-    return np.concatenate([*legs, [CORNERS[-1]]])
-
-
-def _renderings(image_size: int) -> list[NDArray[np.float32]]:
-    """For each step the linear map from image to sensor, [image_size^2, sensor^2], with integer entries."""
-    pitch = MAGNIFICATION * FINE
-    triangle = np.ptp(np.array(CORNERS), axis=0)
-    rest = (SENSOR * FINE - image_size * pitch - triangle) // 2  # centres the triangle on the sensor
-    pixel_centres = np.arange(SENSOR) * FINE + FINE // 2
-    image_centres = np.arange(image_size) * pitch + pitch // 2
-
-    def weights(shift: int) -> NDArray[np.int64]:
-        distance = np.abs(pixel_centres[None, :] - image_centres[:, None] - shift)
-        return np.maximum(pitch - distance, 0)  # [image_size, sensor]: bilinear interpolation
-
-    return [np.kron(weights(y), weights(x)).astype(np.float32) for x, y in (_displacements() + rest).tolist()]
-
-
-def _log_intensities() -> NDArray[np.int32]:
-    """Log intensity, in 1/1024, of each value that a rendering can give."""
-    brightest = MAX_GREY * (MAGNIFICATION * FINE) ** 2
-    share = np.arange(brightest + 1) / brightest
-    return np.rint(LOG_UNIT * np.log(BACKGROUND + share)).astype(np.int32)
-
-
-def _record_batch(
-    images: NDArray[np.integer], renderings: list[NDArray[np.float32]], seed: int, first: int
-) -> list[Events]:
-    grey = images.reshape(len(images), -1).astype(np.float32)
-    table = _log_intensities()
-    raw = _raw_noise(len(images), seed, first)
-    threshold = THRESHOLD + (raw[:, :, 0] % THRESHOLD_SPREAD).astype(np.int32)  # [n, pixels]
-    before = table.take((grey @ renderings[0]).astype(np.int32))
-    memory = before.copy()  # level of each pixel's last event
-    keys = [_noise_events(raw[:, :NOISE_EVENTS, 1])]
-    for step, rendering in enumerate(renderings[1:]):
-        level = table.take((grey @ rendering).astype(np.int32))
-        keys.append(_threshold_events(level, before, memory, threshold, step * STEP_US))
-        before = level
-    return _unpack(np.sort(np.concatenate(keys)), len(images))
-
-
-def _pack(
-    image: NDArray[np.int64], time: NDArray[np.int64], pixel: NDArray[np.int64], polarity: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """One number for each event, so that sorting the numbers sorts the events by image and time."""
-    return image << 32 | time << 12 | pixel << 1 | polarity  # 20 bits of microseconds, 11 of pixel
-
-
-def _unpack(keys: NDArray[np.int64], images: int) -> list[Events]:
-    events = np.empty(len(keys), dtype=EVENT)
-    pixel = keys >> 1 & 0x7FF
+def _unpack(packed: NDArray[np.int64]) -> Events:
+    """Events from numbers of which each is an event: from the top time, 11 bits of pixel, one of polarity."""
+    events = np.empty(len(packed), dtype=EVENT)
+    pixel = packed >> 1 & 0x7FF
     events["x"], events["y"] = pixel % SENSOR, pixel // SENSOR
-    events["t"], events["p"] = keys >> 12 & 0xFFFFF, keys & 1
-    return np.split(events, np.searchsorted(keys >> 32, np.arange(1, images)))
-
-
-def _threshold_events(
-    level: NDArray[np.int32],
-    before: NDArray[np.int32],
-    memory: NDArray[np.int32],
-    threshold: NDArray[np.int32],
-    step_begin: int,
-) -> NDArray[np.int64]:
-    """Packed events of one step; all arrays are [n, pixels], and `memory` moves on to the level of the last event.
-
-    A pixel whose level has moved by k thresholds sends k events, each at the time at which a straight line
-    from the level before to the level now crosses the threshold.
-    """
-    change = (level - memory).ravel()
-    where = np.flatnonzero(np.abs(change) >= threshold.ravel())
-    sign, step_size = np.sign(change[where]), threshold.ravel()[where]
-    number = np.abs(change[where]) // step_size
-    last_level = memory.ravel()[where]
-    memory.ravel()[where] += sign * number * step_size
-
-    where, sign, step_size, last_level = (  # one row an event, where a pixel has several
-        np.repeat(column.astype(np.int64), number) for column in (where, sign, step_size, last_level)
-    )
-    nth = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + 1
-    crossed = last_level + sign * nth * step_size
-    start, end = before.ravel()[where], level.ravel()[where]
-    time = step_begin + STEP_US * (crossed - start) // (end - start)
-    image, pixel = np.divmod(where, SENSOR**2)
-    return _pack(image, time, pixel, (sign > 0).astype(np.int64))
-
-
-def _raw_noise(count: int, seed: int, first: int) -> NDArray[np.uint64]:
-    """Random 64-bit numbers of each recording, [count, pixels, 2], from a stream of its own."""
-    draws = 2 * SENSOR * SENSOR
-    streams = [np.random.PCG64([seed, first + index]).random_raw(draws) for index in range(count)]
-    return np.stack(streams).reshape(count, -1, 2)
-
-
-def _noise_events(raw: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """One packed event without a cause for each random number, [n, NOISE_EVENTS]."""
-    image = np.repeat(np.arange(len(raw)), raw.shape[1])
-    bits = (raw.ravel() >> np.uint64(1)).astype(np.int64)
-    time = (bits >> 16) % (3 * STEPS_PER_SACCADE * STEP_US)
-    return _pack(image, time, (bits >> 1) % SENSOR**2, bits & 1)
+    events["t"], events["p"] = packed >> 12, packed & 1
+    return events

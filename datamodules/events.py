@@ -47,15 +47,29 @@ LARGEST_PACKED_BYTES = 1 << 28
 
 def read_nmnist(path: Path, sensor_size: tuple[int, int]) -> Events:
     """Read a recording in N-MNIST's format. Arguments, result and errors: as `read_aedat2`."""
-    content = _content(path)
+    return decode_nmnist(_content(path), sensor_size, path)
+
+
+def decode_nmnist(content: bytes, sensor_size: tuple[int, int], source: Path | str) -> Events:
+    """The events of bytes in N-MNIST's format; ``source`` says where they are from. The rest: as `read_aedat2`."""
     if len(content) % NMNIST_EVENT_BYTES:
-        raise DataCorrupt(f"{path}: cut inside an event ({len(content)} bytes are no multiple of {NMNIST_EVENT_BYTES})")
+        raise DataCorrupt(
+            f"{source}: cut inside an event ({len(content)} bytes are no multiple of {NMNIST_EVENT_BYTES})"
+        )
     x, y, high, middle, low = np.frombuffer(content, np.uint8).reshape(-1, NMNIST_EVENT_BYTES).T.astype(np.int64)
     is_overflow = y == NMNIST_OVERFLOW_ROW
     time = ((high & 0x7F) << 16 | middle << 8 | low) + (np.cumsum(is_overflow) << 13)
     events = np.empty(len(content) // NMNIST_EVENT_BYTES, dtype=EVENT)
     events["x"], events["y"], events["t"], events["p"] = x, y, time, high >> 7
-    return checked(events[~is_overflow], sensor_size, path)
+    return checked(events[~is_overflow], sensor_size, source)
+
+
+def encode_nmnist(events: Events) -> NDArray[np.uint8]:
+    """N-MNIST's five bytes for each event (x, y, polarity and 23 bits of time, high byte first), [n, 5]."""
+    time = events["t"]
+    polarity_and_time = (events["p"].astype(np.int64) << 7) | (time >> 16)
+    columns = (events["x"], events["y"], polarity_and_time, time >> 8 & 255, time & 255)
+    return np.stack(columns, axis=1).astype(np.uint8)
 
 
 def read_aedat2(path: Path, sensor_size: tuple[int, int]) -> Events:

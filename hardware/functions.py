@@ -98,7 +98,7 @@ _PRODUCTS: Mapping[str, tuple[str, ...]] = {
 }
 
 _DIVIDING = ("div", "divide", "idiv", "truediv", "itruediv", "rtruediv")
-_MULTIPLYING = frozenset({"mul", "imul", "rmul", "multiply", "pow", "where", *_DIVIDING})
+_MULTIPLYING = frozenset({"mul", "imul", "rmul", "multiply", "pow", "where", "logical_and", *_DIVIDING})
 
 # An operator stands without its underscores: `add` is also `add_` and `__add__`, `iadd` is `__iadd__`.
 _NAMES: Mapping[Kind, str] = {

@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hardware.functions import Function, Kind
@@ -70,10 +71,22 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Product:
-    """Two activations meet in a matrix product: left [..., n, k], right [..., k, m]."""
+    """Two stacks of matrices meet, left [..., n, k], right [..., k, m]: two activations, or one that is learnt.
+
+    Args:
+        left: an activation.
+        right: another one, or something learnt.
+        stacked: whether the right one is learnt, and its matrices differ: what is stacked are not samples, then.
+    """
 
     left: Tensor
     right: Tensor
+    stacked: bool = False
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """Shape of the stack of products."""
+        return tuple(torch.broadcast_shapes(self.left.shape[:-2], self.right.shape[:-2]))
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def _product(
     if by_left == by_right:
         return Product(left, factor) if not by_left and min(left.dim(), right.dim()) >= 3 else None
     if min(left.dim(), right.dim()) > 2:
-        return _stacked(left, factor)
+        return _stacked(right.mT, left.mT) if by_left else _stacked(left, factor)
     if by_left:  # [out, in] or [in] times [..., in, n]
         return _weighted(factor.mT, left, left) if right.dim() >= 2 else None
     added = arguments[function.arguments[0]] if len(function.arguments) == 3 else None
@@ -187,8 +200,11 @@ def _weighted(input: Tensor, weight: Tensor, stored: Tensor, bias: Tensor | None
 
 
 def _stacked(left: Tensor, right: Tensor) -> Product | None:
-    """Stacks of matrices, one of them learnt: [..., n, k] and [..., k, m]."""
-    return Product(left, right) if left.dim() >= 3 and left.shape[:-2] == right.shape[:-2] else None
+    """Stacks of matrices, the right one learnt: [..., n, k] and [..., k, m]."""
+    if left.dim() < 3 or left.shape[:-2] != right.shape[:-2]:
+        return None
+    matrices = right.flatten(0, -3)
+    return Product(left, right, stacked=not bool((matrices == matrices[0]).all()))
 
 
 def _pool(arguments: Mapping[str, Any]) -> Operation:

@@ -3,6 +3,9 @@
 Whatever is computed from parameters and constants alone is *learnt*, and the names of its parameters go with it: a
 masked, sliced, stacked or normalised weight is a weight. All else is an activation, and so is a tensor that nobody saw
 being made.
+
+Numbers can leave torch (as lists, NumPy arrays, Python numbers) and come back as new tensors. What a module makes of
+numbers is learnt if only what is learnt has left torch in it before.
 """
 
 import weakref
@@ -13,7 +16,10 @@ from torch import Tensor, nn
 
 Names = frozenset[str]
 
-_FOREIGN = frozenset({"from_numpy", "frombuffer", "as_tensor", "tensor", "asarray"})  # may hold what was computed
+_LEAVING = frozenset({"numpy", "tolist", "item", "__array__", "__float__", "__int__", "__index__", "__complex__"})
+_RETURNING = frozenset(
+    {"from_numpy", "frombuffer", "as_tensor", "tensor", "asarray", "new_tensor", "scalar_tensor", "lift_fresh"}
+)
 
 
 def tensors_in(arguments: Any) -> Iterator[Tensor]:
@@ -38,6 +44,7 @@ class Origins:
 
     def __init__(self, net: nn.Module) -> None:
         self._known: dict[int, tuple[weakref.ref[Tensor], Names]] = {}
+        self._left: dict[nn.Module, set[Names | None]] = {}  # module -> origins of what left torch in it
         for module in net.modules():
             self._set([*module._buffers.values(), *vars(module).values()], frozenset())
         for name, parameter in net.named_parameters():
@@ -63,17 +70,32 @@ class Origins:
         found = [self.of(tensor) for tensor in tensors_in(arguments)]
         return None in found and any(found)
 
-    def follow(self, function: str, arguments: Any, output: Any) -> None:
-        """Take note of what a function made of its arguments."""
+    def have_left(self, module: nn.Module) -> bool:
+        """Whether something learnt has left torch in a module."""
+        return any(self._left.get(module, ()))
+
+    def may_be_either(self, function: str, module: nn.Module) -> bool:
+        """Whether a function made a tensor of numbers that may be a module's learnt ones or its activations."""
+        return function in _RETURNING and self.have_left(module) and None in self._left[module]
+
+    def follow(self, function: str, arguments: Any, output: Any, module: nn.Module) -> None:
+        """Take note of what a function that a module called made of its arguments."""
         found = [self.of(tensor) for tensor in tensors_in(arguments)]
-        if function in _FOREIGN:
-            return
-        if None not in found:
-            self._set(tensors_in(output), frozenset().union(*(names for names in found if names)))
+        if function in _LEAVING:
+            self._left.setdefault(module, set()).update(found)
+        elif function in _RETURNING and not any(found):
+            self._return(tensors_in(output), module)
+        elif None not in found:
+            self._set(tensors_in(output), _union(found))
         elif len(found) > found.count(None):  # it may have written into one that was known
             for tensor in tensors_in((arguments, output)):
                 if not isinstance(tensor, nn.Parameter) and self._is_written(function, tensor, arguments, output):
                     self._known.pop(id(tensor), None)
+
+    def _return(self, tensors: Iterable[Tensor], module: nn.Module) -> None:
+        left = self._left.get(module, set())
+        if any(left) and None not in left:
+            self._set(tensors, _union(left))
 
     @staticmethod
     def _is_written(function: str, tensor: Tensor, arguments: Any, output: Any) -> bool:
@@ -88,3 +110,7 @@ class Origins:
         for tensor in tensors:
             if isinstance(tensor, Tensor):
                 self._known[id(tensor)] = (weakref.ref(tensor), names)
+
+
+def _union(origins: Iterable[Names | None]) -> Names:
+    return frozenset().union(*(names for names in origins if names))

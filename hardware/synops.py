@@ -188,6 +188,12 @@ def count_products(left: Tensor, right: Tensor) -> Tensor:
     return (columns * rows).sum(-1)
 
 
+def count_row_products(left: Tensor, right: Tensor) -> Tensor:
+    """As :func:`count_products`, by row of the left factor: int64 [..., n]."""
+    reached = indicator(right).sum(-1, dtype=torch.int64)
+    return (indicator(left) * reached[..., None, :]).sum(-1, dtype=torch.int64)
+
+
 def count_meetings(left: Tensor, right: Tensor) -> int:
     """Number of entries where neither of two activations of one shape is zero."""
     pieces = zip(_pieces(left), _pieces(right), strict=True)

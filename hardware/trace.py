@@ -2,7 +2,8 @@
 
 Operations are seen where they happen (`torch.nn.functional`), not where modules announce them. The weight is
 therefore the one the forward pass really uses (masked, parametrized, quantized in the forward pass), and a
-layer of an unknown class is seen as well as nn.Conv2d. Module hooks only tell whose operation it is.
+layer of an unknown class is seen as well as nn.Conv2d. Module hooks only tell whose operation it is. Where no function
+shows what happens (scripted functions, extensions, `torch.vmap`), nothing is counted, and whatever multiplies is named.
 """
 
 from collections import deque
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
-from hardware.functions import Function, Kind, describe, writes_in_place
+from hardware.functions import FUNCTIONS, Function, Kind, describe, writes_in_place
 from hardware.geometry import convolution_fan_out, linear_fan_out
 from hardware.memory import Mask
+from hardware.multiplying import multiplies_learnt, multiplies_transformed, multiplies_unseen
 from hardware.neurons import count_states, is_neuron, is_unknown_neuron, sends_binary_spikes
 from hardware.operations import COSTLY, Addition, Normalisation, Operation, Pooling, Product, Weighted, read
 from hardware.origins import Origins
@@ -30,10 +32,12 @@ from hardware.synops import (
     count_meetings,
     count_pairs,
     count_products,
+    count_row_products,
     examine,
     of_spikes,
 )
 from hardware.tally import LayerTally, NetworkTally, NeuronTally, OtherTally, folds_of, split_steps
+from hardware.unannounced import Unannounced
 
 
 @dataclass
@@ -86,6 +90,7 @@ class Tracer(TorchFunctionMode):
         self._parameters = dict(net.named_parameters())
         self._storing: dict[tuple[Any, ...], str] = {}  # weight -> the layer that it is stored for
         self._origins = Origins(net)
+        self._unannounced = Unannounced(self._look_at_unannounced)
         self._owners: list[nn.Module] = []
         self._inside_neuron = 0  # what a neuron computes is one update, not additions
         self._inside_unknown = 0  # neurons that are named as wholes
@@ -99,8 +104,13 @@ class Tracer(TorchFunctionMode):
         self._last_weighted: LayerTally | None = None
 
     def attach(self) -> None:
-        """Hook into every module of the network."""
-        for module in self._names:
+        """Hook into every module of the network; those of torch.jit take no hooks, and are named as wholes."""
+        scripted = [module for module in self._names if isinstance(module, torch.jit.ScriptModule)]
+        inside = {part for module in scripted for part in module.modules() if part is not module}
+        for module in scripted:
+            if module not in inside:
+                self._name_uncounted(module, "a module of torch.jit")
+        for module in self._names.keys() - {*scripted}:
             self._handles.append(module.register_forward_pre_hook(self._enter_module))
             # always_call: the stack of owners must be right again after an exception.
             self._handles.append(module.register_forward_hook(self._leave_module, always_call=True))
@@ -117,7 +127,7 @@ class Tracer(TorchFunctionMode):
         self._owners.clear()
         self._inside_neuron = self._inside_unknown = 0
         self._batch_size = size
-        with self:
+        with torch.compiler.set_stance("force_eager"), self, self._unannounced:  # compiled code shows no functions
             yield
         self._known.clear()
         self._origins.forget()
@@ -137,12 +147,38 @@ class Tracer(TorchFunctionMode):
             self._known.clear()
         if not self._owners or self._inside_neuron:
             return func(*args, **kwargs)
+        with self._unannounced.paused():
+            return self._watch(func, name, args, kwargs)
+
+    def _watch(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function of the network; count it, or name it where it multiplies and cannot be counted."""
+        owner, function = self._owners[-1], describe(func)
+        if _transformed():
+            if not self._inside_unknown and multiplies_transformed(name, function, (args, kwargs)):
+                self._name_uncounted(owner, f"{name.strip('_')} in torch.vmap")
+            return func(*args, **kwargs)
         counted = self._count(func, args, kwargs)
-        if not counted and not self._inside_unknown and _multiplies(func, args) and self._origins.meet((args, kwargs)):
-            self._name_uncounted(self._owners[-1], name.strip("_"))
+        named = not counted and not self._inside_unknown
+        if named and multiplies_learnt(name, function, args, kwargs, self._origins, owner):
+            self._name_uncounted(owner, name.strip("_"))
         output = func(*args, **kwargs)
-        self._origins.follow(name, (args, kwargs), output)
+        self._follow(name, (args, kwargs), output)
         return output
+
+    def _look_at_unannounced(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Name an operation that multiplies where nobody can count: in a scripted function, say."""
+        if not self._owners or self._inside_neuron or self._inside_unknown:
+            return
+        if multiplies_unseen(name, FUNCTIONS.get(name.strip("_")), (args, kwargs), self._origins):
+            self._name_uncounted(self._owners[-1], f"{name.strip('_')} in a scripted function or an extension")
+        self._follow(name, (args, kwargs), output)
+
+    def _follow(self, name: str, arguments: Any, output: Any) -> None:
+        """Take note of where an operation's output comes from, and name it where that cannot be told."""
+        owner = self._owners[-1]
+        self._origins.follow(name, arguments, output, owner)
+        if self._origins.may_be_either(name, owner):
+            self._name_uncounted(owner, "a tensor of numbers that had left torch, learnt ones and others")
 
     def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
         self._owners.append(module)
@@ -157,8 +193,9 @@ class Tracer(TorchFunctionMode):
         if module not in self._neurons:
             return
         self._inside_neuron -= 1
-        if isinstance(output, Tensor):
-            with torch._C.DisableTorchFunction():  # hooks run inside the mode: what they compute is not the network's
+        if isinstance(output, Tensor) and not _transformed():
+            # Hooks run inside the modes: what they compute is not the network's.
+            with torch._C.DisableTorchFunction(), self._unannounced.paused():
                 self._count_neurons(module, output.detach())
         elif output is not None:  # None: the forward pass failed
             self._name_uncounted(module, f"spikes of {type(module).__name__}")
@@ -203,12 +240,15 @@ class Tracer(TorchFunctionMode):
         Those of one that nobody here can read cannot.
         """
         if isinstance(operation, Product):
-            stack = torch.broadcast_shapes(operation.left.shape[:-2], operation.right.shape[:-2])
-            return prod(stack) % self._batch_size == 0
+            return self._samples_in_rows(operation) or prod(operation.stack) % self._batch_size == 0
         if not isinstance(operation, Weighted):
             return False
         lead = operation.input.shape[: -len(operation.entry_shape)]
         return prod(lead[: folds_of(lead, self._batch_size, self._known_steps)]) % self._batch_size == 0
+
+    def _samples_in_rows(self, operation: Product) -> bool:
+        """Whether a product has a learnt matrix for each step (or head), and the rows of the other one are samples."""
+        return operation.stacked and operation.left.shape[-2] == self._batch_size
 
     def _steps_of_neurons(self) -> int | None:
         """Steps of a call where all neurons take single steps; None where that is to be seen."""
@@ -300,11 +340,7 @@ class Tracer(TorchFunctionMode):
         tally.input_shape, tally.output_shape = shapes
         left_seen, right_seen = examine(left), examine(right)
         counts = count_products(left, right)
-        folds = self._steps * self._batch_size
-        if counts.numel() % folds:
-            folds = self._batch_size
-        lead = (folds, counts.numel() // folds)
-        tally.add_steps(split_steps(counts.reshape(-1), lead, self._batch_size, tally.name))
+        tally.add_steps(self._dealt_out(counts, operation))
         tally.synops_by_value += int(counts.sum())
         tally.input_entries += left.numel() + right.numel()
         tally.input_events += left_seen.events + right_seen.events
@@ -312,6 +348,16 @@ class Tracer(TorchFunctionMode):
         tally.values |= left_seen.values
         known = tally.other_values
         tally.other_values = right_seen.values if known is None else known | right_seen.values
+
+    def _dealt_out(self, counts: Tensor, operation: Product) -> Tensor:
+        """The pairs of a stack of products, `counts` [...], by steps and samples: [steps, B]."""
+        if self._samples_in_rows(operation):
+            rows = count_row_products(operation.left.detach(), operation.right.detach()).reshape(-1, self._batch_size)
+            return rows if len(rows) == self._known_steps else rows.sum(0, keepdim=True)
+        folds = self._steps * self._batch_size
+        if counts.numel() % folds:
+            folds = self._batch_size
+        return split_steps(counts.reshape(-1), (folds, counts.numel() // folds), self._batch_size, "")
 
     def _count_pooling(self, owner: str, kind: str, operation: Pooling) -> None:
         rows = operation.input.detach().reshape(-1, operation.fan_out.numel())
@@ -367,16 +413,9 @@ class Tracer(TorchFunctionMode):
         return known
 
 
-def _multiplies(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Whether a function may multiply what meets in it: some are known to, and of those not described nobody knows."""
-    function = describe(func)
-    if function is None:
-        return getattr(func, "__name__", "") not in _HARMLESS
-    return function.multiplies or (function.name == "getitem" and isinstance(args[1], Tensor))
-
-
-_HARMLESS = frozenset({"__get__", "__set__", "copy_", "size", "dim", "__len__", "is_floating_point", "masked_fill"})
-"""Functions that are not described, and multiply nothing."""
+def _transformed() -> bool:
+    """Whether `torch.vmap`, or another transform of functions, is at work: tensors then hide what they hold."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _by_value(rows: Tensor, reach: _Reach, values: ValueRange, pairs: Tensor) -> int:

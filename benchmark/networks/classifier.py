@@ -1,10 +1,8 @@
 """The LightningModule around any spiking network."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
@@ -14,21 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from benchmark.networks.errors import NetworkError
 from benchmark.networks.inference.forward import compiled, each_image_once
 from benchmark.networks.inference.uncompiled import uncompiled
-
-
-def rate_mse(rates: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of firing rates ``[B, K]`` to the target, summed over classes, mean over the batch.
-
-    The target is a class ``[B]`` (its rate 1, the others 0) or, after mixup, a share of each class ``[B, K]``.
-    """
-    wanted = target if target.ndim == 2 else F.one_hot(target, rates.shape[1])
-    return F.mse_loss(rates, wanted.to(rates)) * rates.shape[1]
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "rate_mse": rate_mse,
-    "cross_entropy": F.cross_entropy,
-}
+from benchmark.networks.losses import LOSSES
+from benchmark.networks.optimization import Optimization
 
 
 def coarser(x: Tensor, timesteps: int) -> Tensor:
@@ -40,8 +25,10 @@ def coarser(x: Tensor, timesteps: int) -> Tensor:
     return x.new_zeros(len(x), timesteps, *x.shape[2:]).index_add_(1, bins, x)
 
 
-def scores(network: nn.Module, x: Tensor, classes: int, timesteps: int) -> Tensor:
-    """Scores ``[B, classes]`` of a network for ``x``; see :class:`SNNClassifier`.
+def outputs(network: nn.Module, x: Tensor, classes: int, timesteps: int) -> Tensor:
+    """Outputs ``[T, B, classes]`` of a network for ``x``; see :class:`SNNClassifier`.
+
+    They are ``[1, B, classes]`` where the network itself takes the mean over time.
 
     Raises:
         NetworkError: the network gives something else than scores of all classes.
@@ -62,7 +49,12 @@ def scores(network: nn.Module, x: Tensor, classes: int, timesteps: int) -> Tenso
             f"the network {type(network).__name__} returns {list(output.shape)} for {len(x)} samples of {classes} "
             f"classes: its last layer must give [T, B, {classes}] or [B, {classes}]"
         )
-    return output.mean(0) if output.ndim == 3 else output
+    return output if output.ndim == 3 else output[None]
+
+
+def scores(network: nn.Module, x: Tensor, classes: int, timesteps: int) -> Tensor:
+    """Scores ``[B, classes]``: the mean of :func:`outputs` over time."""
+    return outputs(network, x, classes, timesteps).mean(0)
 
 
 class SNNClassifier(LightningModule):
@@ -79,9 +71,10 @@ class SNNClassifier(LightningModule):
             mode.
         classes: number of classes.
         timesteps: T; event samples of more frames have neighbouring ones added up.
-        loss: ``rate_mse`` or ``cross_entropy`` on the scores.
-        learning_rate: of Adam, annealed along a cosine to zero over the epochs of the fit.
-        weight_decay: of Adam.
+        loss: ``"rate_mse"``, ``"cross_entropy"`` or ``"tet"``, see :mod:`benchmark.networks.losses`.
+        label_smoothing: see there.
+        optimization: settings of :class:`~benchmark.networks.optimization.Optimization`; by default Adam at 1e-3,
+            annealed along a cosine to zero over the epochs of the fit.
     """
 
     def __init__(
@@ -91,14 +84,14 @@ class SNNClassifier(LightningModule):
         classes: int,
         timesteps: int,
         loss: str = "rate_mse",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+        **optimization: Any,
     ) -> None:
         super().__init__()
         self.network = uncompiled(network)
         self.classes, self.timesteps = classes, timesteps
-        self.loss = LOSSES[loss]
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.loss, self.label_smoothing = LOSSES[loss], label_smoothing
+        self.optimization = Optimization(**optimization)
         for part in ("train", "val", "test"):
             setattr(self, f"{part}_accuracy", MulticlassAccuracy(num_classes=classes, average="micro"))
             setattr(self, f"{part}_loss", MeanMetric())  # Lightning's own mean over processes rounds sample numbers
@@ -113,8 +106,8 @@ class SNNClassifier(LightningModule):
 
     def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         x, y = batch
-        scores = self(x)
-        loss = self.loss(scores, y)
+        steps = outputs(self.network, x, self.classes, self.timesteps)
+        loss, scores = self.loss(steps, y, self.label_smoothing), steps.mean(0)
         mean_loss, accuracy = getattr(self, f"{part}_loss"), getattr(self, f"{part}_accuracy")
         mean_loss.update(loss.detach(), len(y))
         accuracy.update(scores, y.argmax(1) if y.ndim == 2 else y)
@@ -135,7 +128,10 @@ class SNNClassifier(LightningModule):
         self._step(batch, "test")
 
     def configure_optimizers(self) -> Any:
-        """Adam with cosine annealing over the fit's epochs."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        epochs = max(1, self.trainer.max_epochs or 1)
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)]
+        """The optimizer, and its schedule over the fit's epochs."""
+        optimizer, schedule = self.optimization.of(self, max(1, self.trainer.max_epochs or 1))
+        return [optimizer], [schedule]
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Gradients no longer than asked for."""
+        self.clip_gradients(optimizer, self.optimization.gradient_clip, "norm")

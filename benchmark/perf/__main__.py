@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.classifier import SNNClassifier, outputs
 from benchmark.networks.zoo.conv import conv
 from benchmark.perf import counting, inference, large, reading, solvers
 from benchmark.runs import memory
@@ -63,7 +63,7 @@ def waiting() -> list[dict[str, Any]]:
     def step(batch: Any) -> None:
         x, y = data.on_after_batch_transfer(batch, 0)
         optimizer.zero_grad()
-        module.loss(module(x), y).backward()
+        module.loss(outputs(module.network, x, data.num_classes, 20), y, 0.0).backward()
         optimizer.step()
 
     share = reading.waiting_share(islice(data.train_dataloader(), 20), step)

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from benchmark.catalog import DATA, MODELS
-from benchmark.networks.classifier import LOSSES, SNNClassifier
+from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.inference.multistep import multistep
+from benchmark.networks.losses import LOSSES
 from benchmark.networks.outline import outlined
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
@@ -153,9 +154,7 @@ def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) ->
         net,
         classes=data.num_classes,
         timesteps=data.timesteps,
-        loss=training.loss,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        **training.of_classifier,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 from benchmark.catalog import DATA, MODELS
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from benchmark.questions.reading import YAMLFault, read_yaml
+from benchmark.questions.recipes import published
 from compressors.annotations import Number, Seed, WholeNumber
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, suggestion
@@ -56,6 +57,9 @@ class Training(Strict):
     """How a dense network is trained.
 
     Training stops when the validation accuracy has not improved for ``patience`` epochs; the best weights are kept.
+    ``recipe`` names published settings (:mod:`benchmark.questions.recipes`); keys beside it come before them. What the
+    optimizer's keys mean stands in :class:`benchmark.networks.optimization.Optimization`; ``precision`` is Lightning's
+    and that of the dense training alone.
     """
 
     epochs: Count = 30
@@ -64,6 +68,53 @@ class Training(Strict):
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, strict=True)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, strict=True)
     loss: str = Field(default="rate_mse", pattern=NAME)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=True)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = Field(default=0.9, ge=0, lt=1, strict=True)
+    decay_norm: bool = Field(default=True, strict=True)
+    warmup_epochs: int = Field(default=0, ge=0, le=2**31 - 1, strict=True)
+    milestones: tuple[Count, ...] = ()
+    gradient_clip: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "recipe" not in content:
+            return content
+        own = {key: value for key, value in content.items() if key != "recipe"}
+        return {**published(content["recipe"]), **own}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Training":
+        if "momentum" in self.model_fields_set and self.optimizer != "sgd":
+            raise ValueError(f"momentum is one of sgd, and the optimizer is {self.optimizer}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, of {self.epochs} epochs: warm up for fewer")
+        outside = [epoch for epoch in self.milestones if not self.warmup_epochs < epoch < self.epochs]
+        if outside or list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(
+                f"milestones are epochs between {self.warmup_epochs} (warm-up) and {self.epochs}, in rising order: "
+                f"they are {list(self.milestones)}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, serialize: Any) -> dict[str, Any]:
+        """Settings that came later stand there only where they are used, so that older questions keep their ids."""
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if name in FIRST_SETTINGS or getattr(self, name) != type(self).model_fields[name].default
+        }
+
+    @property
+    def of_classifier(self) -> dict[str, Any]:
+        """What a classifier is told, but for what it takes by default."""
+        return self.model_dump(exclude={"epochs", "patience", "batch_size", "precision"})
+
+
+FIRST_SETTINGS = {"epochs", "patience", "batch_size", "learning_rate", "weight_decay", "loss"}
 
 
 class FineTuning(Strict):
@@ -313,5 +364,6 @@ def _explain(error: Any) -> str:
     place = ".".join(map(str, error["loc"]))
     if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
-    known: Iterable[str] = {"training": Training.model_fields, "joint": LIMITS}.get(error["loc"][0], Suite.model_fields)
+    inside: Mapping[Any, Iterable[str]] = {"training": ["recipe", *Training.model_fields], "joint": LIMITS}
+    known = inside.get(error["loc"][0], Suite.model_fields)
     return f"unknown key {error['loc'][-1]!r}: {suggestion(str(error['loc'][-1]), known)}"

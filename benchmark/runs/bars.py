@@ -23,6 +23,9 @@ class TrainingBar(Callback):
         total = int(trainer.num_training_batches * (trainer.max_epochs or 1))
         done = int(trainer.num_training_batches * trainer.current_epoch)
         self.task = self.progress.add_task(_doing(trainer), total=total, completed=done)
+        if done:
+            left = f"{trainer.max_epochs} epochs, after {trainer.current_epoch} of them"
+            self.progress.console.print(f"the training goes on that was cut off: {left}", highlight=False)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Show the epoch and, now that a compressor has begun it, its stage."""
@@ -74,12 +77,14 @@ class EvaluationBar(Callback):
 
 
 def _doing(trainer: Trainer) -> str:
-    """What a fit is at: a compressor's stage, if there is one, the epoch, and the last validation accuracy."""
+    """What a fit is at: a compressor's stage, if there is one, the epoch, and the last epoch's loss and accuracy."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     compressor = next((callback for callback in callbacks if isinstance(callback, Compressor)), None)
     name = "training the dense network"
     if compressor is not None:
         name = f"fine-tuning {type(compressor).__name__}, {compressor.stage}"
-    accuracy = trainer.callback_metrics.get("val/accuracy")
-    known = "" if accuracy is None else f", validation accuracy {percent(float(accuracy))} %"
+    metrics = trainer.callback_metrics
+    loss, accuracy = metrics.get("train/loss"), metrics.get("val/accuracy")
+    known = "" if loss is None else f", loss {float(loss):.3g}"
+    known += "" if accuracy is None else f", validation accuracy {percent(float(accuracy))} %"
     return f"{name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{known}"

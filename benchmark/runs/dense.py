@@ -1,19 +1,16 @@
 """The dense network of a question: trained once, kept by the hash of what it was trained on and how."""
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from filelock import FileLock
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from spikingjelly.activation_based import functional
 
 from benchmark.networks.classifier import SNNClassifier
@@ -28,6 +25,7 @@ from benchmark.records import DenseNetwork
 from benchmark.runs import memory
 from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.opening import OpenedData, OpenedRun
+from benchmark.runs.resuming import VALIDATION, KeptTraining, kept_training
 from datamodules.base import BenchmarkDataModule
 
 
@@ -108,42 +106,43 @@ def _adopt(run: OpenedRun, data: OpenedData, path: Path) -> Checkpoint:
 def _train(
     run: OpenedRun, data: BenchmarkDataModule, path: Path, callbacks: Sequence[Callback], group: DeviceGroup
 ) -> Checkpoint:
-    """Train, and keep the best weights with a description of how."""
-    question = run.question
-    started = time.perf_counter()
+    """Train, and keep the best weights with a description of how; one that was cut off goes on after its last epoch."""
+    question, going = run.question, path.with_suffix(".training")
     shown = () if group.devices.grouped else callbacks
-    with TemporaryDirectory() as folder:
-        module, trained = group.call(_fit, question, data, folder, shown, group.devices)
+    module, trained = group.call(_fit, question, data, going, shown, group.devices)
     description = {
         "model": question.model.model_dump(),
         "data": run.data,
         "training": question.training.model_dump(),
         "seed": question.seed,
         **trained,
-        "seconds": time.perf_counter() - started,
     }
-    return checkpoints.save(path, module.network, description)
+    checkpoint = checkpoints.save(path, module.network, description)
+    going.unlink(missing_ok=True)
+    return checkpoint
 
 
 def _fit(
-    question: Question, data: BenchmarkDataModule, folder: str, callbacks: Sequence[Callback], devices: Devices
+    question: Question, data: BenchmarkDataModule, going: Path, callbacks: Sequence[Callback], devices: Devices
 ) -> tuple[SNNClassifier, dict[str, Any]]:
-    """Train with early stop on the validation accuracy: the best epoch's weights, its accuracy, epochs trained."""
+    """Train with early stop on the validation accuracy: the best epoch's weights, its accuracy, epochs, seconds."""
     memory.keep_freed()
     with quiet():
         seed_everything(question.seed, workers=True, verbose=False)
         module = _untrained(question, data)
-        best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_weights_only=True)
-        stop = EarlyStopping("val/accuracy", mode="max", patience=question.training.patience)
+        kept = KeptTraining(going)
+        stop = EarlyStopping(VALIDATION, mode="max", patience=question.training.patience)
         trainer = Trainer(
             max_epochs=question.training.epochs,
-            callbacks=[SoundNetwork(), *callbacks, stop, best],
+            callbacks=[SoundNetwork(), *callbacks, stop, kept],
+            precision=question.training.precision,
             **trainer_settings(devices),
         )
-        trainer.fit(module, datamodule=data)
-        module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        trainer.fit(module, datamodule=data, ckpt_path=kept_training(going), weights_only=True)
+        module.load_state_dict(kept.best)
     functional.reset_net(module)
-    return module, {"validation_accuracy": float(best.best_model_score or 0.0), "epochs": trainer.current_epoch}
+    known = {"validation_accuracy": kept.accuracy, "epochs": trainer.current_epoch, "seconds": kept.seconds}
+    return module, known
 
 
 def trainer_settings(devices: Devices | None = None) -> dict[str, Any]:

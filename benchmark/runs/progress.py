@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from lightning.pytorch import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmark.questions.suite import Question
 from benchmark.records import RunRecord
 from benchmark.runs.bars import TrainingBar
 from benchmark.runs.executors.local import Ending
-from benchmark.wording import count, percent, rounded, seconds
+from benchmark.wording import count, never_active, percent, rounded, seconds
+from compressors.progress import ShownProgress
 
 Item = TypeVar("Item")
 MARKS = {"done": "[green]done  [/]", "failed": "[red]failed[/]", "found": "[dim]found [/]"}
@@ -28,8 +28,7 @@ class SuiteProgress:
     """
 
     def __init__(self, name: str, runs: int, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=console, transient=True)
+        self.progress = ShownProgress(console)
         self.whole = self.progress.add_task(name, total=runs)
         self.runs, self.ended = runs, 0
 
@@ -51,6 +50,12 @@ class SuiteProgress:
         width = len(str(self.runs))
         answer = _answer(record) if record.status == "done" else f"[red]{_escaped(record.error or '')}[/]"
         line = f"{MARKS[ending]} {self.ended:>{width}}/{self.runs}  {_escaped(question.label):<58} {answer}"
+        self._print(line)
+        silent = _never_active(record)
+        if silent:
+            self._print(f"{'':{2 * width + 8}}  {_escaped(silent)}")
+
+    def _print(self, line: str) -> None:
         self.progress.console.print(line, highlight=False, soft_wrap=True)
 
     def track(self, items: Iterable[Item], description: str) -> Iterable[Item]:
@@ -74,6 +79,11 @@ def _answer(record: RunRecord) -> str:
         f"accuracy [bold]{percent(answer.metrics.accuracy):>6} %[/]  density {rounded(answer.compression.density):>6}  "
         f"{count(answer.cost.synops_per_sample):>6} SynOps  {seconds(spent):>8}"
     )
+
+
+def _never_active(record: RunRecord) -> str:
+    layers = record.compression.layers if record.compression is not None else ()
+    return never_active({layer.name: layer.dead_inputs for layer in layers})
 
 
 def _escaped(text: str) -> str:

@@ -111,7 +111,7 @@ def _fit_and_test(
     started = time.perf_counter()
     seed_everything(seed, workers=True, verbose=False)
     if finetuning is not None:
-        module.learning_rate = finetuning.learning_rate
+        module.optimization = module.optimization.fine_tuning(finetuning.learning_rate)
     epochs = 0 if finetuning is None else finetuning.epochs
     with quiet():
         fit = Trainer(

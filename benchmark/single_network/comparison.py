@@ -17,7 +17,7 @@ from benchmark.networks.inference.multistep import multistep
 from benchmark.questions.suite import FineTuning
 from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.run import Measured, compress_and_measure
-from benchmark.wording import percent, points, precise, rounded
+from benchmark.wording import never_active, percent, points, precise, rounded
 from compressors.base import Compressor
 from compressors.compression import Compression
 from compressors.methods.identity import Identity
@@ -87,8 +87,7 @@ class Result:
         )
 
     def _notes(self) -> str:
-        others = self.compression.left_alone
-        return f"left alone: {', '.join(others)}" if others else ""
+        return "\n".join(notes_on(self.compression.to_dict()))
 
 
 def compress(
@@ -203,6 +202,13 @@ def _finetuning(epochs: int, learning_rate: float | None) -> FineTuning | None:
 
 def _figures(measured: Measured) -> dict[str, Any]:
     return {**measured.metrics.model_dump(), **measured.cost.totals(), "seconds": measured.seconds}
+
+
+def notes_on(compression: Mapping[str, Any]) -> list[str]:
+    """What an account says that its figures do not: layers that nobody handled, inputs that were silent."""
+    others = compression.get("left_alone")
+    silent = never_active({layer["name"]: layer.get("dead_inputs", 0) for layer in compression["layers"]})
+    return [*([f"left alone: {', '.join(others)}"] if others else []), *([silent] if silent else [])]
 
 
 def table(title: str, dense: Figures, compressed: Figures, notes: str = "") -> Table:

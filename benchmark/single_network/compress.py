@@ -15,7 +15,7 @@ from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
 from benchmark.questions.suite import Named
 from benchmark.runs.distributed import Devices
-from benchmark.single_network.comparison import Result, compress, table
+from benchmark.single_network.comparison import Result, compress, notes_on, table
 from benchmark.single_network.compression_map import write_map
 from benchmark.single_network.subject import Source, open_subject
 from compressors.base import Compressor
@@ -144,9 +144,7 @@ def show(summary: dict[str, Any]) -> Table:
     notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
     if "reset" in summary:
         notes.append(f"reset of the neurons: {summary['reset']}")
-    others = summary["compression"].get("left_alone")
-    if others:
-        notes.insert(0, f"left alone: {', '.join(others)}")
+    notes = [*notes_on(summary["compression"]), *notes]
     return table(title, summary["dense"], summary["compressed"], "\n".join(notes))
 
 

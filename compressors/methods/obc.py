@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from compressors.second_order.fixed_order import quantize_fixed_order
 from compressors.second_order.problem import Pattern, Problem
 from compressors.second_order.solution_cache import SolutionCache
 from compressors.second_order.solvers import AUTO, SOLVERS, Solver, solver_for
-from compressors.weights.allocation import ALLOCATIONS, Curve, lamp, split, weights_of
+from compressors.weights.allocation import ALLOCATIONS, Curve, lamp, over_living, split, weights_of
 from compressors.weights.pruner import LayerBudget, LayerResult, Pruner, PrunerState
 
 CORRECTION = 0.5  # of the way to the target that makes up for the changed inputs; QEP's default (arXiv 2504.09629)
@@ -196,7 +196,7 @@ class LayerSolver:
 
     def _solved(self, solver: Solver, problem: Problem, part: LayerBudget) -> tuple[Tensor, Tensor, Grid | None]:
         weight, mask = problem.weight, torch.ones_like(problem.weight, dtype=torch.bool)
-        if part.keep < weight.numel() or self.pattern.groups:
+        if part.keep < int((~problem.dead_weights).sum()) or self.pattern.groups:
             weight, mask = solver.prune(problem, part.keep, self.pattern)
         if part.bits is None:
             return weight, mask, None
@@ -248,24 +248,31 @@ class BudgetSplit:
             BudgetError: a SynOps budget that even one weight a layer exceeds.
         """
         if not self.by_loss:
-            return self._by_weights(weights_of(network.layers), budget)
+            return self._by_weights(weights_of(network.layers), problems, budget)
         if budget.synops is not None:
             return self._by_synops(network, problems, budget, budget.synops)
         if budget.density < 1:
             return self._by_density(problems, budget)
         return self._by_bits(problems, budget)
 
-    def _by_weights(self, weights: Mapping[str, Tensor], budget: Budget) -> dict[str, LayerBudget]:
-        if self.allocation == "lamp":
-            keep = lamp(weights, budget.density, self.power)
+    def _by_weights(
+        self, weights: Mapping[str, Tensor], problems: Mapping[str, Problem], budget: Budget
+    ) -> dict[str, LayerBudget]:
+        rule = partial(lamp, power=self.power) if self.allocation == "lamp" else ALLOCATIONS[self.allocation]
+        if budget.density == 1 or self.solver.pattern.groups:
+            keep = rule(weights, budget.density)  # nothing to split: nobody needs to know what lives
         else:
-            keep = ALLOCATIONS[self.allocation](weights, budget.density)
+            dead = {name: problem.dead_weights for name, problem in problems.items()}
+            keep = over_living(rule, weights, dead, budget.density)
         return {name: LayerBudget(count, budget.bits) for name, count in keep.items()}
 
     def _by_density(self, problems: Mapping[str, Problem], budget: Budget) -> dict[str, LayerBudget]:
-        curves = {name: self._pruning_curve(problem) for name, problem in problems.items()}
-        every = sum(len(curve.costs) for curve in curves.values())
-        chosen = split(curves, max(len(curves), round(budget.density * every)))
+        curves, every = {}, 0
+        for name, problem in problems.items():
+            curves[name] = self._pruning_curve(problem)
+            every += problem.weight.numel()
+        least = sum(float(curve.costs.min()) for curve in curves.values())
+        chosen = split(curves, max(least, round(budget.density * every)))
         return {name: LayerBudget(int(curves[name].costs[place]), budget.bits) for name, place in chosen.items()}
 
     def _by_bits(self, problems: Mapping[str, Problem], budget: Budget) -> dict[str, LayerBudget]:
@@ -306,9 +313,12 @@ class BudgetSplit:
         return torch.cat([losses.new_zeros(1), losses[order][:-1].cumsum(0)])
 
     def _pruning_curve(self, problem: Problem) -> Curve:
-        """A layer's loss for each number of weights that it keeps, from all of them down to one."""
+        """A layer's loss for each number of weights that it keeps, from all that live down to one (or none)."""
         losses, order = self._losses(problem)
-        costs = torch.arange(len(losses), 0, -1, device=losses.device).double()
+        order = order[int(problem.dead_weights.sum()) :]  # dead ones cost nothing, and have gone first
+        costs = torch.arange(len(order), 0, -1, device=losses.device).double()
+        if not len(order):
+            return Curve(losses.new_zeros(1), losses.new_zeros(1))
         return Curve(costs, self._lost(losses, order) / self._unit(problem))
 
     def _bit_curve(self, problem: Problem) -> Curve:
@@ -373,7 +383,7 @@ class OBC(Pruner):
         cache: folder in which finished eliminations and layers are kept, and found again by the hash of all that they
             depend on. One elimination serves every density, so a run at another density only has to look it up.
         max_memory: bytes for the Hessians held at once. If those of all layers do not fit, the data are passed through
-            the dense network several times, and once more for an allocation that needs the losses.
+            the dense network several times: once to split a budget, and once more to keep to it.
 
     The other options are those of :class:`~compressors.weights.pruner.Pruner`.
     """

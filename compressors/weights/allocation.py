@@ -5,8 +5,9 @@ layer keeps. Which ones is the method's affair.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,22 +63,50 @@ def lamp_scores(weight: Tensor, power: float = 2.0) -> Tensor:
     return torch.where(surviving > 0, magnitude / surviving, 0.0)
 
 
-def erk(weights: Mapping[str, Tensor], density: float) -> dict[str, int]:
+def erk(
+    weights: Mapping[str, Tensor], density: float, shapes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, int]:
     """Erdos-Renyi-kernel densities (Evci and others, "Rigging the lottery", ICML 2020).
 
     A layer's density is proportional to the sum of its weight's dimensions over their product; layers that would
-    exceed 1 are kept dense and the others share the rest.
+    exceed 1 are kept dense and the others share the rest. The dimensions are those of ``shapes``, where given.
     """
     dense: set[str] = set()
+    sums = {name: sum(w.shape if shapes is None else shapes[name]) for name, w in weights.items()}
     while True:
         others = [name for name in weights if name not in dense]
         rest = density * sum(w.numel() for w in weights.values()) - sum(weights[name].numel() for name in dense)
-        scale = rest / max(1, sum(sum(weights[name].shape) for name in others))
-        kept = {name: scale * sum(weights[name].shape) for name in others}
+        scale = rest / max(1, sum(sums[name] for name in others))
+        kept = {name: scale * sums[name] for name in others}
         full = {name for name in others if kept[name] > weights[name].numel()}
         if not full:
             return {name: w.numel() if name in dense else max(1, round(kept[name])) for name, w in weights.items()}
         dense |= full
+
+
+def over_living(
+    allocate: Allocation, weights: Mapping[str, Tensor], dead: Mapping[str, Tensor], density: float
+) -> dict[str, int]:
+    """Share a density between the weights that are not dead, so that as many of all weights stay as it asks for.
+
+    Args:
+        allocate: shares a density between the layers.
+        weights: by layer name.
+        dead: weights that are to go whatever the density, bool of the weights' number of entries, by layer name.
+        density: share of all weights, dead ones included.
+
+    Returns:
+        How many weights each layer keeps: none where all are dead, all that live where they are fewer than asked for.
+    """
+    if not any(gone.any() for gone in dead.values()):
+        return allocate(weights, density)
+    living = {name: w.flatten()[~dead[name].flatten()] for name, w in weights.items()}
+    some = {name: w for name, w in living.items() if w.numel()}
+    every, left = (sum(w.numel() for w in layers.values()) for layers in (weights, some))
+    if allocate is erk:
+        allocate = partial(erk, shapes={name: w.shape for name, w in weights.items()})
+    kept = allocate(some, min(1.0, density * every / left)) if some else {}
+    return {name: kept.get(name, 0) for name in weights}
 
 
 def _best(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:

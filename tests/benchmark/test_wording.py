@@ -64,3 +64,16 @@ def test_what_is_shown_is_within_half_a_per_cent_of_what_is_meant(value: float) 
     number, _, prefix = units.count(value).partition(" ")
     assert float(number) * PREFIXES[prefix] == pytest.approx(value, rel=0.0051)
     assert prefix == "G" or float(number) < 1000, "a larger unit would have been read more easily"
+
+
+@pytest.mark.parametrize(
+    ("dead_inputs", "text"),
+    [
+        ({}, ""),
+        ({"conv1": 0}, ""),
+        ({"conv1": 1, "fc": 0}, "1 input of layer conv1 was never active"),
+        ({"conv1": 9, "fc": 1024}, "9 inputs of layer conv1, 1,024 inputs of layer fc were never active"),
+    ],
+)
+def test_silent_inputs_are_named_on_one_line(dead_inputs: dict[str, int], text: str) -> None:
+    assert wording.never_active(dead_inputs) == text

@@ -19,6 +19,11 @@ def real_dvs128():
 
 
 @pytest.fixture(scope="session")
+def real_mnist():
+    return _real("mnist")
+
+
+@pytest.fixture(scope="session")
 def real_imagenet():
     return _real("imagenet")
 

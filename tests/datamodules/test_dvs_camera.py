@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
-from datamodules import DigitsDVS, dvs_camera
-from datamodules.dvs_camera import record
+from datamodules import DigitsDVS
+from datamodules.digits_dvs import CAMERA
 
 DIGITS = load_digits().images.astype(np.int64)
 ORIGIN = {"x": (34 - 24 - 7) / 2, "y": (34 - 24 - 7) / 2}
@@ -38,7 +38,7 @@ def level(image, x, y, step):
 
 def test_a_recording_equals_a_simulation_pixel_by_pixel():
     image, seed = DIGITS[3], 5
-    events = record(image[None], seed)[0]
+    events = CAMERA.record(image, seed, 0)
     raw = np.random.PCG64([seed, 0]).random_raw(2 * 34 * 34).reshape(34 * 34, 2)
     for x, y in ((10, 10), (17, 17), (14, 22), (20, 8), (0, 0)):
         threshold = 384 + int(raw[y * 34 + x, 0] % 64)
@@ -61,21 +61,21 @@ def test_a_recording_equals_a_simulation_pixel_by_pixel():
 
 
 def test_a_dark_scene_gives_noise_alone():
-    dark = record(np.zeros((3, 8, 8), dtype=np.int64), seed=0)
-    assert [len(events) for events in dark] == [dvs_camera.NOISE_EVENTS] * 3
+    dark = np.zeros((8, 8), dtype=np.int64)
+    assert [len(CAMERA.record(dark, 0, number)) for number in range(3)] == [CAMERA.noise_events] * 3
 
 
-def test_a_recording_depends_on_image_seed_and_place_alone():
-    many = record(DIGITS[:140], seed=0)
-    np.testing.assert_array_equal(record(DIGITS[:2], seed=0)[1], many[1])
-    changed = record(np.concatenate([DIGITS[:139], DIGITS[5:6]]), seed=0)
-    np.testing.assert_array_equal(changed[138], many[138])
-    assert len(changed[139]) != len(many[139])
-    assert not np.array_equal(record(DIGITS[:1], seed=1)[0], many[0])
+def test_a_recording_depends_on_image_seed_and_number_alone():
+    first = CAMERA.record(DIGITS[7], 0, 7)
+    CAMERA.record(DIGITS[8], 0, 8)
+    np.testing.assert_array_equal(CAMERA.record(DIGITS[7], 0, 7), first)
+    for other in (CAMERA.record(DIGITS[8], 0, 7), CAMERA.record(DIGITS[7], 1, 7), CAMERA.record(DIGITS[7], 0, 8)):
+        assert not np.array_equal(other, first)
 
 
 def test_recordings_are_like_nmnist_in_size_and_span():
-    for events in record(DIGITS[:50], seed=0):
+    for number, image in enumerate(DIGITS[:50]):
+        events = CAMERA.record(image, 0, number)
         assert 1000 < len(events) < 7000
         assert 300_000 < events["t"][-1] <= 315_000
         assert (np.diff(events["t"]) >= 0).all()

@@ -9,7 +9,7 @@ import scipy.io
 import torch
 from lightning import LightningModule, Trainer
 
-from datamodules import CIFAR10DVS, NMNIST, DataCorrupt, DataMissing, DVSGesture
+from datamodules import CIFAR10DVS, MNISTDVS, NMNIST, DataCorrupt, DataMissing, DVSGesture
 from datamodules.errors import CalibrationTooLarge
 from tests.datamodules.formats import polarity_packet, random_events, write_aedat2, write_aedat3, write_nmnist
 
@@ -122,7 +122,7 @@ def test_fingerprints_follow_files_and_split_not_the_place(tiny_nmnist, tmp_path
 
 
 def test_missing_sets_say_what_goes_where(tmp_path):
-    for data in (NMNIST(tmp_path), CIFAR10DVS(tmp_path), DVSGesture(tmp_path)):
+    for data in (NMNIST(tmp_path), MNISTDVS(tmp_path), CIFAR10DVS(tmp_path), DVSGesture(tmp_path)):
         with pytest.raises(DataMissing, match=str(tmp_path)) as missing:
             data.setup()
         assert data.name in str(missing.value)

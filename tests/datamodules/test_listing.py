@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import CIFAR10, CIFAR10DVS, CIFAR100, NMNIST, DataCorrupt, DVSGesture, ImageNet, TinyImageNet
+from datamodules import (
+    CIFAR10,
+    CIFAR10DVS,
+    CIFAR100,
+    MNISTDVS,
+    NMNIST,
+    DataCorrupt,
+    DVSGesture,
+    ImageNet,
+    TinyImageNet,
+)
 from datamodules.imagenet import wnids
 from tests.datamodules.formats import random_events, write_aedat2, write_nmnist
-from tests.datamodules.pictures import official, write_cifar10, write_cifar100, write_tiny_imagenet
+from tests.datamodules.pictures import official, write_cifar10, write_cifar100, write_mnist, write_tiny_imagenet
 
 
 def nmnist(root):
@@ -18,6 +28,10 @@ def nmnist(root):
             for number in range(count):
                 write_nmnist(root / part / str(label) / f"{number:05d}.bin", random_events(20, size=34, seed=number))
     return NMNIST(root), root / "Train/3/00001.bin"
+
+
+def mnist_dvs(root):
+    return MNISTDVS(write_mnist(root)), root / "MNIST/raw/t10k-labels-idx1-ubyte"
 
 
 def cifar10_dvs(root):
@@ -62,7 +76,7 @@ def tiny_imagenet_in_its_folder(root):
     return TinyImageNet(root), root / "tiny-imagenet-200/wnids.txt"
 
 
-IN_NAMED_FOLDERS = [nmnist, cifar10_dvs, cifar10, cifar100, tiny_imagenet, tiny_imagenet_in_its_folder]
+IN_NAMED_FOLDERS = [nmnist, mnist_dvs, cifar10_dvs, cifar10, cifar100, tiny_imagenet, tiny_imagenet_in_its_folder]
 SETS = [*IN_NAMED_FOLDERS, dvs_gesture, imagenet]
 
 

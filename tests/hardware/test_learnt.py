@@ -49,6 +49,13 @@ MATRICES = {
     "data": (lambda x, w, m: x @ w[0].data, [(4, 6)], lambda w, m: w[0]),
     "of zeros": (lambda x, w, m: x @ (torch.zeros(4, 6) + w[0]), [(4, 6)], lambda w, m: w[0]),
     "product of two": (lambda x, w, m: x @ (w[0] @ w[1]), [(4, 3), (3, 6)], lambda w, m: w[0] @ w[1]),
+    "as a list": (lambda x, w, m: x @ torch.tensor(w[0].tolist()), [(4, 6)], lambda w, m: w[0]),
+    "as an array": (lambda x, w, m: x @ torch.from_numpy(w[0].detach().numpy()), [(4, 6)], lambda w, m: w[0]),
+    "as what numpy made of it": (lambda x, w, m: x @ torch.as_tensor(2 * np.asarray(w[0].detach())), [(4, 6)],
+                                 lambda w, m: w[0]),
+    "by its class": (lambda x, w, m: x @ torch.Tensor(w[0].tolist()), [(4, 6)], lambda w, m: w[0]),
+    "like the input": (lambda x, w, m: x @ x.new_tensor(w[0].tolist()), [(4, 6)], lambda w, m: w[0]),
+    "compiled": (torch.compile(lambda x, w, m: x @ w[0], backend="eager"), [(4, 6)], lambda w, m: w[0]),
     "softmax": (lambda x, w, m: x @ w[0].softmax(0), [(4, 6)], lambda w, m: w[0].softmax(0)),
 }  # fmt: skip
 
@@ -94,6 +101,25 @@ def test_stacks_of_weights_are_counted(function):
     assert (report.synops, report.stored_bits) == (int(by_hand), BITS * 72)
 
 
+@torch.jit.script
+def scripted(x, weight):
+    """A product that PyTorch's functions do not show."""
+    return x @ weight.t()
+
+
+@torch.jit.script
+def attended(x):
+    """A product of activations that PyTorch's functions do not show."""
+    return x @ x.t()
+
+
+def written(x, weight):
+    """A weight where an activation says so."""
+    values = weight.expand(3, 4).clone()
+    values[x == 0] = 0.0
+    return values
+
+
 # What is not counted, and the name it gets.
 NAMED = {
     "einsum": (lambda x, w, m: torch.einsum("bi,io->bo", x, w[0]), [(4, 6)]),
@@ -112,7 +138,17 @@ NAMED = {
     "index_select": (lambda x, w, m: w[0].index_select(0, x.long().flatten()), [(4, 6)]),
     "gather": (lambda x, w, m: w[0].gather(0, x.long()), [(4, 4)]),
     "getitem": (lambda x, w, m: w[0][x.long()], [(4, 6)]),
-}
+    "setitem": (lambda x, w, m: written(x, w[0]), [(4,)]),
+    "masked_fill": (lambda x, w, m: w[0].expand(3, 4, 6).masked_fill(x[..., None] == 0, 0.0).sum(1), [(4, 6)]),
+    "masked_select": (lambda x, w, m: w[0].expand(3, 4).masked_select(x > 0).sum().expand(3, 1), [(4,)]),
+    "logical_and": (lambda x, w, m: torch.logical_and(x, w[0]).float(), [(4,)]),
+    "matmul in a scripted function or an extension": (lambda x, w, m: scripted(x, w[0]), [(6, 4)]),
+    "matmul in torch.vmap": (lambda x, w, m: torch.vmap(lambda row: row @ w[0])(x), [(4, 6)]),
+    "linear in torch.vmap": (lambda x, w, m: torch.vmap(F.linear, in_dims=(0, None))(x, w[0]), [(6, 4)]),
+    "mul in torch.vmap": (lambda x, w, m: torch.vmap(torch.mul)(x, w[0].expand(3, 4)), [(4,)]),
+    "a tensor of numbers that had left torch, learnt ones and others": (
+        lambda x, w, m: torch.from_numpy(x.numpy() @ w[0].detach().numpy()), [(4, 6)]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -121,6 +157,71 @@ def test_what_else_meets_something_learnt_is_named_and_has_its_bits(name):
     report = profile(Of(function, *shapes), loader(spikes(3, 4)))
     assert report.uncounted == (f"Of: {name}",)
     assert report.stored_bits == BITS * sum(int(np.prod(shape)) for shape in shapes)
+
+
+def test_numbers_that_a_weight_became_are_named_where_an_activation_is_multiplied_by_them():
+    for function in (lambda x, w, m: x * w[0][0].item(), lambda x, w, m: float(w[0][0]) * x):
+        report = profile(Of(function, (4,)), loader(spikes(3, 4)))
+        assert report.uncounted in (("Of: mul",), ("Of: rmul",))
+    assert profile(Of(lambda x, w, m: x * 0.5, (4,)), loader(spikes(3, 4))).uncounted == ()
+
+
+def test_products_of_activations_in_scripted_functions_are_named():
+    report = profile(Of(lambda x, w, m: attended(x)), loader(spikes(3, 4)))
+    assert report.uncounted == ("Of: matmul in a scripted function or an extension",)
+
+
+@pytest.mark.parametrize("compile_", [torch.jit.script, lambda net: torch.jit.trace(net, spikes(3, 4))])
+def test_modules_of_torch_jit_are_named(compile_):
+    net = compile_(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
+    (whole,) = profile(net, loader(spikes(3, 4))).uncounted
+    assert whole == f"{type(net).__name__}: a module of torch.jit"
+    inside = profile(Alone(net), loader(spikes(3, 4)))
+    assert inside.uncounted[0] == "layer: a module of torch.jit"
+    assert inside.stored_bits == BITS * (24 + 6 + 12 + 2)
+
+
+def test_scripted_functions_inside_neurons_are_their_affair():
+    class Weighing(neuron.IFNode):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(3, 3))
+
+        def neuronal_charge(self, x):
+            self.v = self.v + scripted(x, self.weight)
+
+    net = nn.Sequential(nn.Linear(4, 3, bias=False), Weighing())
+    assert profile(net, loader(spikes(3, 4))).uncounted == ()
+
+
+@pytest.mark.parametrize("from_left", [False, True])
+@pytest.mark.parametrize("steps", [2, 3, 6])
+def test_a_matrix_for_each_step_is_dealt_out_to_steps_and_samples(steps, from_left):
+    class Stepwise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spike = neuron.IFNode(v_threshold=0.5, step_mode="m")
+            self.weight = nn.Parameter((torch.rand(steps, 4, 6) < 0.5).float())
+
+        def forward(self, x):  # [B, T, 4]
+            functional.reset_net(self)
+            self.seen = x = self.spike(x.transpose(0, 1))
+            if from_left:
+                return torch.bmm(self.weight.mT, x.mT).mT.sum(0)
+            return torch.bmm(x, self.weight).sum(0)
+
+    net = Stepwise()
+    (cost,) = profile(net, loader(spikes(3, steps, 4))).layers
+    by_hand = torch.einsum("tbi,tio->tb", net.seen, net.weight.detach())
+    assert cost.synops_per_step == tuple(by_hand.sum(1).int().tolist())
+    assert cost.sample_max == int(by_hand.sum(0).max())
+
+
+def test_one_matrix_repeated_for_each_sample_is_dealt_out_to_samples():
+    net, x = Of(lambda x, w, m: torch.bmm(x, w[0].repeat(3, 1, 1)), (4, 6)), spikes(3, 3, 4)
+    (cost,) = profile(net, loader(x)).layers
+    by_hand = (x.sum(1) * (net.w[0] != 0).float().sum(1)).sum(1)
+    assert (cost.synops, cost.sample_max) == (int(by_hand.sum()), int(by_hand.max()))
 
 
 @pytest.mark.parametrize(
@@ -252,8 +353,9 @@ def test_time_is_told_from_tokens_where_it_is_known():
 UNSHARED = {
     "a buffer": (lambda x, w, m: x @ m, []),
     "a quantised buffer": (lambda x, w, m: x @ (m.round() * 0.5), []),
-    "a matrix for each step": (lambda x, w, m: torch.bmm(x.expand(7, *x.shape), w[0]).sum(0), [(7, 4, 6)]),
-}
+    "a matrix for each step, and rows that are no samples": (
+        lambda x, w, m: torch.bmm(x[:, :2].expand(7, 3, 2)[:, :2], w[0]).sum(0), [(7, 2, 6)]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UNSHARED)

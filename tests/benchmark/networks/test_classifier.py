@@ -4,7 +4,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional
 
-from benchmark.networks.classifier import SNNClassifier, rate_mse
+from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import NetworkError
 from benchmark.networks.zoo.conv import conv
 from benchmark.networks.zoo.mlp import mlp
@@ -47,12 +47,6 @@ def test_samples_do_not_see_each_other(module):
     x = torch.rand(4, T, 2, 12, 12)
     torch.testing.assert_close(module(x)[2:3], module(x[2:3]))
     torch.testing.assert_close(module(x), module(x))
-
-
-def test_rate_mse_is_summed_over_classes_and_takes_shares():
-    rates = torch.tensor([[0.5, 0.25], [1.0, 0.0]])
-    assert rate_mse(rates, torch.tensor([0, 1])) == pytest.approx((0.25 + 0.0625 + 1 + 1) / 2)
-    assert rate_mse(rates, torch.tensor([[0.5, 0.25], [0.5, 0.5]])) == pytest.approx(0.25)
 
 
 class Giving(torch.nn.Module):

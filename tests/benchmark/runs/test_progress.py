@@ -1,6 +1,7 @@
 """What the bars of a fit and of a test say."""
 
 import io
+import time
 from contextlib import nullcontext
 
 import pytest
@@ -12,6 +13,8 @@ from benchmark.runs.progress import SuiteProgress
 from compressors.base import track
 from compressors.methods.lamp import LAMP
 from compressors.methods.sbc import SBC
+from compressors.progress import ShownProgress
+from tests.benchmark.factory import make_record
 from tests.compressors.networks import QUIET, RandomEvents, classifier
 
 
@@ -41,7 +44,8 @@ def test_the_bar_tells_stage_epoch_and_accuracy_and_fills_up(fine_tuned):
     stages = ["fine-tuning LAMP, round 1/2, density 0.5", "fine-tuning LAMP, round 2/2, density 0.25"]
     before, after = stages if fine_tuned else ["training the dense network"] * 2
     assert first == (f"{before}, epoch 1/2", 1, 6)
-    assert last[0].startswith(f"{after}, epoch 2/2, validation accuracy ")
+    assert last[0].startswith(f"{after}, epoch 2/2, loss ")
+    assert ", validation accuracy " in last[0]
     assert last[1:] == (6, 6)
     assert len(progress.progress.tasks) == 1, "the bar is taken away, the suite's stays"
 
@@ -106,6 +110,40 @@ def test_the_bar_of_a_test_goes_with_it(fails):
     assert len(progress.progress.tasks) == 1
 
 
+def test_inputs_that_were_never_active_are_named_below_the_line_of_the_run():
+    console, silent = Console(file=io.StringIO(), width=200), make_record("sbc", 0.5)
+    progress = SuiteProgress("suite", 2, console)
+    layers = [layer.model_dump(mode="json") for layer in silent.compression.layers]
+    account = {"density": 0.5, "seconds": 1.0, "layers": [layers[0] | {"dead_inputs": 9}, layers[1]]}
+    for record in (make_record("sbc", 0.5), make_record("sbc", 0.5, compression=account)):
+        progress.finished(record.question, record, "done")
+    first, second, named = console.file.getvalue().splitlines()
+    assert named.strip() == "9 inputs of layer conv1 were never active"
+    assert "accuracy" in first
+    assert "accuracy" in second
+
+
 def test_off_a_terminal_the_default_bar_writes_nothing(capfd):
     assert list(track(range(3), "work")) == [0, 1, 2]
     assert capfd.readouterr() == ("", "")
+
+
+def test_off_a_terminal_a_line_says_how_far_the_work_is():
+    console = Console(file=io.StringIO(), width=80)
+    with ShownProgress(console, every=0.05) as progress:
+        whole = progress.add_task("suite", total=3)
+        for _ in progress.track(range(4), description="training [x=1]"):
+            time.sleep(0.06)
+        progress.update(whole, completed=3)
+        time.sleep(0.2)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].startswith("suite: 0 of 3; training [x=1]: ")
+    assert "3 of 3" not in console.file.getvalue(), "what is done is not told"
+
+
+def test_on_a_terminal_no_lines_are_said():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with ShownProgress(console, every=0.01) as progress:
+        progress.add_task("suite", total=3)
+        time.sleep(0.1)
+    assert "0 of 3" not in console.file.getvalue()

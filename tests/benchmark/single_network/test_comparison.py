@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import benchmark
 from benchmark import SNNClassifier, SubjectError, compress
-from compressors import QPSNN, RTN, CalibrationError, Identity, Magnitude, RandomPruning
+from benchmark.single_network.comparison import notes_on
+from benchmark.wording import never_active
+from compressors import OBC, QPSNN, RTN, CalibrationError, Identity, Magnitude, RandomPruning
 from compressors.registry import UnknownName
 from hardware import HardwareCost, profile
 from tests.compressors.networks import CLASSES, QUIET, RandomEvents, T, classifier, fit
@@ -54,6 +56,18 @@ def test_it_is_the_way_of_two_trainers():
     assert result.dense.cost == dense.report
     assert result.compression.density == pytest.approx(0.5, abs=0.01)
     assert [layer.bits for layer in result.compressed.cost.layers] == [4, 4, 4]
+
+
+def test_inputs_that_were_never_active_are_named():
+    module = classifier()
+    with torch.no_grad():
+        for parameter in next(iter(module.network.children())).parameters():
+            parameter.zero_()
+    result = compress(module, RandomEvents(), OBC(0.5))
+    dead = {entry.name: entry.to_dict()["dead_inputs"] for entry in result.compression.layers[1:]}
+    assert all(dead.values())
+    assert notes_on(result.compression.to_dict()) == [never_active(dead)]
+    assert never_active(dead) in " ".join(str(result).split())
 
 
 @pytest.mark.parametrize("method", [RandomPruning, RTN, QPSNN], ids=lambda method: method.__name__)

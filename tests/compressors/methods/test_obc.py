@@ -329,6 +329,50 @@ def test_a_silent_layer_does_not_stop_the_network(allocation, budget):
     assert torch.isfinite(module.network[0].weight).all()
 
 
+def weights_of(module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("allocation", ["lamp", "uniform", "erk", "global", "loss", "relative_loss"])
+@pytest.mark.parametrize("density", [0.1, 0.2])
+def test_the_density_is_met_where_a_layer_is_silent(allocation, density):
+    module = silent_convolution()  # 72 weights, and 192 behind it
+    with torch.no_grad():
+        module.network[0].weight.mul_(-1).sub_(1)  # nothing fires behind it
+    compressor = OBC(density, allocation=allocation)
+    fit(compressor, module)
+    first, last = compressor.compression.layers
+    assert (first.kept, last.kept) == (round(density * weights_of(module)), 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"allocation": allocation} for allocation in ("lamp", "uniform", "erk", "global", "loss", "relative_loss")),
+        *({"solver": "fast"}, {"solver": "refined"}, {"variant": "paper"}),
+    ],
+    ids=str,
+)
+def test_the_density_is_met_where_inputs_are_dead(options):
+    module = silent_convolution(groups=2)  # 36 weights, of which 18 are dead, and 192 behind it
+    compressor = OBC(0.85, **options)
+    fit(compressor, module, data=WithSilence(CHANNEL))
+    entries = compressor.compression.layers
+    assert sum(entry.kept for entry in entries) == pytest.approx(round(0.85 * weights_of(module)), abs=1)
+    assert not entries[0].mask[2:].any()
+
+
+def test_where_less_lives_than_is_asked_for_all_of_it_stays_as_it_was():
+    module = silent_convolution()
+    with torch.no_grad():
+        module.network[0].weight.mul_(-1).sub_(1)
+    before = module.network[0].weight.detach().clone()
+    compressor = OBC(0.9)
+    fit(compressor, module)
+    assert [entry.kept for entry in compressor.compression.layers] == [72, 0]
+    assert torch.equal(module.network[0].weight, before)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.optimization import Optimization
 from compressors.budget import OptionError
 from compressors.methods.qpsnn import QPSNN
 from compressors.network.layers import LayerError
@@ -121,7 +122,7 @@ def test_sizes_of_the_papers_vgg16_are_those_it_reports(early, late, megabytes):
 @pytest.mark.parametrize("options", [{}, {"order": "prune-quantize"}, {"gradient": "scaled"}, {"gamma": "max"}])
 def test_quantised_training_learns_and_ends_on_the_grid(options):
     module = classifier()
-    module.learning_rate = 0.02
+    module.optimization = Optimization(learning_rate=0.02)
     pruner = QPSNN(0.5, bits=4, **options)
     fit(pruner, module, epochs=6)
     entry = pruner.compression.layers[1]

@@ -11,6 +11,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from benchmark.networks.classifier import SNNClassifier, coarser
+from benchmark.networks.optimization import Optimization
 from benchmark.networks.weights import checkpoints
 from benchmark.runs.distributed import DeviceGroup, Devices
 from compressors.budget import BudgetError, OptionError
@@ -355,7 +356,7 @@ def test_leaks_are_trained_and_the_result_loads(tmp_path):
     torch.testing.assert_close(module(x), plain(x))
 
     trained, pruner = classifier(), SpatioTemporal(0.6, learn_leaks=True)
-    trained.learning_rate = 0.05
+    trained.optimization = Optimization(learning_rate=0.05)
     fit(pruner, trained, epochs=3)
     leaks = [float(trained.network[place].w) for place in (2, 6)]
     assert leaks != pytest.approx([float(module.network[place].w) for place in (2, 6)], abs=1e-3)

@@ -8,7 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.weights.allocation import ALLOCATIONS, Curve, by_magnitude, erk, lamp, lamp_scores, split, uniform
+from compressors.weights.allocation import (
+    ALLOCATIONS,
+    Curve,
+    by_magnitude,
+    erk,
+    lamp,
+    lamp_scores,
+    over_living,
+    split,
+    uniform,
+)
 
 NET = {
     "a": torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)),
@@ -79,6 +89,42 @@ def test_erk_keeps_small_layers_dense_and_spends_what_is_left():
     kept = erk(net, 0.5)
     assert kept["tiny"] == 4
     assert sum(kept.values()) == pytest.approx(0.5 * 10004, abs=1)
+
+
+# Dead weights ---------------------------------------------------------------------------------------------------------
+
+
+def dead_of(**shares) -> dict[str, torch.Tensor]:
+    """The first so many of each layer's weights."""
+    return {name: torch.arange(w.numel()) < shares.get(name, 0) * w.numel() for name, w in NET.items()}
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS.values(), ids=ALLOCATIONS)
+@pytest.mark.parametrize("density", [0.9, 0.3, 0.1])
+@pytest.mark.parametrize(
+    "shares", [{"a": 1}, {"b": 0.5, "c": 0.25}, {"a": 1, "b": 1, "c": 0.9}, dict.fromkeys("abc", 1)]
+)
+def test_dead_weights_go_first_and_the_density_is_met_by_those_that_live(allocate, density, shares):
+    dead = dead_of(**shares)
+    living = {name: int((~gone).sum()) for name, gone in dead.items()}
+    kept = over_living(allocate, NET, dead, density)
+    assert list(kept) == list(NET)
+    assert all(min(1, living[name]) <= count <= living[name] for name, count in kept.items())
+    assert sum(kept.values()) == pytest.approx(min(sum(living.values()), density * TOTAL), abs=1.5)
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS.values(), ids=ALLOCATIONS)
+@pytest.mark.parametrize("density", [0.35, 0.1])
+def test_where_nothing_is_dead_nothing_changes(allocate, density):
+    assert over_living(allocate, NET, dead_of(), density) == allocate(NET, density)
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS.values(), ids=ALLOCATIONS)
+def test_a_dead_layer_counts_as_if_it_were_not_there_but_for_what_it_gives_up(allocate):
+    kept = over_living(allocate, NET, dead_of(a=1), 0.3)
+    others = {name: w for name, w in NET.items() if name != "a"}
+    rest = sum(w.numel() for w in others.values())
+    assert kept == {"a": 0} | allocate(others, 0.3 * TOTAL / rest)
 
 
 # Budgets split along curves -------------------------------------------------------------------------------------------

@@ -67,9 +67,10 @@ class Admitted:
     def _adapter(self) -> TypeAdapter[Any]:
         unknown = isinstance(self.annotation, str) or self.annotation is Parameter.empty
         try:
-            return TypeAdapter(Any if unknown else self.annotation, config=_STRICT)
+            adapter = TypeAdapter(Any if unknown else self.annotation, config=_STRICT)
         except PydanticUserError:  # no type that values could be held against
             return TypeAdapter(Any)
+        return adapter if adapter.pydantic_complete else TypeAdapter(Any)
 
     def _from_json(self, value: Any) -> Any:
         return self._adapter.validate_json(json.dumps(value))

@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, SchemaValidator
 
 from benchmark.files import require_writable, write_atomically
 from benchmark.questions.names import LARGEST, NAME, UNPRINTABLE, plain, showable
@@ -51,8 +51,8 @@ LINES = str.maketrans("\n\t", "  ")
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=NAME)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Number = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -99,7 +99,7 @@ class Metrics(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     accuracy: Share
-    loss: float = Field(allow_inf_nan=False)
+    loss: float = Field(allow_inf_nan=False, strict=True)
 
 
 class LayerAccount(BaseModel):
@@ -122,13 +122,13 @@ class LayerAccount(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Number, ...]
     weights: Number
     kept: Number
     density: Share
-    loss: float | None
+    loss: float | None = Field(strict=True)
     bits: Number | None = Field(default=None, exclude_if=lambda bits: bits is None)
-    before: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
+    before: tuple[Number, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
     dead_inputs: Number = Field(default=0, exclude_if=lambda inputs: not inputs)
 
 
@@ -263,6 +263,20 @@ class RunRecord(BaseModel):
         return Answer(self.dense, self.metrics, self.compression, self.cost)
 
 
+def _exact(schema: Any) -> Any:
+    """A schema whose numbers, texts and truths are of no other type than they are declared."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_exact, schema))
+    if not isinstance(schema, dict):
+        return schema
+    parts = {key: _exact(part) for key, part in schema.items()}
+    return parts | {"strict": True} if parts.get("type") in ("bool", "float", "int", "str") else parts
+
+
+_READER = SchemaValidator(_exact(RunRecord.__pydantic_core_schema__))
+"""Reads a record and converts nothing in the cost report: true is no number there either, and 5.0 no whole one."""
+
+
 class RecordStore:
     """The records of a results folder: ``records/<data>/<model>/<run id>.json``.
 
@@ -351,7 +365,7 @@ def read_record(path: Path) -> RunRecord:
     """
     try:
         content = _content(path)
-        record = RunRecord.model_validate(content)
+        record: RunRecord = _READER.validate_python(content)
         _refuse_converted(content, record.model_dump(mode="json"))
     except ValidationError as error:
         errors = error.errors(include_url=False)

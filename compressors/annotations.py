@@ -15,11 +15,14 @@ from pydantic.fields import FieldInfo
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
 """Of random numbers; as wide as NumPy's generators take."""
 
+Number = Annotated[float, Field(strict=True)]
+WholeNumber = Annotated[int, Field(strict=True)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(gt=0, le=1)]
-Bytes = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+TimeConstant = Annotated[float, Field(gt=1)]  # of a neuron, in time steps
 
 WORDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "true or false"),
@@ -64,9 +67,10 @@ class Admitted:
     def _adapter(self) -> TypeAdapter[Any]:
         unknown = isinstance(self.annotation, str) or self.annotation is Parameter.empty
         try:
-            return TypeAdapter(Any if unknown else self.annotation, config=_STRICT)
+            adapter = TypeAdapter(Any if unknown else self.annotation, config=_STRICT)
         except PydanticUserError:  # no type that values could be held against
             return TypeAdapter(Any)
+        return adapter if adapter.pydantic_complete else TypeAdapter(Any)
 
     def _from_json(self, value: Any) -> Any:
         return self._adapter.validate_json(json.dumps(value))
@@ -100,7 +104,8 @@ def _container(origin: type, arguments: tuple[Any, ...]) -> str:
         return "mapping of " + " to ".join(described(argument, 1) for argument in arguments)
     if issubclass(origin, Collection):
         inside = list(dict.fromkeys(described(argument, 1) for argument in arguments if argument is not ...))
-        return "list of " + " and ".join(inside)
+        fixed = issubclass(origin, tuple) and ... not in arguments
+        return "list of " + (f"{len(arguments)} " if fixed else "") + " and ".join(inside)
     return origin.__name__
 
 

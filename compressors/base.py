@@ -97,6 +97,8 @@ class Compressor(Configured):
         name, budget = type(self).__name__, self.goal
         if budget.bits is not None and not any("bits" in kind for kind in self.budgets):
             raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
+        if budget.density < 1 and not any("density" in kind for kind in self.budgets):
+            raise BudgetError(f"{name} does not prune: leave out `density`, or take another method")
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
 
@@ -123,6 +125,14 @@ class Compressor(Configured):
     def goal(self) -> Budget:
         """What the compressed network may cost in the end."""
         return Budget(self.density, self.bits, self.synops)
+
+    @property
+    def idle(self) -> bool:
+        """Whether its options ask for nothing, so that every weight would stay as it is.
+
+        Not so of the dense control, of which nothing else is expected. Methods that know better say so.
+        """
+        return False
 
     @property
     def stage(self) -> str:

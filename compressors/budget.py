@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from compressors.annotations import Number, WholeNumber
 from compressors.quantization.widths import MAX_BITS, MIN_BITS
 
 
@@ -36,9 +37,9 @@ class Budget:
         BudgetError: a number out of range, or a density beside ``synops``.
     """
 
-    density: float = 1.0
-    bits: int | None = None
-    synops: float | None = None
+    density: Number = 1.0
+    bits: WholeNumber | None = None
+    synops: Number | None = None
 
     def __post_init__(self) -> None:
         _check_fraction("density", self.density, "weights")

@@ -34,7 +34,7 @@ class Configured(Callback):
         """The end of the chain of checks."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _admitted(type(self)):
+        if name in _admitted(type(self)):  # type: ignore[arg-type]  # classes are hashable
             if name in vars(self):
                 raise FrozenInstanceError(f"{name} is an option of {type(self).__name__}: make another one")
             self.check_option(name, value)
@@ -47,7 +47,7 @@ class Configured(Callback):
         Raises:
             OptionError: names the option, the value, and what is expected.
         """
-        admitted = _admitted(cls)[name]
+        admitted = _admitted(cls)[name]  # type: ignore[arg-type]
         if not admitted.admits(value):
             raise OptionError(f"{name} is {shown(value)}: give {admitted.words}")
 

@@ -24,7 +24,7 @@ COMPRESSORS = {
     "annotations": set(),
     "options": {"annotations", "budget"},
     "lifecycle": set(),
-    "budget": {"quantization"},
+    "budget": {"annotations", "quantization"},
     "compression": {"quantization"},
     "base": {"budget", "compression", "calibration", "lifecycle", "masks", "network", "options", "progress"},
     "second_order": {"calibration", "masks", "quantization", "threads"},

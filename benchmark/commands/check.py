@@ -29,12 +29,15 @@ def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> N
     from rich.console import Console
 
     from benchmark.contract.report import findings, show
-    from benchmark.contract.subject import Method
+    from benchmark.contract.subject import EXAMPLES, Method
     from benchmark.questions import build
     from benchmark.questions.suite import Named
+    from compressors.budget import Budget
 
     target, named = entry.load(), build.validated("compressor", Named, {"name": method, **once(options)})
     build.check_options("compressor", named, target, build.GIVEN_TO_COMPRESSORS)
+    if options:  # values that it refuses are a mistake in the call, and no finding
+        build.compressor(named, Budget(**EXAMPLES[target.budgets[0]]), seed=0)
     results = list(findings(Method(target, once(options))))
     if as_json:
         click.echo(json.dumps([vars(finding) | {"passed": finding.passed} for finding in results]))

@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.inference.multistep import multistep
 from benchmark.networks.losses import LOSSES
+from benchmark.networks.outline import outlined
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training
@@ -48,7 +50,7 @@ def check_options(kind: str, named: Named, target: Any, reserved: set[str]) -> N
             raise OptionError(f"the {kind} {named.name!r} has no option {option!r}: {hint}")
         admitted = Admitted(parameters[option].annotation)
         if not admitted.admits(value):
-            raise OptionError(f"the {kind} {named.name!r}: {option} is {shown(value)}: give {admitted.words}")
+            raise OptionError(f"the {kind} {named.name}: {option} is {shown(value)}: give {admitted.words}")
 
 
 _REFUSALS = (
@@ -109,17 +111,45 @@ def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn
     """A network of the zoo or of a user's own, newly initialised, with the time steps kept between all layers.
 
     That of a NIR file has its weights.
+
+    Raises:
+        OptionError: its builder refuses its options, or makes weights without entries.
     """
     builder, arguments = model.found_in(MODELS).load(), {"input_shape": input_shape, "classes": classes}
     if model.name == "nir" and isinstance(model, NamedNetwork) and model.weights is not None:
         arguments["path"] = str(model.weights)
-    return multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
+    made = multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
+    for name, parameter in made.named_parameters():
+        if not is_lazy(parameter) and not parameter.numel():
+            raise OptionError(f"the model {model.label}: its {name} has no entries, of shape {list(parameter.shape)}")
+    return made
+
+
+def outline(
+    model: Named, input_shape: tuple[int, int, int], classes: int, most_parameters: int | None = None
+) -> nn.Module:
+    """The network without its values, for which hardly any memory or time is spent (:mod:`benchmark.networks.outline`).
+
+    Raises:
+        OptionError: as of :func:`network`; it has more parameters; or its builder needs values.
+    """
+    with outlined(most_parameters):
+        return network(model, input_shape, classes)
+
+
+def check_training(training: Training) -> None:
+    """Refuse names in a training that nothing is known under.
+
+    Raises:
+        OptionError: names the nearest known one.
+    """
+    if training.loss not in LOSSES:
+        raise OptionError(f"unknown loss {training.loss!r}: {suggestion(training.loss, LOSSES)}")
 
 
 def classifier(net: nn.Module, data: BenchmarkDataModule, training: Training) -> SNNClassifier:
     """The LightningModule around a network for a data set."""
-    if training.loss not in LOSSES:
-        raise OptionError(f"unknown loss {training.loss!r}: {suggestion(training.loss, LOSSES)}")
+    check_training(training)
     return SNNClassifier(
         net,
         classes=data.num_classes,
@@ -142,7 +172,7 @@ def compressor(
 
 
 def check_suite(suite: Suite, load: Callable[[Path], Checkpoint] = checkpoints.load) -> None:
-    """Build everything a suite names, but for data and networks: mistakes are found before any work.
+    """Build everything a suite names, networks without their values and no data: mistakes are found before any work.
 
     Args:
         suite: what is asked.
@@ -151,14 +181,15 @@ def check_suite(suite: Suite, load: Callable[[Path], Checkpoint] = checkpoints.l
     Raises:
         UnknownName: a name that nothing is registered under.
         OptionError: an option that does not exist, or a value that is refused.
-        CheckpointError: a checkpoint that cannot be read.
+        CheckpointError: a checkpoint that cannot be read, or does not fit its network.
     """
-    for data in suite.data:
-        check_options("data set", data, data.found_in(DATA).load(), GIVEN_TO_DATA)
+    check_training(suite.training)
+    sets = [_unopened(data, suite) for data in suite.data]
     for model in suite.models:
         _check_model(model, [named.name for named in suite.compressors])
-        if model.weights is not None:
-            load(model.weights)
+        weights = None if model.weights is None else load(model.weights)
+        for data in sets:
+            _check_network(model, data, weights)
     kinds, budgets = kinds_of(suite), suite.budgets()
     for named in suite.compressors:
         met = [budget for kind in kinds[named.name] for budget in budgets[kind]]
@@ -167,6 +198,23 @@ def check_suite(suite: Suite, load: Callable[[Path], Checkpoint] = checkpoints.l
             raise OptionError(f"the compressor {named.name!r} meets none of the suite's budgets: give {wanted}")
         for budget in met:
             compressor(named, budget, suite.seeds[0], aftercare=suite.aftercare)
+
+
+def _unopened(data: Data, suite: Suite) -> BenchmarkDataModule:
+    """A suite's data set, which opens no files until it is set up."""
+    samples = suite.calibration_samples[0]
+    return datamodule(
+        data, batch_size=suite.training.batch_size, calibration_samples=samples, seed=suite.seeds[0], root=Path()
+    )
+
+
+def _check_network(model: Model, data: BenchmarkDataModule, weights: Checkpoint | None) -> None:
+    try:
+        made = outline(model, data.input_shape, data.num_classes)
+    except OptionError:
+        made = network(model, data.input_shape, data.num_classes)  # whose builder may need values
+    if weights is not None and weights.state is not None:
+        checkpoints.fitted(made, weights.state, weights.description, model.weights)
 
 
 def _check_model(model: Model, compressors: Sequence[str]) -> None:

@@ -147,7 +147,7 @@ class Data(Named):
     """A data set and how it is shown: ``timesteps`` frames a sample."""
 
     __pydantic_extra__: dict[str, Size] = Field(init=False)
-    timesteps: int = Field(default=10, ge=1, le=1_000_000)
+    timesteps: int = Field(default=10, ge=1, le=1_000_000, strict=True)
 
 
 class Told(Named):

@@ -22,7 +22,7 @@ from benchmark.catalog import DATA, MODELS
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from benchmark.questions.reading import YAMLFault, read_yaml
 from benchmark.questions.recipes import published
-from compressors.annotations import Seed
+from compressors.annotations import Number, Seed, WholeNumber
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, suggestion
 
@@ -65,16 +65,16 @@ class Training(Strict):
     epochs: Count = 30
     patience: Count = 8
     batch_size: Count = 32
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, strict=True)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, strict=True)
     loss: str = Field(default="rate_mse", pattern=NAME)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=True)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    decay_norm: bool = True
-    warmup_epochs: int = Field(default=0, ge=0, le=2**31 - 1)
+    momentum: float = Field(default=0.9, ge=0, lt=1, strict=True)
+    decay_norm: bool = Field(default=True, strict=True)
+    warmup_epochs: int = Field(default=0, ge=0, le=2**31 - 1, strict=True)
     milestones: tuple[Count, ...] = ()
-    gradient_clip: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    gradient_clip: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
 
     @model_validator(mode="before")
@@ -121,7 +121,7 @@ class FineTuning(Strict):
     """How a compressed network is trained further: the same for all methods of a table."""
 
     epochs: Count = 5
-    learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False, strict=True)
 
 
 Aftercare = Literal["batchnorm", "means", "reconstruct"]
@@ -239,10 +239,10 @@ class Suite(Strict):
     data: Listed[Data] = Field(min_length=1)
     models: Listed[Model] = Field(min_length=1)
     compressors: Listed[Named] = Field(min_length=1)
-    densities: Listed[Annotated[float, AfterValidator(_limit("density"))]] = ()
-    bits: Listed[Annotated[int, AfterValidator(_limit("bits"))]] = ()
+    densities: Listed[Annotated[Number, AfterValidator(_limit("density"))]] = ()
+    bits: Listed[Annotated[WholeNumber, AfterValidator(_limit("bits"))]] = ()
     joint: Listed[Budget] = ()
-    synops: Listed[Annotated[float, AfterValidator(_limit("synops"))]] = ()
+    synops: Listed[Annotated[Number, AfterValidator(_limit("synops"))]] = ()
     aftercare: Listed[Aftercare] = ()
     finetuning: FineTuning | None = None
     seeds: Listed[Seed] = Field(default=(0,), min_length=1)

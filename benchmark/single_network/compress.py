@@ -18,7 +18,8 @@ from benchmark.runs.distributed import Devices
 from benchmark.single_network.comparison import Result, compress, notes_on, table
 from benchmark.single_network.compression_map import write_map
 from benchmark.single_network.subject import Source, open_subject
-from compressors.budget import Budget
+from compressors.base import Compressor
+from compressors.budget import Budget, BudgetError
 from datamodules.storage import cache_folder
 
 
@@ -53,14 +54,15 @@ def compress_checkpoint(
             NIRError: see there.
     """
     _check_output(output, source.checkpoint)
+    named = build.validated("compressor", Named, method)
+    compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
     subject = open_subject(source)
     subject.data.calibration_indices()  # too many are found before the work
+    _refuse_idle(compressor, named.name)
     description, module = subject.description(), subject.module()
     reset = stated_reset(module.network)
     if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
         to_nir(module.network, subject.data.input_shape)
-    named = build.validated("compressor", Named, method)
-    compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
     result = compress(module, subject.data, compressor, seed=source.seed, devices=devices)
     account = result.compression.to_dict()
     summary = {
@@ -75,6 +77,21 @@ def compress_checkpoint(
     write_map(output.with_suffix(".map.json"), result.compression, reset)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _refuse_idle(compressor: Compressor, name: str) -> None:
+    """Refuse to work for long and leave every weight as it is.
+
+    Raises:
+        BudgetError: nothing is asked of the compressor; names the budgets that it can meet.
+    """
+    if compressor.idle:
+        limits = dict.fromkeys(limit for kind in compressor.budgets for limit in kind.split("+"))
+        wanted = " or ".join(f"--{limit}" for limit in limits)
+        raise BudgetError(
+            f"nothing is asked of {name!r}, and the network would stay as it is: give {wanted} (to write it as it is, "
+            "take --method identity)"
+        )
 
 
 def _check_output(output: Path, dense: Path) -> None:

@@ -1,11 +1,13 @@
 """A network of a user's own: a checkpoint, what network it is, and the data it is calibrated and tested on."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.outline import values
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions import build
@@ -15,6 +17,13 @@ from datamodules.base import BenchmarkDataModule
 
 DATA_SETTINGS = ("name", "timesteps", "split", "binning", "window_us", "frame_size", "binarize", "image_size")
 """What a checkpoint's description of its data says about how they are shown."""
+
+
+SMALL = 2**26
+"""Values of a network that is built whatever its file holds, and of a sample: a quarter of a gigabyte."""
+
+MOST_REMOVED = 100
+"""Values of a dense network, for each that is left of it in a file."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,10 @@ class Subject:
         """The network with the checkpoint's weights, anew at every call.
 
         Raises:
-            CheckpointError: the weights do not fit the network.
+            CheckpointError: the weights do not fit the network; found before memory is spent on it.
+            OptionError: the network cannot be built.
         """
+        self._check_size()
         network = build.network(self.model, self.data.input_shape, self.data.num_classes)
         checkpoints.restore(network, self.checkpoint, self.path)
         module = build.classifier(network, self.data, self.training)
@@ -53,6 +64,31 @@ class Subject:
             raise CheckpointError(f"{self.path}: its time steps are {steps!r}, not 1 to the data's {module.timesteps}")
         module.timesteps = steps
         return module
+
+    def _check_size(self) -> None:
+        """Compare the network's names and shapes with the file's, and what a file names with what it holds."""
+        state = self.checkpoint.state
+        if state is None:
+            return
+        told = isinstance(self.model, Told)
+        try:
+            outline = build.outline(
+                self.model, self.data.input_shape, self.data.num_classes, 2 * len(state) + 100 if told else None
+            )
+        except build.OptionError as error:
+            if told:
+                raise CheckpointError(
+                    f"{self.path} names a network that cannot be built: {error}; name it yourself with --model"
+                ) from error
+            return  # a builder of the user's own may need values
+        dense, held = values(outline), sum(tensor.numel() for tensor in state.values())
+        compressed = "compressed" in self.checkpoint.description
+        if told and compressed and dense > max(SMALL, MOST_REMOVED * held):  # for the dense network is made first
+            raise CheckpointError(
+                f"{self.path} names a network of {dense:,} values and holds {held:,} of them: if you trust it, name it "
+                "yourself with --model and its options"
+            )
+        checkpoints.fitted(outline, state, self.checkpoint.description, self.path)
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint derived from this one says about itself."""
@@ -80,8 +116,20 @@ def open_subject(source: Source) -> Subject:
         seed=source.seed,
         root=source.data_root,
     )
+    if source.data is None:
+        _check_samples(source.checkpoint, data)
     data.prepare_data()
     return Subject(source.checkpoint, checkpoint, model, data, training)
+
+
+def _check_samples(path: Path, data: BenchmarkDataModule) -> None:
+    """Refuse samples that a file wants larger than whoever opens it has expected."""
+    entries = data.timesteps * prod(data.input_shape)
+    if entries > SMALL:
+        raise CheckpointError(
+            f"{path} names samples of {data.timesteps:,} steps of {list(data.input_shape)}, which are {entries:,} "
+            "values: if you trust it, name the data set yourself with --data and its options"
+        )
 
 
 def _model(source: Source, checkpoint: Checkpoint) -> Named:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from compressors.annotations import Bytes, NotNegative, Positive
+from compressors.annotations import Count, NotNegative, Positive
 from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.hessians import CalibrationError, drift, hessians, parts_of
@@ -250,7 +250,7 @@ class BudgetSplit:
         if not self.by_loss:
             return self._by_weights(weights_of(network.layers), problems, budget)
         if budget.synops is not None:
-            return self._by_synops(network, problems, budget.synops)
+            return self._by_synops(network, problems, budget, budget.synops)
         if budget.density < 1:
             return self._by_density(problems, budget)
         return self._by_bits(problems, budget)
@@ -284,7 +284,9 @@ class BudgetSplit:
         chosen = split(curves, budget.bits * sum(sizes.values()))
         return {name: LayerBudget(sizes[name], MIN_BITS + place) for name, place in chosen.items()}
 
-    def _by_synops(self, network: Network, problems: Mapping[str, Problem], share: float) -> dict[str, LayerBudget]:
+    def _by_synops(
+        self, network: Network, problems: Mapping[str, Problem], budget: Budget, share: float
+    ) -> dict[str, LayerBudget]:
         activity = activities(network.module, network.layers, network.calibration)
         curves, every = {}, 0.0
         for name, problem in problems.items():
@@ -298,7 +300,7 @@ class BudgetSplit:
             chosen = split(curves, share * every)
         except ValueError as error:
             raise BudgetError(f"synops {share:g} cannot be met: {error}") from error
-        return {name: LayerBudget(len(curves[name].costs) - place) for name, place in chosen.items()}
+        return {name: LayerBudget(len(curves[name].costs) - place, budget.bits) for name, place in chosen.items()}
 
     def _losses(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """The losses of all steps of all rows behind BatchNorm, and the places of the ones from the least upwards."""
@@ -402,7 +404,7 @@ class OBC(Pruner):
     batchnorm_factor: bool | None = None
     precision: str = "float64"
     cache: str | Path | None = field(default=None, compare=False, repr=False)
-    max_memory: Bytes = field(default=8 * 2**30, compare=False)
+    max_memory: Count = field(default=8 * 2**30, compare=False)
     state: OBCState = field(default_factory=OBCState, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

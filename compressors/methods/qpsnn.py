@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from compressors.annotations import Share
-from compressors.budget import BudgetError
+from compressors.budget import Budget, BudgetError
 from compressors.calibration.network import Network
 from compressors.channels.criteria import (
     SINGULAR_VALUE,
@@ -127,6 +127,11 @@ class QPSNN(ChannelPruner):
         self._set("ratios", _checked(self.ratios or {}, self.density))
         wanted = {QUANTIZE: self.bits is not None, PRUNE: self.density < 1 or bool(self.ratios)}
         self.state.steps = tuple(step for step in ORDERS[self.order] if wanted[step])
+
+    @property
+    def idle(self) -> bool:
+        """Whether neither a budget nor ratios are given, and nothing else is to be done."""
+        return self.goal == Budget() and not self.ratios and not self.aftercare
 
     @cached_property
     def rounded(self) -> RoundedWeights:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressors.annotations import Part, Seed
-from compressors.budget import BudgetError
+from compressors.budget import Budget, BudgetError
 from compressors.calibration.network import Network
 from compressors.channels.criteria import measured_layers
 from compressors.channels.principal import READINGS, covariances, spanning_order, unexplained
@@ -78,6 +78,12 @@ class SpatioTemporal(ChannelPruner):
         require_known("weights", self.weights, ("kept", "new"))
         _check_variance(self.variance, self.density, self.widths)
         _check_timesteps(self.timesteps)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no budget of weights, of variance or of time steps is given, and nothing else is to be done."""
+        asked = self.variance is not None or self.timesteps or self.weights == "new" or self.learn_leaks
+        return self.goal == Budget() and not asked and not self.aftercare
 
     @property
     def stage(self) -> str:

@@ -89,6 +89,11 @@ class Pruner(Compressor):
             self._set("schedule", tuple(self.schedule))
         _ = self.rounds  # a schedule that cannot be is refused here
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is no budget, and nothing else is to be done."""
+        return self.goal == Budget() and not self.aftercare
+
     @cached_property
     def rounds(self) -> tuple[Budget, ...]:
         """The budgets of all rounds, the last of them the goal."""

@@ -1,9 +1,12 @@
 """Records are whole or absent, and say what is wrong with them."""
 
+import copy
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +166,41 @@ def test_a_failed_run_has_no_answer_and_its_file_says_so(tmp_path):
     assert failed.cost is failed.compression is failed.metrics is None
     with pytest.raises(NoAnswer, match=rf"{failed.id} failed \(ValueError: broken\)"):
         failed.answer  # noqa: B018
+
+
+FREE = {"options", "data", "environment"}
+"""Parts of a record in which anything plain may stand; so it may as the options of what a question names."""
+
+OTHERS = {int: (True, 5.0, "5"), float: (True, "0.5"), bool: (1, "true"), str: (1, True)}
+
+
+def others(content: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Places in a record, each with a value of another type than stands there."""
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from others(value, (*place, key))
+    else:
+        yield from ((place, value) for value in OTHERS.get(type(content), ()))
+
+
+def test_no_value_of_another_type_is_taken_for_one(tmp_path):
+    good = make_record("obc", 0.1).model_dump(mode="json")
+    wrong = [(place, value) for place, value in others(good) if place[0] not in FREE]
+    assert {("cost", "samples"), ("cost", "layers", 0, "ac"), ("metrics", "accuracy")} <= {place for place, _ in wrong}
+    for place, value in wrong:
+        content = copy.deepcopy(good)
+        inner = content
+        for step in place[:-1]:
+            inner = inner[step]
+        inner[place[-1]] = value
+        (tmp_path / "record.json").write_text(json.dumps(content))
+        with pytest.raises(RecordError, match=r"record.json: not a run record"):
+            read_record(tmp_path / "record.json")
+
+
+def test_a_whole_number_may_stand_for_a_number(tmp_path):
+    content = make_record().model_dump(mode="json")
+    content["cost"]["layers"][0]["sample_mean"] = content["metrics"]["accuracy"] = 1
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    record = read_record(tmp_path / "record.json")
+    assert type(record.answer.metrics.accuracy) is type(record.answer.cost.layers[0].sample_mean) is float

@@ -183,3 +183,34 @@ def test_options_of_authors_are_checked_by_their_annotations_too():
         Seeded(0.5, seed="x")
     with pytest.raises(OptionError, match="bits is 'x'"):
         Old(0.5, bits="x")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_of_which_nothing_is_asked_says_so(method):
+    assert method().idle == ("none" not in method.budgets)
+    assert method(exclude=["*.1"]).idle == method().idle
+    assert not example(method).idle
+    assert not method(aftercare=["means"]).idle
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        QPSNN(ratios={"*": 0.5}),
+        SpatioTemporal(variance=0.9),
+        SpatioTemporal(timesteps=[2, 1]),
+        SpatioTemporal(weights="new"),
+        SpatioTemporal(learn_leaks=True),
+        OBC(pattern="2:4"),
+    ],
+)
+def test_other_options_ask_for_something_too(asking):
+    assert not asking.idle
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_budgets_of_a_kind_that_a_method_cannot_meet_are_refused(method):
+    for limit, value in (("density", 0.5), ("bits", 4), ("synops", 0.5)):
+        if not any(limit in kind for kind in method.budgets):
+            with pytest.raises(BudgetError, match=f"{method.__name__} (does not|has no) .*: "):
+                method(**{limit: value})

@@ -90,6 +90,14 @@ TWICE = ("-o", "damping=0.1", "-o", "damping=0.2")
         (["leaderboard", "--energy", "seneka"], "unknown energy profile 'seneka': did you mean 'seneca'?"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbcc"], "unknown compressor 'sbcc': did you mean"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc"], "no checkpoint at x.ckpt"),
+        (
+            ["compress", "--checkpoint", "x.ckpt", "--method", "rtn", "--density", "0.5"],
+            "RTN does not prune: leave out",
+        ),
+        (
+            ["compress", "--checkpoint", "x.ckpt", "--method", "obc", "-o", "damping=true"],
+            "damping is True: give a number",
+        ),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--density", "1.5"], "density is 1.5"),
         (["run", "smoke", "--data-root", "nmnist"], "is not key=value"),
         (["compress", "--method", "sbc", "-o", "exclude=[*.10]"], """quote what is text, as in 'exclude=["*.10"]'"""),
@@ -167,6 +175,27 @@ def test_a_calibration_set_larger_than_the_data_is_named_before_the_work(tiny, s
 
 SMOKE = ["--checkpoint", str(REPOSITORY / "benchmark/smoke/dense.safetensors")]
 COMPRESS = ["compress", *SMOKE, "--method", "magnitude"]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "budgets"),
+    [
+        ("obc", ["-o", "allocation=loss"], "--density or --bits or --synops"),
+        ("sbc", ["-o", "allocation=relative_loss", "--density", "1"], "--density or --bits or --synops"),
+        ("magnitude", [], "--density or --bits or --synops"),
+        ("rtn", [], "--bits"),
+        ("qpsnn", ["-o", "criterion=sca"], "--density or --bits"),
+        ("spatiotemporal", [], "--density or --bits"),
+    ],
+)
+def test_to_ask_nothing_is_an_error_before_the_work(method, options, budgets, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.single_network.compress.compress", lambda *_, **__: pytest.fail("the work began"))
+    output = ["--output", str(tmp_path / "a.safetensors")]
+    done = CliRunner().invoke(main, ["compress", *SMOKE, "--method", method, *options, *output])
+    said = f"error: nothing is asked of '{method}', and the network would stay as it is: give {budgets} (to write it as"
+    assert (done.exit_code, done.output[: len(said)]) == (2, said)
+    assert len(done.output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from benchmark.networks.errors import CheckpointError
 MOST_ENTRIES = 20_000_000
 """Of all objects of a file: hashing as many takes about a second."""
 
+NEWEST = 3
+"""Protocol of pickles that torch reads without running them; those that torch.save writes by itself are of 2."""
+
 _GROWING = ([pickletools.pylist], [pickletools.pydict])
 
 
@@ -30,6 +33,8 @@ class _Machine:
 
     def do(self, opcode: Any, argument: Any) -> None:
         """Follow one instruction."""
+        if opcode.name == "PROTO" and argument > NEWEST:
+            raise CheckpointError(f"it is a pickle of protocol {argument}: save it again without pickle_protocol")
         if opcode.name == "MARK":
             self.marks.append(len(self.stack))
         elif opcode.name.endswith("PUT"):
@@ -71,7 +76,7 @@ def refuse_swollen(file: IO[bytes], pickles: int = 1) -> None:
     """Read so many pickles that follow each other in a file, and refuse what would be too much if written out.
 
     Raises:
-        CheckpointError: it would be, or something is taken that is not there.
+        CheckpointError: it would be, or something is taken that is not there, or the protocol is too new.
         ValueError, LookupError: no pickle.
     """
     machine = _Machine()

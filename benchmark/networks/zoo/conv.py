@@ -6,11 +6,12 @@ from torch import nn
 
 from benchmark.networks.zoo.card import card
 from benchmark.networks.zoo.neurons import lif
+from compressors.annotations import Count, TimeConstant
 
 
 @card("nmnist", 20, "of this project")
 def conv(
-    input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 128, tau: float = 2.0
+    input_shape: tuple[int, int, int], classes: int, *, width: Count = 32, hidden: Count = 128, tau: TimeConstant = 2.0
 ) -> nn.Module:
     """Two strided 3x3 convolutions with BatchNorm, a max pool, two linear layers; LIF after every layer.
 

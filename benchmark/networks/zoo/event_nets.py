@@ -6,6 +6,7 @@ from torch import nn
 from benchmark.networks.zoo.card import card
 from benchmark.networks.zoo.neurons import lif
 from benchmark.networks.zoo.sizes import features
+from compressors.annotations import Count, TimeConstant
 
 
 def _stages(in_channels: int, width: int, number: int, tau: float) -> nn.Sequential:
@@ -43,10 +44,10 @@ def dvs_gesture_net(
     input_shape: tuple[int, int, int],
     classes: int,
     *,
-    width: int = 128,
-    hidden: int = 500,
-    voters: int = 10,
-    tau: float = 2.0,
+    width: Count = 128,
+    hidden: Count = 500,
+    voters: Count = 10,
+    tau: TimeConstant = 2.0,
 ) -> nn.Module:
     """5Conv2FC: five stages of convolution, BatchNorm, LIF and max pool; two linear layers; ten voters a class.
 
@@ -62,10 +63,10 @@ def cifar10_dvs_net(
     input_shape: tuple[int, int, int],
     classes: int,
     *,
-    width: int = 128,
-    hidden: int = 512,
-    voters: int = 10,
-    tau: float = 2.0,
+    width: Count = 128,
+    hidden: Count = 512,
+    voters: Count = 10,
+    tau: TimeConstant = 2.0,
 ) -> nn.Module:
     """4Conv2FC: as :func:`dvs_gesture_net` with four stages; at 64 pixels the paper has ``hidden=500``.
 

@@ -7,10 +7,11 @@ from torch import nn
 
 from benchmark.networks.zoo.card import card
 from benchmark.networks.zoo.neurons import lif
+from compressors.annotations import Count, TimeConstant
 
 
 @card("nmnist", 100, "SBC, arXiv 2506.03996")
-def mlp(input_shape: tuple[int, int, int], classes: int, *, hidden: int = 256, tau: float = 2.0) -> nn.Module:
+def mlp(input_shape: tuple[int, int, int], classes: int, *, hidden: Count = 256, tau: TimeConstant = 2.0) -> nn.Module:
     """Flatten, ``hidden`` LIF neurons, ``classes`` LIF neurons, no bias: the N-MNIST network of the SBC paper.
 
     Input ``[T, B, C, H, W]``, output spikes ``[T, B, classes]``.

@@ -11,7 +11,7 @@ def lif(tau: float, *, decay_input: bool = True, soft_reset: bool = False) -> nn
     ``soft_reset`` loses 1. Training uses the arctangent surrogate gradient and detaches the reset.
     """
     return neuron.LIFNode(
-        tau=tau,
+        tau=float(tau),
         decay_input=decay_input,
         v_reset=None if soft_reset else 0.0,
         surrogate_function=surrogate.ATan(),

@@ -1,7 +1,7 @@
 """Residual networks: the blocks of SpikingJelly's models in any width, on small and on large images."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from spikingjelly.activation_based import functional, layer
 from spikingjelly.activation_based.model import ms_resnet as ms
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmark.networks.zoo.card import card
 from benchmark.networks.zoo.neurons import integrate_and_fire, lif
 from benchmark.networks.zoo.sizes import LARGE
+from compressors.annotations import Count, TimeConstant
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> blocks in each stage (arXiv 1512.03385, table 1); bottlenecks from 50 on."""
@@ -96,7 +97,13 @@ def _stages(depth: int, width: int) -> list[tuple[int, int]]:
 
 def _sew_resnet(depth: int) -> Callable[..., nn.Module]:
     @card("imagenet", 4, "SEW-ResNet, arXiv 2102.04159")
-    def build(input_shape: tuple[int, int, int], classes: int, *, width: int = 64, connect: str = "ADD") -> nn.Module:
+    def build(
+        input_shape: tuple[int, int, int],
+        classes: int,
+        *,
+        width: Count = 64,
+        connect: Literal["ADD", "AND", "IAND"] = "ADD",
+    ) -> nn.Module:
         block = sew_resnet.BasicBlock if depth < 50 else sew_resnet.Bottleneck
         return ResNet(block, _stages(depth, width), width, input_shape, classes, integrate_and_fire, cnf=connect)
 
@@ -113,7 +120,9 @@ sew_resnet18, sew_resnet34, sew_resnet50, sew_resnet101, sew_resnet152 = map(_se
 
 
 @card("imagenet", 4, "arXiv 1512.03385, spiking as in SpikingJelly")
-def spiking_resnet(input_shape: tuple[int, int, int], classes: int, *, depth: int = 18, width: int = 64) -> nn.Module:
+def spiking_resnet(
+    input_shape: tuple[int, int, int], classes: int, *, depth: Count = 18, width: Count = 64
+) -> nn.Module:
     """ResNet with IF neurons in place of ReLU: branch and shortcut are added before the neuron.
 
     Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. ``depth`` is 18, 34, 50, 101 or 152. SpikingJelly's
@@ -126,7 +135,9 @@ def spiking_resnet(input_shape: tuple[int, int, int], classes: int, *, depth: in
 
 
 @card("cifar100", 4, "STBP-tdBN, arXiv 2011.05280")
-def resnet19(input_shape: tuple[int, int, int], classes: int, *, width: int = 128, tau: float = 2.0) -> nn.Module:
+def resnet19(
+    input_shape: tuple[int, int, int], classes: int, *, width: Count = 128, tau: TimeConstant = 2.0
+) -> nn.Module:
     """ResNet-19: stages of 3, 3 and 2 blocks with 128, 256 and 512 channels, then two linear layers with LIF between.
 
     Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. The potential halves each step and takes the whole
@@ -145,7 +156,9 @@ def resnet19(input_shape: tuple[int, int, int], classes: int, *, width: int = 12
 
 
 @card("cifar100", 2, "QP-SNN, arXiv 2502.05905")
-def resnet20(input_shape: tuple[int, int, int], classes: int, *, width: int = 128, tau: float = 2.0) -> nn.Module:
+def resnet20(
+    input_shape: tuple[int, int, int], classes: int, *, width: Count = 128, tau: TimeConstant = 2.0
+) -> nn.Module:
     """ResNet-20: three stages of three blocks with 128, 256 and 512 channels, and one linear layer.
 
     Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. With these widths the 3x3 convolutions hold
@@ -166,7 +179,7 @@ class _MSResNet(ms.MSResNet):
 
 
 @card("imagenet", 6, "MS-ResNet, arXiv 2112.08954")
-def ms_resnet(input_shape: tuple[int, int, int], classes: int, *, depth: int = 18, width: int = 64) -> nn.Module:
+def ms_resnet(input_shape: tuple[int, int, int], classes: int, *, depth: Count = 18, width: Count = 64) -> nn.Module:
     """MS-ResNet: the neuron stands before each convolution, and potentials are added in the shortcuts.
 
     Input ``[T, B, C, H, W]``, output currents ``[T, B, classes]``. ``depth`` is 18 or 34. SpikingJelly's model with

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmark.networks.inference.multistep import multistep
 from benchmark.networks.zoo.card import card
 from benchmark.networks.zoo.sizes import LARGE
+from compressors.annotations import Count, Positive
 
 
 @card("imagenet", 4, "Spikformer, arXiv 2209.15425")
@@ -22,10 +23,10 @@ def spikformer(
     input_shape: tuple[int, int, int],
     classes: int,
     *,
-    width: int = 384,
-    depth: int = 8,
-    heads: int = 12,
-    mlp_ratio: float = 4.0,
+    width: Count = 384,
+    depth: Count = 8,
+    heads: Count = 12,
+    mlp_ratio: Positive = 4.0,
 ) -> nn.Module:
     """Spikformer-8-384: convolutional patches, then blocks of spiking self-attention and a two-layer MLP, all LIF.
 
@@ -72,10 +73,10 @@ def spike_driven_transformer(
     input_shape: tuple[int, int, int],
     classes: int,
     *,
-    width: int = 384,
-    depth: int = 8,
-    heads: int = 8,
-    mlp_ratio: float = 4.0,
+    width: Count = 384,
+    depth: Count = 8,
+    heads: Count = 8,
+    mlp_ratio: Positive = 4.0,
 ) -> nn.Module:
     """Spike-driven Transformer-8-384: attention by masks and sums, membrane shortcuts, LIF neurons.
 
@@ -113,10 +114,10 @@ def qkformer(
     input_shape: tuple[int, int, int],
     classes: int,
     *,
-    width: int = 384,
-    depths: tuple[int, int, int] = (1, 2, 7),
-    heads: int = 6,
-    mlp_ratio: float = 4.0,
+    width: Count = 384,
+    depths: tuple[Count, Count, Count] = (1, 2, 7),
+    heads: Count = 6,
+    mlp_ratio: Positive = 4.0,
 ) -> nn.Module:
     """QKFormer-10-384: three stages of a quarter, half and the full width; Q-K attention in the first two.
 

@@ -8,6 +8,7 @@ from torch import nn
 from benchmark.networks.zoo.card import card
 from benchmark.networks.zoo.neurons import lif
 from benchmark.networks.zoo.sizes import features
+from compressors.annotations import Count, TimeConstant
 
 POOL = "pool"
 
@@ -47,7 +48,7 @@ VGG9 = (64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, 512, POOL)
 
 @card("cifar100", 5, "spatio-temporal pruning, arXiv 2104.12528")
 def vgg9(
-    input_shape: tuple[int, int, int], classes: int, *, width: int = 64, norm: bool = False, tau: float = 101.0
+    input_shape: tuple[int, int, int], classes: int, *, width: Count = 64, norm: bool = False, tau: TimeConstant = 101.0
 ) -> nn.Module:
     """Eight convolutions of 64 to 512 channels and one linear layer: the network of spatio-temporal pruning.
 
@@ -71,7 +72,7 @@ VGG16 = (
 
 @card("cifar100", 5, "arXiv 1409.1556; CIFAR-100 network of SBC, arXiv 2506.03996")
 def vgg16(
-    input_shape: tuple[int, int, int], classes: int, *, width: int = 64, norm: bool = True, tau: float = 4 / 3
+    input_shape: tuple[int, int, int], classes: int, *, width: Count = 64, norm: bool = True, tau: TimeConstant = 4 / 3
 ) -> nn.Module:
     """VGG-16 with one linear layer, with BatchNorm unless ``norm`` is false.
 
@@ -86,7 +87,7 @@ VGGSNN = (64, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)
 
 @card("cifar10_dvs", 10, "TET, arXiv 2202.11946", (2, 48, 48))
 def vggsnn(
-    input_shape: tuple[int, int, int], classes: int, *, width: int = 64, norm: bool = True, tau: float = 2.0
+    input_shape: tuple[int, int, int], classes: int, *, width: Count = 64, norm: bool = True, tau: TimeConstant = 2.0
 ) -> nn.Module:
     """VGGSNN: eight convolutions with BatchNorm, average pooling and one linear layer, for events at 48 pixels.
 

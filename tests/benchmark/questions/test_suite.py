@@ -1,11 +1,14 @@
 """Suite files: expansion, stable ids, and errors that name line and remedy."""
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from benchmark.catalog import SUITES, suite_path
 from benchmark.cli import main
-from benchmark.questions.build import questions_of
+from benchmark.networks.errors import CheckpointError
+from benchmark.questions.build import OptionError, check_suite, questions_of
 from benchmark.questions.reading import read_yaml
 from benchmark.questions.suite import Question, Suite, SuiteError, digest, line_of, load_suite
 from compressors.registry import UnknownName
@@ -178,8 +181,6 @@ def test_several_calibration_sizes_are_as_many_runs_but_for_the_dense_network(tm
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_suites_are_sound(path, monkeypatch):
-    from benchmark.questions.build import check_suite
-
     monkeypatch.setenv("SNNBENCH_DATA", str(REAL_DATA))
     suite = load_suite(path)
     for model in suite.models:
@@ -190,6 +191,81 @@ def test_shipped_suites_are_sound(path, monkeypatch):
     assert suite.description
     check_suite(suite)
     assert questions_of(suite)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("width: 4", "width: 0", "the model conv: width is 0: give a whole number above 0"),
+        ("width: 4", "width: true", "the model conv: width is True: give a whole number above 0"),
+        ("width: 4", "tau: 0.5", "the model conv: tau is 0.5: give a number above 1"),
+        ("timesteps: 3", "frame_size: 2", "the model conv.width=4.: "),
+        ("name: conv, width: 4", "name: qkformer, heads: 5", "the model qkformer.heads=5.: .*divi"),
+        ("name: conv, width: 4", "name: sew_resnet18, connect: NOR", "connect is 'NOR': give 'ADD' or 'AND' or 'IAND'"),
+        ("timesteps: 3", "frame_size: 99", "frame size .99, 99. does not fit"),
+        ("timesteps: 3", "binarize: 1", "the data set digits_dvs: binarize is 1: give true or false"),
+        ("timesteps: 3", "augment: [flop]", "unknown augmentation 'flop'"),
+        (
+            "seeds: [0, 1]",
+            "training: {loss: cross_entrpy}",
+            "unknown loss 'cross_entrpy': did you mean 'cross_entropy'",
+        ),
+        (
+            "[identity, magnitude]",
+            "[identity, {name: magnitude, search: 1}]",
+            "magnitude: search is 1: give true or fa",
+        ),
+        ("[identity, magnitude]", "[identity, {name: magnitude, schedule: 2}]", "schedule is 2: give a factor between"),
+    ],
+)
+def test_mistakes_of_a_suite_are_found_before_any_work(tmp_path, monkeypatch, old, new, message):
+    monkeypatch.setenv("SNNBENCH_DATA", str(tmp_path / "nowhere"))
+    suite = load_suite(write(tmp_path, GOOD.replace(old, new)))
+    with pytest.raises(OptionError, match=message) as error:
+        check_suite(suite)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seeds: [0, 1]", "seeds: [true]"),
+        ("timesteps: 3", "timesteps: true"),
+        ("[0.5, 0.1]", "[true]"),
+        ("densities: [0.5, 0.1]", "bits: [4.0]"),
+        ("densities: [0.5, 0.1]", "joint: [{density: true, bits: 4}]"),
+        ("seeds: [0, 1]", "calibration_samples: [true]"),
+        ("seeds: [0, 1]", "training: {epochs: 5.0}"),
+        ("seeds: [0, 1]", "training: {learning_rate: '0.1'}"),
+        ("seeds: [0, 1]", "finetuning: {learning_rate: true}"),
+    ],
+)
+def test_true_is_no_number_and_no_text_is(tmp_path, old, new):
+    with pytest.raises(SuiteError, match=r"suite.yaml:\d: .*Input should be a valid (integer|number)"):
+        load_suite(write(tmp_path, GOOD.replace(old, new)))
+
+
+def test_weights_that_do_not_fit_are_found_before_any_work(tmp_path):
+    save_file({"1.weight": torch.zeros(3, 3)}, tmp_path / "net.safetensors")
+    weights = f"{{name: mlp, hidden: 4, checkpoint: {tmp_path / 'net.safetensors'}}}"
+    suite = load_suite(write(tmp_path, GOOD.replace("models: [mlp", f"models: [{weights}")))
+    with pytest.raises(CheckpointError, match="net.safetensors does not fit the network: "):
+        check_suite(suite)
+
+
+def test_the_commands_find_them_too(tmp_path):
+    path = write(tmp_path, GOOD.replace("width: 4", "width: 0"))
+    for words in (["plan", str(path)], ["run", str(path)]):
+        result = CliRunner().invoke(main, [*words, "--results", str(tmp_path / "results")])
+        assert (result.exit_code, result.output) == (
+            2,
+            "error: the model conv: width is 0: give a whole number above 0\n",
+        )
+    assert not (tmp_path / "results").exists()
+    result = CliRunner().invoke(main, ["check", "obc", "-o", "damping=true"])
+    assert (result.exit_code, "damping is True: give a number of at least 0" in result.output) == (2, True)
+    result = CliRunner().invoke(main, ["check", "obc", "-o", "solver=slow"])
+    assert (result.exit_code, "solver is 'slow': known: " in result.output) == (2, True)
 
 
 @pytest.mark.parametrize(

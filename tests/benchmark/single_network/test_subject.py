@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from benchmark.catalog import DATA, MODELS
+from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
 from benchmark.questions.names import Named, Told
 from benchmark.single_network.subject import Source, open_subject
-from hardware.registry import UnknownName
+from hardware.registry import UnknownName, parameters_of
 
 DIGITS = {"name": "digits_dvs", "timesteps": 2}
 
@@ -73,8 +74,12 @@ def test_a_header_runs_no_code_and_its_user_may(tmp_path, own_code, description)
         ({"model": {"name": "mlp", "checkpoint": "/etc/hostname"}}, "has no option 'checkpoint'"),
         ({"model": {"name": "mlp", "width": 4}}, "has no option 'width'"),
         ({"model": {"name": "mlp", "hidden": -4}}, "hidden: -4 is below 0"),
-        ({"model": {"name": "mlp", "hidden": "many"}}, "the model mlp"),
-        ({"model": {"name": "mlp", "hidden": 10**15}}, "the model mlp"),
+        (
+            {"model": {"name": "mlp", "hidden": "many"}},
+            "the model mlp: hidden is 'many': give a whole number above 0",
+        ),
+        ({"model": {"name": "mlp", "tau": True}}, "the model mlp: tau is True: give a number above 1"),
+        ({"model": {"name": "mlp", "hidden": 0}}, "the model mlp: hidden is 0: give a whole number above 0"),
         ({"model": {"name": "../mlp"}}, "model's name"),
         ({"model": {}}, "model's name: Field required"),
         ({"model": "mlp"}, "its model is no mapping"),
@@ -121,3 +126,83 @@ def test_a_missing_checkpoint_of_torch_says_to_name_the_model(tmp_path):
     torch.save({"weight": torch.zeros(2)}, path)
     with pytest.raises(Exception, match="does not say which model it belongs to: give --model"):
         opened(path)
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """The devices on which networks are built."""
+    seen: list[str] = []
+    build_network = build.network
+
+    def spied(*arguments: Any) -> Any:
+        seen.append(torch.empty(0).device.type)
+        return build_network(*arguments)
+
+    monkeypatch.setattr(build, "network", spied)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("model", "beside", "message"),
+    [
+        (
+            {"name": "mlp", "hidden": 10**6},
+            {},
+            "1.weight is .4, 2312. instead of .1000000, 2312.",
+        ),
+        (
+            {"name": "mlp", "hidden": 10**15},
+            {},
+            "cannot be built: the model mlp",
+        ),
+        (
+            {"name": "mlp", "hidden": 10**6},
+            {"compressed": {}},
+            "names a network of 2,322,000,000 values .* yourself",
+        ),
+        ({"name": "spikformer", "depth": 10**9}, {}, "cannot be built: .*it has more than 104 parameters"),
+        ({"name": "qkformer", "depths": [1, 1, 10**9]}, {}, "cannot be built: .*it has more than 104 parameters"),
+        ({"name": "vgg16", "width": 2**40}, {}, "network.safetensors"),
+        ({"name": "mlp", "hidden": 10**18}, {"compressed": {}}, "network.safetensors"),
+    ],
+)
+def test_a_header_costs_no_more_memory_than_its_file(tmp_path, devices, model, beside, message):
+    with pytest.raises(CheckpointError, match=message) as error:
+        opened(written(tmp_path, model=model, **beside))
+    assert set(devices) == {"meta"}
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_users_own_words_are_compared_before_memory_is_spent_too(tmp_path, devices):
+    with pytest.raises(CheckpointError, match="does not fit the network: 1.weight is"):
+        opened(written(tmp_path), model={"name": "mlp", "hidden": 10**6})
+    assert set(devices) == {"meta"}
+
+
+def test_a_header_names_no_samples_that_fill_the_memory(tmp_path):
+    with pytest.raises(CheckpointError, match="names samples of 50,000 steps of .2, 34, 34., .* yourself with"):
+        opened(written(tmp_path, data={"name": "digits_dvs", "timesteps": 50_000}))
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not MODELS[name].reads_files])
+def test_every_network_has_an_outline_that_is_its_own(name):
+    builder = MODELS[name].load()
+    shape, classes = builder.card.shape, builder.card.classes
+    options = {"width": 32} if "width" in parameters_of(builder) else {}
+    options |= {"heads": 4} if "heads" in parameters_of(builder) else {}
+    outline = build.outline(Named(name=name, **options), shape, classes)
+    network = build.network(Named(name=name, **options), shape, classes)
+    assert {tensor.device.type for tensor in outline.state_dict().values()} == {"meta"}
+    assert {n: (t.shape, t.dtype) for n, t in outline.state_dict().items()} == {
+        n: (t.shape, t.dtype) for n, t in network.state_dict().items()
+    }
+
+
+def test_a_builder_of_ones_own_may_need_values(tmp_path, monkeypatch):
+    (tmp_path / "valued.py").write_text(
+        "import torch\nfrom benchmark.networks.zoo.mlp import mlp\n\n\ndef net(input_shape, classes):\n"
+        "    return mlp(input_shape, classes, hidden=int(torch.tensor(4)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    _, module = opened(written(tmp_path), model={"name": "valued:net"})
+    assert module.network[1].weight.shape == (4, 2312)

@@ -54,6 +54,14 @@ def test_a_synops_budget_is_kept_at_the_dense_activity_and_used_up(share):
     assert 0.98 * share * whole < spent <= share * whole * (1 + 1e-9)
 
 
+def test_beside_a_synops_budget_weights_are_as_wide_as_was_asked():
+    module = classifier()
+    compressor = OBC(synops=0.5, bits=4)
+    fit(compressor, module)
+    assert [entry.grid.bits for entry in compressor.compression.layers] == [4, 4, 4]
+    assert all(len(row.unique()) <= 2**4 + 1 for row in module.network[5].weight)
+
+
 def test_a_synops_budget_that_one_weight_a_layer_exceeds_is_refused():
     with pytest.raises(BudgetError, match="synops 1e-09 cannot be met"):
         fit(SBC(synops=1e-9))

@@ -202,6 +202,10 @@ REFUSED = {
         "state dicts .'net', 'masks'.",
     ),
     "none": (saved(lambda: {"epoch": 3, "loss": torch.tensor(1.0)}), "holds no state dict"),
+    "protocol 4": (
+        lambda path: torch.save(STATE, path, pickle_protocol=4),
+        "a pickle of protocol 4: save it again",
+    ),
     "number": (saved(lambda: 3), "holds no state dict"),
     "empty": (saved(dict), "holds no state dict"),
     "sparse": (saved(lambda: {"w": torch.eye(3).to_sparse()}), "'w' is no plain tensor of numbers"),

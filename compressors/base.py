@@ -19,7 +19,7 @@ from compressors.calibration.network import Network, open_network
 from compressors.calibration.reconstruction import Teacher
 from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
-from compressors.network.layers import left_alone
+from compressors.network.layers import Layer, left_alone, require_own_weight
 from compressors.options import Configured
 from compressors.progress import Track, track
 
@@ -178,8 +178,19 @@ class Compressor(Configured):
 
     def _open(self, trainer: Trainer, module: LightningModule) -> Network:
         """The network as it stands, with the layers to compress and the calibration data."""
-        description = f"{type(self).__name__}: calibration"
-        return open_network(module, self._loader(trainer), self.include, self.exclude, self.state.track, description)
+        description, loader = f"{type(self).__name__}: calibration", self._loader(trainer)
+        network = open_network(module, loader, self.include, self.exclude, self.state.track, description)
+        return replace(network, layers=self.accepted(network.layers))
+
+    def accepted(self, layers: Sequence[Layer]) -> Sequence[Layer]:
+        """The layers to compress, of all that the options choose: every one, and each must have a weight of its own.
+
+        Raises:
+            LayerError: the weight of one is computed anew in every pass.
+        """
+        for layer in layers:
+            require_own_weight(layer)
+        return layers
 
     def _loader(self, trainer: Trainer) -> Iterable[Any]:
         if self.calibration is not None:

@@ -27,7 +27,7 @@ COMPRESSORS = {
     "budget": {"annotations", "quantization"},
     "compression": {"quantization"},
     "base": {"budget", "compression", "calibration", "lifecycle", "masks", "network", "options", "progress"},
-    "second_order": {"calibration", "masks", "quantization", "threads"},
+    "second_order": {"budget", "calibration", "masks", "network", "options", "quantization", "threads", "weights"},
     "weights": {"base", "budget", "compression", "calibration", "masks", "network", "options", "quantization"},
     "channels": {"base", "budget", "compression", "calibration", "masks", "network", "options"},
     "methods": {
@@ -116,6 +116,15 @@ def test_rooms_of_compressors_import_downwards():
         if room(name) and room(target) not in ("registry", "") and room(target) not in COMPRESSORS[room(name)]
     ]
     assert upwards == []
+
+
+def test_solvers_are_functions_of_tensors():
+    """Of `second_order`, three modules know layers, data and budgets; the others know neither these nor Lightning."""
+    knowing = {f"compressors.second_order.{name}" for name in ("curvature", "budget_split", "layer_solver")}
+    solvers = {name for name in MODULES if room(name) == "second_order"} - knowing
+    known = {room(target) for name in solvers for target in GRAPH[name]}
+    assert known <= {"second_order", "masks", "quantization", "threads", "registry"}
+    assert not any(GRAPH[name] & knowing for name in solvers)
 
 
 def test_rooms_of_benchmark_import_downwards():

@@ -14,7 +14,7 @@ from benchmark.runs.dense import quiet, trainer_settings
 from compressors.methods.sbc import SBC
 from compressors.network.layers import Layer
 from compressors.second_order.problem import Problem
-from compressors.weights.pruner import LayerBudget, LayerResult
+from compressors.weights.parts import LayerBudget, LayerResult
 
 CASES = (("spike_driven_transformer", 16), ("sew_resnet18", 16), ("sew_resnet152", 8))
 DENSITY, STEPS, BATCH = 0.35, 4, 4

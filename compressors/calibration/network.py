@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from compressors.calibration.hessians import CalibrationError
-from compressors.network.layers import Layer, LayerError, find_layers, matches, require_own_weight, select
+from compressors.network.layers import Layer, LayerError, find_layers, matches, select
 from compressors.progress import Track
 
 
@@ -50,8 +50,7 @@ def open_network(
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
-        LayerError: no layer to compress, one with weights that are not finite or not its own, or one whose use depends
-            on the data.
+        LayerError: no layer to compress, one with weights that are not finite, or one whose use depends on the data.
     """
 
     def batches() -> Iterator[Tensor]:
@@ -67,7 +66,6 @@ def open_network(
         raise CalibrationError("the calibration set is empty: ask for at least one sample")
     layers = _layers_of(module, first[:1], include, exclude)
     for layer in layers:
-        require_own_weight(layer)
         if not torch.isfinite(layer.rows).all():
             raise LayerError(f"layer {layer.name!r} has NaN or infinite weights: train it again or check its file")
     return Network(module, layers, batches, track)

@@ -108,14 +108,16 @@ def bundles_of(network: Network, channels: Channels) -> list[Bundle]:
     """The layers that can be narrowed: bundles all of whose layers are to be compressed.
 
     Raises:
-        LayerError: none of the layers can lose channels; names the first of them and says why.
+        LayerError: none of the layers can lose channels; says of each why.
     """
     names = {layer.name for layer in network.layers}
     bundles = [bundle for bundle in channels.bundles() if names.issuperset(bundle.layers)]
     if not bundles:
-        for layer in network.layers:
-            channels.require_cuttable(layer.name)
-        tied = next(bundle for bundle in channels.bundles() if names.intersection(bundle.layers))
+        tied = next((bundle for bundle in channels.bundles() if names.intersection(bundle.layers)), None)
+        if tied is None:
+            raise LayerError(
+                f"no layer can lose channels: {channels.why_fixed(names)}; take a method that removes single weights"
+            )
         raise LayerError(f"the channels of {', '.join(tied.layers)} go together: include all of these layers, or none")
     return bundles
 

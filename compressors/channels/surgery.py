@@ -198,7 +198,8 @@ def cut_to(channels: Channels, order: list[int], names: Iterable[str], density: 
     if least > most:
         raise BudgetError(
             f"density is {density:g}: {least / remaining(0):.2%} of the weights are left with one channel in each "
-            "layer that can be narrowed; ask for more than that, or include fewer layers"
+            f"layer that can be narrowed ({channels.why_fixed(names) or 'which all can'}); ask for more than that, or "
+            "include fewer layers"
         )
     low, high = 0, len(order)
     while low < high:

@@ -5,7 +5,7 @@ labels as they act on activations, an addition of two activations ties the label
 mixes channels in a way not known here fixes them. Channels that are tied in the end are removed together or not at all.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from compressors.network.layers import COMPRESSIBLE, LayerError, evaluating
+from compressors.network.layers import COMPRESSIBLE, evaluating
 from hardware.functions import Kind, describe
 from hardware.layers import TRANSPARENT
 from hardware.neurons import is_neuron
@@ -80,14 +80,10 @@ class Channels:
             bundles.append((layers, groups.union(*(bundle[1] for bundle in tied))))
         return [Bundle(tuple(layers), torch.tensor(sorted(groups))) for layers, groups in bundles]
 
-    def require_cuttable(self, name: str) -> None:
-        """Refuse a layer that cannot lose any output channel.
-
-        Raises:
-            LayerError: names the layer and what holds its channels.
-        """
-        if bool((self.layers[name].outputs == FIXED).all()):
-            raise LayerError(f"layer {name!r} cannot lose channels: {self.reasons[name]}; exclude it")
+    def why_fixed(self, names: Container[str]) -> str:
+        """What holds all channels of those of the named layers that cannot lose any: ``'fc': it is the output``."""
+        fixed = [name for name, layer in self.layers.items() if name in names and bool((layer.outputs == FIXED).all())]
+        return ", ".join(f"{name!r}: {self.reasons[name]}" for name in fixed)
 
 
 def find_channels(network: nn.Module, forward: Callable[[], Any]) -> Channels:

@@ -1,5 +1,6 @@
 """The dense network: the control that every other entry is compared with."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from compressors.base import Compressor
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
+from compressors.network.layers import Layer, has_own_weight
 
 
 class Identity(Compressor):
@@ -14,6 +16,10 @@ class Identity(Compressor):
 
     control = True
     budgets: ClassVar[tuple[str, ...]] = ("none",)
+
+    def accepted(self, layers: Sequence[Layer]) -> Sequence[Layer]:
+        """Layers whose weight is computed anew in every pass are left alone: the others' runs may exclude them."""
+        return [layer for layer in layers if has_own_weight(layer)] or super().accepted(layers)
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Nothing is changed."""

@@ -11,7 +11,8 @@ from compressors.calibration.network import Network
 from compressors.masks import largest
 from compressors.network.layers import Layer
 from compressors.weights.allocation import ALLOCATIONS, Allocation, densest, weights_of
-from compressors.weights.pruner import LayerBudget, Pruner
+from compressors.weights.parts import LayerBudget
+from compressors.weights.pruner import Pruner
 
 
 class Magnitude(Pruner):

@@ -13,7 +13,7 @@ from compressors.methods.lamp import LAMP
 from compressors.network.layers import Layer, LayerError
 from compressors.network.neurons import impulse_response
 from compressors.options import require_known
-from compressors.weights.pruner import LayerBudget, LayerResult
+from compressors.weights.parts import LayerBudget, LayerResult
 
 
 def step_weights(response: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Which layers of a network can be compressed, in order of execution, and what follows each of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
 from torch.overrides import TorchFunctionMode
 
+from compressors.network.borrowed import Borrowed
 from hardware.functions import Function, Kind, describe
 from hardware.layers import TRANSPARENT
 from hardware.neurons import is_neuron
@@ -41,6 +42,7 @@ class Layer:
     repeated: bool = False  # the one step that it computes stands for all: an image that is shown again and again
     calls: int = 1  # that make up a pass: more than one where the network goes through time in a loop of its own
     tied: tuple[nn.Linear | nn.Conv1d | nn.Conv2d, ...] = ()  # others that compute with the very same weight
+    borrowers: tuple[str, ...] = ()  # modules of other kinds that do so too, on inputs that nobody looks at
 
     @property
     def modules(self) -> tuple[nn.Linear | nn.Conv1d | nn.Conv2d, ...]:
@@ -157,8 +159,16 @@ def _watch(network: nn.Module, forward: Callable[[], Any]) -> "_Pass":
     neurons = [module for module in modules if is_neuron(module)]
     inside = {part for module in neurons for part in module.modules() if part is not module}
     leaves = [m for m in modules if is_neuron(m) or (m not in inside and not any(m.children()))]
-    watch = _Watch()
-    with evaluating(network), hooks(neurons, watch.enter_neuron, before=True), hooks(leaves, watch.leave), watch:
+    borrowed = Borrowed(network, COMPRESSIBLE)
+    watch = _Watch(borrowed)
+    with (
+        evaluating(network),
+        hooks(modules, borrowed.enter, before=True),
+        hooks(neurons, watch.enter_neuron, before=True),
+        hooks(leaves, watch.leave),
+        hooks(modules, borrowed.leave),
+        watch,
+    ):
         forward()
     return _Pass(watch)
 
@@ -218,7 +228,8 @@ class _Pass:
         fed = neuron or pooled
         repeated = len(places) == 1 and self.watch.repeats(start, None if fed is None else self.uses[fed][0])
         calls = len(places) if self.rounds > 1 and len(places) % self.rounds == 0 else 1
-        return Layer(name, module, norm, neuron, self.timesteps, pooled, repeated, calls, tuple(tied))
+        borrowers = tuple(name for part in (module, *tied) for name in self.watch.borrowed.borrowers(part))
+        return Layer(name, module, norm, neuron, self.timesteps, pooled, repeated, calls, tuple(tied), borrowers)
 
 
 NO_TIME = "sees one time step at a time, or steps and samples as one"
@@ -240,10 +251,15 @@ class _Event:
 
 
 class _Watch(TorchFunctionMode):
-    """Writes down, in order, the leaf modules that run; outside of neurons, what adds, scales, reshapes and pools."""
+    """Writes down, in order, the leaf modules that run; outside of neurons, what adds, scales, reshapes and pools.
 
-    def __init__(self) -> None:
+    Args:
+        borrowed: is shown every function.
+    """
+
+    def __init__(self, borrowed: Borrowed) -> None:
         super().__init__()
+        self.borrowed = borrowed
         self.events: list[_Event] = []
         self._in_neuron = False
         self._repeating: dict[int, Tensor] = {}  # storages of tensors whose steps are one and the same
@@ -273,6 +289,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         function = describe(func)
+        self.borrowed.look(getattr(func, "__name__", ""), function, (args, kwargs), output)
         if isinstance(output, Tensor) and output.ndim and len(output) > 1 and output.stride(0) == 0:
             self._repeating[_storage(output)] = output
         if not self._in_neuron and function is not None and isinstance(output, Tensor):
@@ -325,10 +342,16 @@ def left_alone(network: nn.Module, layers: Sequence[Layer], exclude: Sequence[st
     """The weights (parameters of two dimensions and more) that are in none of these layers: ``name (class)`` each.
 
     They belong to layers of other kinds, to some that the forward pass does not reach, or to some left out on purpose;
-    of layers that see no time, and are not left out by a pattern of ``exclude``, it is said.
+    of layers that see no time, and are not left out by a pattern of ``exclude``, it is said. Named too are modules that
+    compute with the weight of one of these layers (:attr:`Layer.borrowers`).
     """
     inside = {part for entry in layers for module in entry.modules for part in module.modules()}
-    return tuple(
+    borrowing = [f"{user}, which uses the weight of {entry.name} too" for entry in layers for user in entry.borrowers]
+    return (*_others(network, inside, exclude), *borrowing)
+
+
+def _others(network: nn.Module, inside: Container[nn.Module], exclude: Sequence[str]) -> Iterator[str]:
+    return (
         f"{name} ({type(module).__name__}{'' if matches(name, exclude) else _reason(module)})"
         for name, module in network.named_modules()
         if module not in inside and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
@@ -367,6 +390,11 @@ def select(
     return chosen
 
 
+def has_own_weight(layer: Layer) -> bool:
+    """Whether a layer's weight is a parameter of its module, and is not computed anew in every pass."""
+    return "weight" in layer.module._parameters
+
+
 def require_own_weight(layer: Layer) -> None:
     """Refuse a layer whose weight is computed anew in every pass: whatever is written there would be lost.
 
@@ -374,7 +402,7 @@ def require_own_weight(layer: Layer) -> None:
         LayerError: names the layer, what computes its weight, and how to take that off.
     """
     module = layer.module
-    if "weight" in module._parameters:
+    if has_own_weight(layer):
         return
     hooked = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
     if any(isinstance(hook, prune.BasePruningMethod) for hook in module._forward_pre_hooks.values()):

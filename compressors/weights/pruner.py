@@ -17,34 +17,8 @@ from compressors.network.layers import Layer
 from compressors.options import require_known
 from compressors.quantization.grids import SCOPES, Grid, fit_grid
 from compressors.weights.allocation import ALLOCATIONS, weights_of
+from compressors.weights.parts import LayerBudget, LayerResult
 from compressors.weights.schedule import Schedule, pruning_epochs, round_at, rounds
-
-
-@dataclass(frozen=True)
-class LayerBudget:
-    """A layer's part of the budget: how many weights it keeps, and their width (None: floats)."""
-
-    keep: int
-    bits: int | None = None
-
-
-@dataclass(frozen=True)
-class LayerResult:
-    """A compressed layer before it is written back.
-
-    Args:
-        weight: ``[rows, d]``.
-        mask: bool ``[rows, d]``, True is kept.
-        loss: the method's own estimate of the harm, where it has one.
-        grid: of a quantised weight.
-        extra: what else stands in the record (JSON-able).
-    """
-
-    weight: Tensor
-    mask: Tensor
-    loss: float | None = None
-    grid: Grid | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass

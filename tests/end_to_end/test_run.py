@@ -7,8 +7,13 @@ import subprocess
 import sys
 import time
 
+import nir
 import pytest
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
 
+from benchmark.networks.nir.writing import write_nir
+from benchmark.records import RecordStore
 from tests.end_to_end.conftest import REPOSITORY, RUNS, records
 
 pytestmark = pytest.mark.slow
@@ -170,6 +175,27 @@ def test_mistakes_in_a_suite_are_status_2_with_the_remedy(tiny, tmp_path, change
     assert done.exit_code == 2
     assert message in done.output
     assert not (tmp_path / "results").exists()
+
+
+def test_the_records_of_a_nir_network_say_how_its_neurons_are_reset(snnbench, tiny, tmp_path):
+    net = nn.Sequential(layer.Flatten(), layer.Linear(2312, 10, bias=False), neuron.LIFNode(v_threshold=0.2))
+    functional.set_step_mode(net, "m")
+    write_nir(tmp_path / "small.nir", net, (2, 34, 34))
+    graph = nir.read(tmp_path / "small.nir")
+    graph.nodes["2"].metadata = {}
+    nir.write(tmp_path / "open.nir", graph)
+    nets = ["{name: nir, checkpoint: small.nir}", "{name: nir, checkpoint: open.nir, reset: subtract}"]
+    tiny.write_text(
+        tiny.read_text()
+        .replace("{name: mlp, hidden: 8}", ", ".join(nets))
+        .replace("[identity, random, magnitude, obc]", "[magnitude]")
+        .replace("[0.5, 0.2]", "[0.5]")
+    )
+    done = snnbench("run", tiny, "--no-wandb")
+    assert done.returncode == 0, done.stderr
+    written = [record["dense"]["reset"] for record in records(tmp_path / "results").values()]
+    assert sorted(written) == ["subtract (as asked for)", "value (as the file's metadata say)"]
+    assert sorted(record.dense.reset for record in RecordStore(tmp_path / "results")) == sorted(written)
 
 
 def test_a_suite_of_a_trained_network_trains_nothing(snnbench, tiny, tmp_path, cache, monkeypatch):

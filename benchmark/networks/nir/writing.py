@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.files import replacing
 from benchmark.networks.errors import NIRError
-from benchmark.networks.nir.reading import Graph, Scale
+from benchmark.networks.nir.converters import Scale
+from benchmark.networks.nir.reading import Graph
 from compressors.network.layers import evaluating
 from hardware.functions import Kind, describe
 from hardware.layers import TRANSPARENT

@@ -9,9 +9,9 @@ from compressors import OBC, SBC
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.hessians import drift, vectors
-from compressors.methods.obc import CORRECTION
 from compressors.network.layers import find_layers
 from compressors.second_order import obs
+from compressors.second_order.curvature import CORRECTION
 from compressors.second_order.problem import Pattern
 from compressors.second_order.solution_cache import SolutionCache
 from compressors.second_order.solvers import Exact

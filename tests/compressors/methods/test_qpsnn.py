@@ -78,8 +78,26 @@ def test_widths_of_ratios_are_rounded_down_but_never_to_nothing(ratio, width):
 
 def test_what_can_lose_no_channels_can_be_rounded():
     fit(QPSNN(bits=4, quantize_ends=True, include=["network.7"]))
-    with pytest.raises(LayerError, match="'network.7' cannot lose channels: it is the network's output"):
+    with pytest.raises(LayerError, match="no layer can lose channels: 'network.7': it is the network's output; take"):
         fit(QPSNN(0.5, include=["network.7"]))
+
+
+@pytest.mark.parametrize("options", [{"density": 0.5}, {"ratios": {"*": 0.5}}])
+def test_where_nothing_can_be_cut_every_layer_has_its_reason(options):
+    class Mixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.first, self.spike = layer.Flatten(), layer.Linear(72, 8), neuron.LIFNode()
+            self.last = layer.Linear(8, 3)
+
+        def forward(self, x):
+            return self.last(self.spike(self.first(self.flat(x))).cumsum(-1))
+
+    net = Mixed()
+    functional.set_step_mode(net, "m")
+    with pytest.raises(LayerError) as error:
+        fit(QPSNN(**options), SNNClassifier(net, classes=3, timesteps=4))
+    assert "'network.first': it reaches cumsum(), 'network.last': it is the network's output" in str(error.value)
 
 
 def test_size_as_the_paper_counts_it():

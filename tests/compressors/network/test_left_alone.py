@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, remove_weight_n
 
 from benchmark import SNNClassifier, compress
 from benchmark.contract.subject import CLASSES, QUIET, RandomEvents, T, classifier
-from compressors import QPSNN, SBC, SLAMP, RandomPruning
+from compressors import QPSNN, SBC, SLAMP, Identity, RandomPruning
 from compressors.network.layers import NO_TIME, LayerError, find_layers
 from compressors.network.neurons import impulse_response
 from compressors.registry import COMPRESSORS
@@ -150,6 +150,55 @@ def test_weights_that_are_computed_anew_are_refused_with_the_remedy_and_may_be_e
     if undo is not None:
         undo(net.body[3])
         assert "body.3" in names(compress(wrapped(net), DATA, RandomPruning(0.5)))
+
+
+@pytest.mark.parametrize("recompute", [weight_norm, spectral_norm, lambda module: prune.identity(module, "weight")])
+def test_the_dense_row_leaves_layers_alone_whose_weight_is_computed_anew(recompute):
+    net = Headed(layer.Linear(8, CLASSES, step_mode="m"))
+    recompute(net.body[3])
+    result = compress(wrapped(net), DATA, Identity())
+    assert names(result) == ["body.0", "head"]
+    assert result.compression.left_alone == ("network.body.3 (Linear)",)
+    assert result.compression.density == 1
+    with pytest.raises(LayerError, match="the weight of layer 'network.body.3' is computed anew"):
+        compress(wrapped(net), DATA, Identity(include=["network.body.3"]))
+
+
+class Decoding(nn.Module):
+    """Computes with the weight of another layer."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.use, self.lender = use, []
+
+    def forward(self, y):
+        return self.use(y, self.lender[0].weight)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda y, weight: nn.functional.linear(y, weight.t()),
+        lambda y, weight: y @ weight,
+        lambda y, weight: nn.functional.linear(y, (2 * weight).detach().t()),
+        lambda y, weight: torch.einsum("tbi,io->tbo", y, weight),
+    ],
+    ids=["linear", "matmul", "computed", "einsum"],
+)
+def test_a_module_that_uses_the_weight_of_a_layer_is_named(use):
+    net = Headed(layer.Linear(144, CLASSES, step_mode="m"), between=Decoding(use))
+    net.between.lender.append(net.body[3])
+    result = compress(wrapped(net), DATA, RandomPruning(0.5))
+    assert names(result) == ["body.0", "body.3", "head"]
+    assert result.compression.left_alone == ("network.between, which uses the weight of network.body.3 too",)
+
+
+def test_a_weight_that_is_only_looked_at_is_used_by_nobody_else():
+    net = Headed(
+        layer.Linear(8, CLASSES, step_mode="m"), between=Decoding(lambda y, weight: y + (weight @ weight.t()).sum())
+    )
+    net.between.lender.append(net.body[3])
+    assert compress(wrapped(net), DATA, RandomPruning(0.5)).compression.left_alone == ()
 
 
 def test_parametrized_layers_are_left_alone():

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.networks.nir import reading
 from benchmark.networks.nir.reading import NIRError, nir_network
 from benchmark.records import DenseNetwork
 from tests.benchmark.networks.nir.nir_graphs import (
@@ -169,11 +170,33 @@ def test_meeting_edges_add_up(load):
 # Refused --------------------------------------------------------------------------------------------------------------
 
 MIXED = np.array([1.0, 1.0, 2.0])
+
+
+def with_output(*shape):
+    graph = neuron_graph(IF)
+    graph.nodes["output"] = nir.Output(np.array(shape))
+    return graph
+
+
 REFUSED = {
     "threshold": (
         neuron_graph(nir.IF(r=full(1.0), v_threshold=MIXED)),
         r"node '3' \(IF\): its v_threshold differs between neurons \(1 to 2\)",
     ),
+    "no threshold": (
+        neuron_graph(nir.IF(r=full(1.0), v_threshold=full(0.0))),
+        r"node '3' \(IF\): its v_threshold is 0: a number above 0 and above v_reset \(0\) is expected",
+    ),
+    "negative threshold": (
+        neuron_graph(nir.LIF(full(4.0), full(1.0), full(-2.0), full(-1.0), full(-2.0))),
+        r"node '3' \(LIF\): its v_threshold is -1: a number above 0",
+    ),
+    "threshold below reset": (
+        neuron_graph(nir.IF(full(1.0), full(1.0), full(1.5))),
+        r"node '3' \(IF\): its v_threshold is 1: a number above 0 and above v_reset \(1.5\)",
+    ),
+    "output": (with_output(CLASSES + 1), r"node 'output' says that outputs have the shape \(4,\), they have \(3,\)"),
+    "output of more dimensions": (with_output(1, CLASSES), r"the shape \(1, 3\), they have \(3,\)"),
     "time constant": (
         neuron_graph(nir.LIF(full(1e-2), full(1.0), full(0.0), full(1.0))),
         "its tau of 0.01 is no longer than the time step of 1: give timestep",
@@ -214,7 +237,7 @@ REFUSED = {
         "form a cycle: only feed-forward graphs work",
     ),
     "dead end": (
-        graph_of(*ENDS, edges=[]).nodes | {"lost": nir.Linear(weights(1, CELLS))},
+        graph_of(*ENDS, edges=[]).nodes | {"lost": nir.IF(r=full(np.float64(3.0)), v_threshold=MIXED)},
         "node 'lost' has no edge to another node",
     ),
     "misfit": (graph_of(nir.Flatten(np.array(SHAPE), 0, -1), nir.Linear(weights(CLASSES, 7))), "do not fit each other"),
@@ -236,6 +259,15 @@ def test_what_cannot_be_exact_is_refused_by_name(load, name):
         graph = nir.NIRGraph(graph, [("input", "1"), ("1", "2"), ("2", "output"), ("input", "lost")], type_check=False)
     with pytest.raises(NIRError, match=message):
         load(graph)
+
+
+def test_nodes_without_edges_are_found_before_any_is_made(tmp_path, monkeypatch):
+    graph = neuron_graph(IF)
+    graph.nodes |= {f"spare{number}": nir.Linear(weights(2, 2)) for number in range(20)}
+    nir.write(tmp_path / "graph.nir", graph)
+    monkeypatch.setattr(reading, "converted", lambda *node: pytest.fail("a module was made"))
+    with pytest.raises(NIRError, match="node 'spare0' has no edge to another node"):
+        nir_network(SHAPE, CLASSES, path=str(tmp_path / "graph.nir"), reset="value")
 
 
 def test_a_reset_potential_is_not_left_out(load):

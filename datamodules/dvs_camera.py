@@ -38,8 +38,9 @@ class Camera:
         blur: share of a pixel's light that falls on each neighbour along a line, in 1/256.
         threshold: log-intensity step that makes an event, in 1/1024.
         threshold_spread: number of different thresholds, from `threshold` on; each pixel of each recording draws one.
-        mismatch: most by which a pixel's threshold for getting darker differs from that for getting brighter.
+        mismatch: most by which a pixel's threshold for getting darker is above that for getting brighter.
         unrest: most by which the level of a pixel's last event differs from its level when the recording begins.
+        latency_us: most by which a pixel's events come late; each pixel of each recording draws how much.
         noise_events: events without a cause in each recording, spread evenly over pixels and time.
     """
 
@@ -54,11 +55,12 @@ class Camera:
     threshold_spread: int = 64
     mismatch: int = 0
     unrest: int = 0
+    latency_us: int = 0
     noise_events: int = 64
 
     @property
     def duration_us(self) -> int:
-        """Length of a recording."""
+        """How long the image moves; events come as much later as a pixel's latency."""
         return self.path[-1][0]
 
     def record(self, image: NDArray[np.integer], seed: int, number: int) -> Events:
@@ -77,7 +79,7 @@ class Camera:
         raw = np.random.PCG64([seed, number]).random_raw(2 * SENSOR * SENSOR).reshape(-1, 2)
         of_pixels = raw[:, 0].reshape(SENSOR, SENSOR)
         brighter = self.threshold + _bits(of_pixels, 0, self.threshold_spread)
-        darker = brighter + _bits(of_pixels, 20, 2 * self.mismatch + 1) - self.mismatch
+        darker = brighter + _bits(of_pixels, 20, self.mismatch + 1)
         caused = threshold_events(
             np.pad(self._blurred(image), ((1, 2), (1, 2))),
             *_bilinear(self, len(image)),
@@ -87,6 +89,7 @@ class Camera:
             _bits(of_pixels, 40, 2 * self.unrest + 1) - self.unrest,
             self.step_us,
         )
+        caused += _bits(of_pixels, 48, self.latency_us + 1).ravel().astype(np.int64)[caused >> 1 & 0x7FF] << 12
         return _unpack(np.sort(np.concatenate([caused, self._noise(raw[: self.noise_events, 1])])))
 
     def _blurred(self, image: NDArray[np.integer]) -> NDArray[np.int32]:

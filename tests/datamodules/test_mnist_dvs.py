@@ -269,7 +269,7 @@ def test_an_encoded_recording_is_read_back(tmp_path):
 
 def test_recordings_are_like_the_real_ones_of_the_same_images(real_mnist, real_nmnist):
     """N-MNIST names a recording by its image's number, from 1."""
-    images = mnist_dvs._digits(real_mnist)["Train"][0]
+    images = mnist_dvs.read_digits(real_mnist)["Train"][0]
     data = NMNIST(real_nmnist)
     real, simulated, likeness = [], [], []
     for sample in data.samples.parts.train[::18]:

@@ -81,7 +81,7 @@ class Camera:
         brighter = self.threshold + _bits(of_pixels, 0, self.threshold_spread)
         darker = brighter + _bits(of_pixels, 20, self.mismatch + 1)
         caused = threshold_events(
-            np.pad(self._blurred(image), ((1, 2), (1, 2))),
+            _bordered(self._blurred(image)),
             *_bilinear(self, len(image)),
             np.int32(self.pitch),
             self._log_intensities,
@@ -95,8 +95,9 @@ class Camera:
     def _blurred(self, image: NDArray[np.integer]) -> NDArray[np.int32]:
         """The image with light spread to the neighbours, rounded to whole grey values; none falls off its edges."""
         blurred = image.astype(np.int32)
+        with_edges = np.arange(-1, len(image) + 1).clip(0, len(image) - 1)
         for _ in range(2 if self.blur else 0):  # along each axis
-            edged = np.pad(blurred, ((1, 1), (0, 0)), mode="edge")
+            edged = blurred[with_edges]
             blurred = (self.blur * (edged[:-2] + edged[2:]) + (256 - 2 * self.blur) * blurred + 128 >> 8).T
         return blurred
 
@@ -121,6 +122,13 @@ class Camera:
         bits = (raw >> np.uint64(1)).astype(np.int64)
         time, pixel, polarity = (bits >> 16) % self.duration_us, (bits >> 1) % SENSOR**2, bits & 1
         return time << 12 | pixel << 1 | polarity
+
+
+def _bordered(image: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The image with zeros around it: one line before, and two after, for pixels that lie beside the image."""
+    bordered = np.zeros((len(image) + 3, len(image) + 3), dtype=np.int32)
+    bordered[1:-2, 1:-2] = image
+    return bordered
 
 
 def _bits(raw: NDArray[np.uint64], shift: int, count: int) -> NDArray[np.int32]:

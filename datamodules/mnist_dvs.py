@@ -161,6 +161,10 @@ class MNISTDVS(EventDataModule):
         key = combine(images, asdict(CAMERA), self.training_samples, VERSION)
         return cache_folder() / "recordings" / f"{self.name}-{key[:32]}"
 
+    def locate(self) -> None:
+        """See that MNIST's files are there."""
+        _files(self.root)
+
     def list_samples(self) -> SampleTable:
         """Recordings in MNIST's order, training images first, simulated first if they are not there."""
         build_once(self.folder, self._simulate)

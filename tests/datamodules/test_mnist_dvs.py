@@ -48,6 +48,17 @@ def test_each_recording_is_what_the_camera_makes_of_the_image(tiny):
         np.testing.assert_array_equal(found[f"{part}/{number:05d}"], expected)
 
 
+def test_the_camera_gives_the_same_bits_on_every_machine():
+    together = hashlib.sha256()
+    for number in range(10):
+        together.update(encode_nmnist(CAMERA.record(digit_like(number, number), 0, number)).tobytes())
+    assert together.hexdigest() == PINNED
+
+
+PINNED = "ff0c90fe1feb72a661d6654c3a7ec597b6c9849c004b838f7cc68c61e8130ff6"
+"""Raise `VERSION` when this changes without a change of `CAMERA`."""
+
+
 def test_files_are_nmnist_recordings_one_after_the_other(tiny):
     data = MNISTDVS(tiny)
     of_files = data.samples.by_file()

@@ -183,6 +183,23 @@ def test_a_missing_file_is_named_with_how_to_get_it(tiny, name):
         MNISTDVS(tiny).setup()
 
 
+def test_locating_the_set_makes_nothing(tiny, cache, tmp_path):
+    MNISTDVS(tiny).locate()
+    assert list(cache.rglob("*.bin")) == []
+    with pytest.raises(DataMissing, match="mnist_dvs: no file"):
+        MNISTDVS(tmp_path / "none").locate()
+
+
+def test_a_file_too_many_is_named(tiny):
+    data = MNISTDVS(tiny)
+    data.setup()
+    shutil.copy(data.folder / "Test/0000.bin", data.folder / "Test/0001.bin")
+    with pytest.raises(
+        DataCorrupt, match=r"Test/0001\.bin: has \d+ bytes instead of no as in recordings\.csv; remove the folder"
+    ):
+        MNISTDVS(tiny).setup()
+
+
 def test_prepare_fetches_mnists_files_into_their_folder(tiny, tmp_path, monkeypatch):
     raw = tiny / "MNIST/raw/train-images-idx3-ubyte"
     published = tmp_path / "published.gz"
@@ -255,7 +272,9 @@ def test_a_file_of_recordings_that_was_cut_or_lost_is_named(tiny, change):
     data = MNISTDVS(tiny)
     data.setup()
     change(data.folder / "Test/0000.bin")
-    with pytest.raises(DataCorrupt, match=r"Test/0000\.bin: has \w+ bytes instead of \d+; remove the folder"):
+    with pytest.raises(
+        DataCorrupt, match=r"Test/0000\.bin: has \w+ bytes instead of \d+ as in recordings\.csv; remove the folder"
+    ):
         MNISTDVS(tiny).setup()
 
 
@@ -268,7 +287,7 @@ def test_verify_names_a_recording_that_was_changed(tiny):
     path.write_bytes(content)
     found = verify(MNISTDVS(tiny))
     assert len(found.unusable) == 1
-    assert f"{path}, recording Train/00001: 1 of" in found.unusable[0]
+    assert f"{path}, recording Train/00001 of recordings.csv: 1 of" in found.unusable[0]
     assert "outside the 34x34 sensor" in found.unusable[0]
 
 

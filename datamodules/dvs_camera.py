@@ -35,7 +35,7 @@ class Camera:
         step_us: time from one position to the next; between them log intensity moves on a straight line.
         dark: intensity where the image is 0.
         lit: intensity where it is `max_grey`; below `dark` for dark digits on a bright screen.
-        blur: share of a pixel's light that falls on each neighbour along a line, in 1/256.
+        blur: share of a pixel's light that falls on each neighbour, along rows and then along columns, in 1/256.
         threshold: log-intensity step that makes an event, in 1/1024.
         threshold_spread: number of different thresholds, from `threshold` on; each pixel of each recording draws one.
         mismatch: most by which a pixel's threshold for getting darker is above that for getting brighter.
@@ -73,7 +73,12 @@ class Camera:
 
         Returns:
             The events in order of time.
+
+        Raises:
+            ValueError: a grey value is outside the range.
         """
+        if not 0 <= image.min() <= image.max() <= self.max_grey:
+            raise ValueError(f"grey values go from {image.min()} to {image.max()}; expected 0 to {self.max_grey}")
         from datamodules.dvs_kernel import threshold_events  # numba takes half a second to import
 
         raw = np.random.PCG64([seed, number]).random_raw(2 * SENSOR * SENSOR).reshape(-1, 2)

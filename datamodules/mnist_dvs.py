@@ -235,7 +235,7 @@ def _sizes(train: int, test: int, samples: int | None) -> tuple[int, int]:
 
 def _chosen(digits: Digits, samples: int | None) -> list[tuple[str, int]]:
     """Part and number of the images to simulate, training images first."""
-    sizes = _sizes(*(len(labels) for _, labels in digits.values()), samples)
+    sizes = _sizes(len(digits["Train"][1]), len(digits["Test"][1]), samples)
     chosen = []
     for (part, (_, labels)), size in zip(digits.items(), sizes, strict=True):
         drawn = stratified_draw([str(number) for number in range(len(labels))], labels, size, f"mnist_dvs {part}")

@@ -113,6 +113,14 @@ def test_bright_digits_on_a_dark_ground_send_the_other_polarity():
     assert np.mean([first["bright"][place] != first["ink"][place] for place in both]) > 0.95
 
 
+@pytest.mark.parametrize("grey", [-1, 17])
+def test_grey_values_that_the_camera_has_not_are_refused(grey):
+    image = DIGITS[0].copy()
+    image[3, 4] = grey
+    with pytest.raises(ValueError, match=r"grey values go from .* expected 0 to 16"):
+        CAMERA.record(image, 0, 0)
+
+
 def test_more_events_than_expected_find_room():
     sensitive = replace(CAMERA, threshold=8, threshold_spread=1, noise_events=0)
     few = replace(sensitive, threshold=16)

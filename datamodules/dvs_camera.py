@@ -35,11 +35,12 @@ class Camera:
         step_us: time from one position to the next; between them log intensity moves on a straight line.
         dark: intensity where the image is 0.
         lit: intensity where it is `max_grey`; below `dark` for dark digits on a bright screen.
-        blur: share of a pixel's light that falls on each neighbour along a line, in 1/256.
+        blur: share of a pixel's light that falls on each neighbour, along rows and then along columns, in 1/256.
         threshold: log-intensity step that makes an event, in 1/1024.
         threshold_spread: number of different thresholds, from `threshold` on; each pixel of each recording draws one.
-        mismatch: most by which a pixel's threshold for getting darker differs from that for getting brighter.
+        mismatch: most by which a pixel's threshold for getting darker is above that for getting brighter.
         unrest: most by which the level of a pixel's last event differs from its level when the recording begins.
+        latency_us: most by which a pixel's events come late; each pixel of each recording draws how much.
         noise_events: events without a cause in each recording, spread evenly over pixels and time.
     """
 
@@ -54,11 +55,12 @@ class Camera:
     threshold_spread: int = 64
     mismatch: int = 0
     unrest: int = 0
+    latency_us: int = 0
     noise_events: int = 64
 
     @property
     def duration_us(self) -> int:
-        """Length of a recording."""
+        """How long the image moves; events come as much later as a pixel's latency."""
         return self.path[-1][0]
 
     def record(self, image: NDArray[np.integer], seed: int, number: int) -> Events:
@@ -71,15 +73,20 @@ class Camera:
 
         Returns:
             The events in order of time.
+
+        Raises:
+            ValueError: a grey value is outside the range.
         """
+        if not 0 <= image.min() <= image.max() <= self.max_grey:
+            raise ValueError(f"grey values go from {image.min()} to {image.max()}; expected 0 to {self.max_grey}")
         from datamodules.dvs_kernel import threshold_events  # numba takes half a second to import
 
         raw = np.random.PCG64([seed, number]).random_raw(2 * SENSOR * SENSOR).reshape(-1, 2)
         of_pixels = raw[:, 0].reshape(SENSOR, SENSOR)
         brighter = self.threshold + _bits(of_pixels, 0, self.threshold_spread)
-        darker = brighter + _bits(of_pixels, 20, 2 * self.mismatch + 1) - self.mismatch
+        darker = brighter + _bits(of_pixels, 20, self.mismatch + 1)
         caused = threshold_events(
-            np.pad(self._blurred(image), ((1, 2), (1, 2))),
+            _bordered(self._blurred(image)),
             *_bilinear(self, len(image)),
             np.int32(self.pitch),
             self._log_intensities,
@@ -87,13 +94,15 @@ class Camera:
             _bits(of_pixels, 40, 2 * self.unrest + 1) - self.unrest,
             self.step_us,
         )
+        caused += _bits(of_pixels, 48, self.latency_us + 1).ravel().astype(np.int64)[caused >> 1 & 0x7FF] << 12
         return _unpack(np.sort(np.concatenate([caused, self._noise(raw[: self.noise_events, 1])])))
 
     def _blurred(self, image: NDArray[np.integer]) -> NDArray[np.int32]:
         """The image with light spread to the neighbours, rounded to whole grey values; none falls off its edges."""
         blurred = image.astype(np.int32)
+        with_edges = np.arange(-1, len(image) + 1).clip(0, len(image) - 1)
         for _ in range(2 if self.blur else 0):  # along each axis
-            edged = np.pad(blurred, ((1, 1), (0, 0)), mode="edge")
+            edged = blurred[with_edges]
             blurred = (self.blur * (edged[:-2] + edged[2:]) + (256 - 2 * self.blur) * blurred + 128 >> 8).T
         return blurred
 
@@ -118,6 +127,13 @@ class Camera:
         bits = (raw >> np.uint64(1)).astype(np.int64)
         time, pixel, polarity = (bits >> 16) % self.duration_us, (bits >> 1) % SENSOR**2, bits & 1
         return time << 12 | pixel << 1 | polarity
+
+
+def _bordered(image: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The image with zeros around it: one line before, and two after, for pixels that lie beside the image."""
+    bordered = np.zeros((len(image) + 3, len(image) + 3), dtype=np.int32)
+    bordered[1:-2, 1:-2] = image
+    return bordered
 
 
 def _bits(raw: NDArray[np.uint64], shift: int, count: int) -> NDArray[np.int32]:

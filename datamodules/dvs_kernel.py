@@ -57,9 +57,9 @@ def threshold_events(image, lines, weights, pitch, log_intensities, thresholds, 
                 change = level[y, x] - memory[y, x]
                 brighter = np.int64(change > 0)
                 threshold = thresholds[brighter, y, x]
-                number = abs(change) // threshold
-                if number == 0:
+                if abs(change) < threshold:
                     continue
+                number = abs(change) // threshold
                 if found + number > len(events):
                     events = np.concatenate((events, np.empty(max(number, len(events)), np.int64)))
                 memory[y, x] = _cross(

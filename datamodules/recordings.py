@@ -72,7 +72,7 @@ def listed(folder: Path, classes: int) -> list[Recording]:
     """All recordings of a folder, those of one file together.
 
     Raises:
-        DataCorrupt: the list is not as it was written, or a file is not there or not as long as the list says.
+        DataCorrupt: the list is not as it was written, or the files are not those of the list.
     """
     path = folder / LIST
     try:
@@ -82,9 +82,10 @@ def listed(folder: Path, classes: int) -> list[Recording]:
     sizes = {recording.file: recording.begin + recording.length for recording in recordings}
     paths = [path for part in ("Train", "Test") for path in files_in(folder / part, {".bin"})]
     found = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
-    for file, size in sizes.items():
-        if found.get(file) != size:
-            raise DataCorrupt(f"{folder / file}: has {found.get(file, 'no')} bytes instead of {size}; {REMEDY}")
+    for file in sorted(sizes.keys() | found.keys()):
+        there, expected = (known.get(file, "no") for known in (found, sizes))
+        if there != expected:
+            raise DataCorrupt(f"{folder / file}: has {there} bytes instead of {expected} as in {LIST}; {REMEDY}")
     return recordings
 
 
@@ -97,7 +98,7 @@ def read(folder: Path, recording: Recording, sensor_size: tuple[int, int]) -> Ev
             content = file.read(recording.length)
     except OSError as error:
         raise DataCorrupt(f"{path}: cannot be read: {error.strerror}; {REMEDY}") from error
-    return decode_nmnist(content, sensor_size, f"{path}, recording {recording.key}")
+    return decode_nmnist(content, sensor_size, f"{path}, recording {recording.key} of {LIST}")
 
 
 def _parsed(path: Path, classes: int) -> Iterator[Recording]:

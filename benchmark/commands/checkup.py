@@ -110,7 +110,7 @@ def data_sets() -> Iterator[Finding]:
             yield Finding(f"data {name}", "ok", "embedded")
             continue
         try:
-            DATA[name].load()(timesteps=1).setup()
+            DATA[name].load()(timesteps=1).locate()
             yield Finding(f"data {name}", "ok", "found")
         except DataMissing as error:
             yield Finding(f"data {name}", "note", f"not found: {error}")

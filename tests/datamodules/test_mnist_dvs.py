@@ -48,6 +48,17 @@ def test_each_recording_is_what_the_camera_makes_of_the_image(tiny):
         np.testing.assert_array_equal(found[f"{part}/{number:05d}"], expected)
 
 
+def test_the_camera_gives_the_same_bits_on_every_machine():
+    together = hashlib.sha256()
+    for number in range(10):
+        together.update(encode_nmnist(CAMERA.record(digit_like(number, number), 0, number)).tobytes())
+    assert together.hexdigest() == PINNED
+
+
+PINNED = "ff0c90fe1feb72a661d6654c3a7ec597b6c9849c004b838f7cc68c61e8130ff6"
+"""Raise `VERSION` when this changes without a change of `CAMERA`."""
+
+
 def test_files_are_nmnist_recordings_one_after_the_other(tiny):
     data = MNISTDVS(tiny)
     of_files = data.samples.by_file()
@@ -172,6 +183,23 @@ def test_a_missing_file_is_named_with_how_to_get_it(tiny, name):
         MNISTDVS(tiny).setup()
 
 
+def test_locating_the_set_makes_nothing(tiny, cache, tmp_path):
+    MNISTDVS(tiny).locate()
+    assert list(cache.rglob("*.bin")) == []
+    with pytest.raises(DataMissing, match="mnist_dvs: no file"):
+        MNISTDVS(tmp_path / "none").locate()
+
+
+def test_a_file_too_many_is_named(tiny):
+    data = MNISTDVS(tiny)
+    data.setup()
+    shutil.copy(data.folder / "Test/0000.bin", data.folder / "Test/0001.bin")
+    with pytest.raises(
+        DataCorrupt, match=r"Test/0001\.bin: has \d+ bytes instead of no as in recordings\.csv; remove the folder"
+    ):
+        MNISTDVS(tiny).setup()
+
+
 def test_prepare_fetches_mnists_files_into_their_folder(tiny, tmp_path, monkeypatch):
     raw = tiny / "MNIST/raw/train-images-idx3-ubyte"
     published = tmp_path / "published.gz"
@@ -244,7 +272,9 @@ def test_a_file_of_recordings_that_was_cut_or_lost_is_named(tiny, change):
     data = MNISTDVS(tiny)
     data.setup()
     change(data.folder / "Test/0000.bin")
-    with pytest.raises(DataCorrupt, match=r"Test/0000\.bin: has \w+ bytes instead of \d+; remove the folder"):
+    with pytest.raises(
+        DataCorrupt, match=r"Test/0000\.bin: has \w+ bytes instead of \d+ as in recordings\.csv; remove the folder"
+    ):
         MNISTDVS(tiny).setup()
 
 
@@ -257,7 +287,7 @@ def test_verify_names_a_recording_that_was_changed(tiny):
     path.write_bytes(content)
     found = verify(MNISTDVS(tiny))
     assert len(found.unusable) == 1
-    assert f"{path}, recording Train/00001: 1 of" in found.unusable[0]
+    assert f"{path}, recording Train/00001 of recordings.csv: 1 of" in found.unusable[0]
     assert "outside the 34x34 sensor" in found.unusable[0]
 
 
@@ -269,7 +299,7 @@ def test_an_encoded_recording_is_read_back(tmp_path):
 
 def test_recordings_are_like_the_real_ones_of_the_same_images(real_mnist, real_nmnist):
     """N-MNIST names a recording by its image's number, from 1."""
-    images = mnist_dvs._digits(real_mnist)["Train"][0]
+    images = mnist_dvs.read_digits(real_mnist)["Train"][0]
     data = NMNIST(real_nmnist)
     real, simulated, likeness = [], [], []
     for sample in data.samples.parts.train[::18]:

@@ -11,9 +11,11 @@ from datamodules import DataCorrupt
 from datamodules.batches import Batch
 from datamodules.cache import EventCache, EventFrames
 from datamodules.fingerprint import fingerprint_files
+from datamodules.recordings import LIST, listed, read, write
 from tests.fuzz.mutations import fuzz
 
 SHAPE = (2, 2, 4, 4)
+EVENT = bytes([1, 2, 0, 0, 9])
 
 
 def samples():
@@ -28,12 +30,22 @@ def test_any_bytes_of_a_cache_of_events_are_frames_or_data_corrupt(tmp_path, nam
     folder = tmp_path / "cache"
     EventCache.open_or_build(folder, SHAPE, samples)
 
-    def read(_):
+    def read_frames(_):
         cache = EventCache.open_or_build(folder, SHAPE, samples)
         frames = EventFrames(cache, np.arange(3), np.zeros(3, dtype=np.int64))
         frames[Batch(np.arange(3), 0)]
 
-    fuzz(read, DataCorrupt, folder / name, (folder / name).read_bytes())
+    fuzz(read_frames, DataCorrupt, folder / name, (folder / name).read_bytes())
+
+
+def test_any_bytes_of_a_list_of_recordings_are_recordings_or_data_corrupt(tmp_path):
+    write(tmp_path, [("Train", 3, 7, EVENT), ("Train", 8, 1, 2 * EVENT), ("Test", 0, 7, EVENT)])
+
+    def read_all(_):
+        for recording in listed(tmp_path, classes=10):
+            read(tmp_path, recording, (34, 34))
+
+    fuzz(read_all, DataCorrupt, tmp_path / LIST, (tmp_path / LIST).read_bytes())
 
 
 def test_any_bytes_of_a_solution_are_the_solution_or_an_error_by_name(tmp_path):
@@ -41,11 +53,11 @@ def test_any_bytes_of_a_solution_are_the_solution_or_an_error_by_name(tmp_path):
     cache.get_or_solve("a", [weight], lambda: {"weight": weight, "order": torch.arange(4)})
     [path] = tmp_path.glob("*.safetensors")
 
-    def read(_):
+    def read_solution(_):
         solution = SolutionCache(tmp_path).get_or_solve("a", [weight], dict)
         assert {name: tensor.shape for name, tensor in solution.items()} == {"weight": (4, 4), "order": (4,)}
 
-    fuzz(read, CacheError, path, path.read_bytes())
+    fuzz(read_solution, CacheError, path, path.read_bytes())
 
 
 def test_a_remembered_fingerprint_that_is_none_is_made_again(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from datamodules.events import (
 )
 from datamodules.imagenet import _synsets, _unpacked
 from datamodules.isolation import decode
+from datamodules.mnist_dvs import read_digits
 from datamodules.photographs import read_photograph
 from tests.datamodules.formats import (
     polarity_packet,
@@ -32,7 +33,7 @@ from tests.datamodules.formats import (
     write_aedat4,
     write_nmnist,
 )
-from tests.datamodules.pictures import pickled, write_tiny_imagenet
+from tests.datamodules.pictures import pickled, write_mnist, write_tiny_imagenet
 from tests.fuzz.mutations import fuzz
 
 EVENTS = random_events(40, size=34)
@@ -140,3 +141,9 @@ def test_any_bytes_of_the_lists_of_gestures_are_a_value_or_an_error_by_name(tmp_
 def test_any_bytes_of_the_lists_of_tiny_imagenet_are_a_value_or_data_corrupt(tmp_path, file):
     path = write_tiny_imagenet(tmp_path) / file
     fuzz(lambda _: TinyImageNet(tmp_path).setup(), DataCorrupt, path, path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_any_bytes_of_mnists_files_are_a_value_or_data_corrupt(tmp_path, name):
+    path = write_mnist(tmp_path, 3, 3) / "MNIST/raw" / name
+    fuzz(lambda _: read_digits(tmp_path), DataCorrupt, path, path.read_bytes())

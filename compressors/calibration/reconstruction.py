@@ -41,7 +41,8 @@ BATCH = 20
 STEPS = 300
 """Steps of Adam; its rate falls along a cosine to zero."""
 
-LEARNING_RATES = (2e-3, 5e-4)
+LEARNING_RATES = (0.03, 0.01)
+"""Of Adam at the start, relative to the root mean square of the weights that a layer has left."""
 
 LOOK_EVERY = 25
 """Steps between two looks at the held-out samples."""
@@ -154,7 +155,7 @@ class _Pupil:
 
     def _states(self, rate: float, held: Tensor) -> Iterator[tuple[int, Distance]]:
         """Steps and the held-out distance after them, from look to look, until it has not fallen for a while."""
-        optimizer = torch.optim.Adam(self.learnt.latent, lr=rate)
+        optimizer = torch.optim.Adam(self.learnt.groups(rate))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         batches, smallest, since = _batches(self.x), torch.inf, 0
         for step in self.track(range(1, STEPS + 1), "reconstructing what the dense network does"):
@@ -219,13 +220,26 @@ class _Learnt:
     def __init__(self, layers: Sequence[Layer], accounts: Sequence[LayerCompression]) -> None:
         of_layer = {account.name: account for account in accounts}
         self.account: dict[int, LayerCompression] = {}
-        self.parameters: list[nn.Parameter] = []
+        self.parameters: list[Tensor] = []
+        self.scales: list[float] = []
         for layer in layers:
-            self.account[len(self.parameters)] = of_layer[layer.name]
-            self.parameters.append(layer.module.weight)
-            others = (layer.module.bias, *(() if layer.norm is None else (layer.norm.weight, layer.norm.bias)))
-            self.parameters += [parameter for parameter in others if parameter is not None]
+            account = of_layer[layer.name]
+            self.account[len(self.parameters)] = account
+            self._add(layer.module.weight, layer.module.bias, layer.module.weight.detach()[account.mask])
+            if layer.norm is not None and layer.norm.weight is not None:
+                self._add(layer.norm.weight, layer.norm.bias, layer.norm.weight.detach())
         self.latent = [parameter.detach().clone() for parameter in self.parameters]
+
+    def _add(self, weight: Tensor, bias: Tensor | None, left: Tensor) -> None:
+        scale = float(left.square().mean().sqrt()) if left.numel() else 0.0
+        self.parameters += [weight] if bias is None else [weight, bias]
+        self.scales += [scale] * (len(self.parameters) - len(self.scales))
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        """The latent values for an optimizer, each with its own rate."""
+        return [
+            {"params": [latent], "lr": rate * scale} for latent, scale in zip(self.latent, self.scales, strict=True)
+        ]
 
     def take_gradients(self, distance: Tensor) -> None:
         """The gradient of a distance, masked, to the latent values."""

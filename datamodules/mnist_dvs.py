@@ -99,7 +99,7 @@ SEEDS = {"Train": 0, "Test": 1}
 VERSION = 1
 """Raise it when the same images and camera give other recordings."""
 
-TRIAL = 20
+TRIAL = 100
 """Recordings that are simulated to say how long all of them will take."""
 
 WORTH_PROCESSES = 500

@@ -65,24 +65,34 @@ def rates(nmnist: Path, mnist: Path | None) -> None:
 @FOLDERS["real"]
 @FOLDERS["mnist"]
 @click.option("--samples", default=6000, help="Simulated training recordings.")
-@click.option("--epochs", default=5, help="Passes over the simulated recordings; the real ones get as many batches.")
+@click.option("--epochs", default=6, help="Passes over the simulated recordings; the real ones get as many batches.")
 @click.option("--seeds", default=1, help="Networks of each kind.")
 def transfer(nmnist: Path, mnist: Path | None, samples: int, epochs: int, seeds: int) -> None:
     """Train on one set and test on both, each way round."""
     real, simulated = NMNIST(nmnist, timesteps=TIMESTEPS), MNISTDVS(mnist, samples=samples, timesteps=TIMESTEPS)
     batches = epochs * len(simulated.train_dataloader())
-    every = np.arange(len(real.samples.keys))
+    unseen = of_other_images(real, simulated)
     accuracies: dict[str, list[float]] = {}
     for seed in range(seeds):
         network = trained(simulated, batches, seed)
         note(accuracies, "simulated on simulated", accuracy(network, simulated, simulated.samples.parts.test))
-        note(accuracies, "simulated on real", accuracy(network, real, every))
+        note(accuracies, "simulated on real", accuracy(network, real, unseen))
         network = trained(real, batches, seed)
         note(accuracies, "real on real", accuracy(network, real, real.samples.parts.test))
         note(accuracies, "real on simulated", accuracy(network, simulated, simulated.samples.parts.test))
-    counts = {f"{name} {part}": len(getattr(data.samples.parts, part)) for name, data in
-              (("real", real), ("simulated", simulated)) for part in ("train", "test")}  # fmt: skip
-    keep("transfer", {"epochs": epochs, "seeds": seeds, "real": len(every), **counts, "accuracy": accuracies})
+    counts = {
+        f"{name} {part}": count
+        for name, data in (("real", real), ("simulated", simulated))
+        for part, count in data.describe()["counts"].items()
+    }
+    keep("transfer", {"epochs": epochs, "seeds": seeds, "unseen": len(unseen), **counts, "accuracy": accuracies})
+
+
+def of_other_images(real: NMNIST, simulated: MNISTDVS) -> NDArray[np.int64]:
+    """The real recordings of images whose simulated recordings are not trained on."""
+    trained_on = {simulated.samples.keys[sample] for sample in simulated.samples.parts.train}
+    keys = [f"{part}/{number:05d}" for part, number in map(image_of, real.samples.keys)]
+    return np.flatnonzero([key not in trained_on for key in keys])
 
 
 def note(accuracies: dict[str, list[float]], name: str, value: float) -> None:
@@ -104,10 +114,14 @@ def paired(real: NMNIST, simulated: MNISTDVS) -> tuple[list[Events], list[Events
     """All real recordings, and the simulated ones of their images."""
     images = read_digits(simulated.root)
     recordings = []
-    for key in real.samples.keys:
-        part, number = key.split("/")[0], int(Path(key).stem) - 1
+    for part, number in map(image_of, real.samples.keys):
         recordings.append(CAMERA.record(images[part][0][number], SEEDS[part], number))
     return [real.read(sample) for sample in range(len(real.samples.keys))], recordings
+
+
+def image_of(key: str) -> tuple[str, int]:
+    """Part and number of the image that a recording of N-MNIST, ``Train/5/00001.bin``, shows."""
+    return key.split("/")[0], int(Path(key).stem) - 1
 
 
 def measured(recordings: list[Events]) -> dict[str, Any]:
@@ -159,8 +173,8 @@ def spectrum(recordings: list[Events]) -> NDArray[np.float64]:
 
 def draw(real: list[Events], simulated: list[Events], picture: Path) -> None:
     """Rates, spectra, and the first saccade of some digits, real above simulated."""
-    figure = Figure(figsize=(9, 6.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.5, 1))
     in_time, in_frequency = upper.subplots(1, 2)
     for (name, title), recordings in zip(SETS.items(), (real, simulated), strict=True):
         for polarity, style, sign in ((1, "-", 1), (0, "-", -1)):
@@ -174,7 +188,8 @@ def draw(real: list[Events], simulated: list[Events], picture: Path) -> None:
     in_time.axhline(0, color="#bbbbbb", lw=0.8)
     in_time.set(xlabel="time in ms", ylabel="events per ms: off below, on above 0", title="Rate")
     in_frequency.set(xlabel="frequency in Hz", ylabel="power, events²", title="Spectrum of the rate")
-    in_time.legend(frameon=False)
+    in_time.set_ylim(-19, 22)
+    in_time.legend(frameon=False, loc="upper right", ncols=2)
     in_frequency.legend(frameon=False)
     tiles = lower.subplots(2, DIGITS_SHOWN)
     step = len(real) // DIGITS_SHOWN

@@ -5,6 +5,7 @@ A figure on a page comes from here and never from a keyboard. A page asks with a
 
 import inspect
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import click
 import griffe
+import numpy as np
 from rich.console import Console
 from roles import plain
 
@@ -263,9 +265,50 @@ def picture(name: str, *caption: str) -> str:
     return f'<figure class="drawing">\n{drawing.strip()}\n<figcaption>{" ".join(caption)}</figcaption>\n</figure>'
 
 
+def likeness(part: str) -> str:
+    """``likeness rates`` or ``likeness transfer``: what `docs/likeness.py` measured."""
+    kept = json.loads((ROOT / "docs" / "likeness.json").read_text(encoding="utf-8"))[part]
+    return {"rates": _rates, "transfer": _transfer}[part](kept)
+
+
+def _rates(kept: dict[str, Any]) -> str:
+    shown = [
+        ("events of a recording", "events", ",.0f"),
+        ("their standard deviation", "events_sd", ",.0f"),
+        ("share of on events", "on", ".1%"),
+        ("pixels that a digit passes", "pixels", ".0f"),
+        ("events of such a pixel", "events_per_pixel", ".1f"),
+        ("share of events at other pixels", "background", ".1%"),
+        ("power of the rate below 32 Hz", "slow", ".1%"),
+    ]
+    rows = [[label, format(kept["real"][key], how), format(kept["simulated"][key], how)] for label, key, how in shown]
+    alike = kept["alike"]
+    return lines([f"of {kept['recordings']} recordings", "N-MNIST", "`mnist_dvs`, the same images"], rows) + (
+        f"\n\nOf one image, the two numbers of events correlate with {alike['events']:.3f}, and the events per pixel"
+        f" with {alike['pixels']:.3f}; over time, the two rates correlate with {alike['rate']:.3f}."
+    )
+
+
+def _transfer(kept: dict[str, Any]) -> str:
+    tested = {
+        "simulated": {"simulated": kept["simulated test"], "real": kept["unseen"]},
+        "real": {"simulated": kept["simulated test"], "real": kept["real test"]},
+    }
+    rows = []
+    for trained, sets in tested.items():
+        cells = []
+        for on, samples in sets.items():
+            share = float(np.mean(kept["accuracy"][f"{trained} on {on}"]))
+            error = (share * (1 - share) / samples) ** 0.5
+            cells.append(f"{100 * share:.1f} % ± {100 * error:.1f} (of {samples:,})")
+        rows.append([f"{kept[f'{trained} train']:,} {trained} recordings", *cells])
+    return lines(["trained on", "tested on simulated ones", "tested on real ones"], rows)
+
+
 PARTS: dict[str, Callable[..., str]] = {
     "commands": commands,
     "counted": counted,
+    "likeness": likeness,
     "measures": measures,
     "methods": methods,
     "options": options,

@@ -35,13 +35,13 @@ from compressors.network.neurons import impulse_response
 HELD_OUT = 5
 """One in so many calibration samples is held out."""
 
-BATCH = 20
+BATCH = 10
 """Samples of a step, and of a look at the held-out ones."""
 
-STEPS = 300
+STEPS = 200
 """Steps of Adam; its rate falls along a cosine to zero."""
 
-LEARNING_RATES = (0.03, 0.01)
+LEARNING_RATES = (0.1, 0.03)
 """Of Adam at the start, relative to the root mean square of the weights that a layer has left."""
 
 LOOK_EVERY = 25

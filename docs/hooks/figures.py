@@ -24,6 +24,7 @@ from benchmark.boards import leaderboard
 from benchmark.boards.standings import MEASURES, Board, Row, Table
 from benchmark.boards.terminal import terminal as in_terminal
 from benchmark.cli import main
+from benchmark.questions.recipes import RECIPES
 from benchmark.records import RecordStore
 from benchmark.wording import seconds
 from compressors.registry import COMPRESSORS
@@ -232,6 +233,25 @@ def suites() -> str:
     return lines(["suite", "what it asks"], [[f"`{n}`", text] for n, text in catalog.suites().items()], right_from=2)
 
 
+def recipes() -> str:
+    """Published ways of training, with their settings and where they were read."""
+    rows = [
+        [
+            f"`{name}`",
+            ", ".join(f"{key} {_value(value)}" for key, value in recipe.settings.items()),
+            f"{recipe.data}",
+            recipe.source + (f"; here {recipe.differs}" if recipe.differs else ""),
+        ]
+        for name, recipe in RECIPES.items()
+    ]
+    return lines(["recipe", "settings", "data in the source", "source"], rows, right_from=4)
+
+
+def _value(value: Any) -> str:
+    """A setting's value as a suite has it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def profiles() -> str:
     """The shipped energy profiles and how far to believe each."""
     found = {name: load_profile(name) for name in profile_names()}
@@ -314,6 +334,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "options": options,
     "picture": picture,
     "profiles": profiles,
+    "recipes": recipes,
     "registry": registry,
     "results": results,
     "suites": suites,

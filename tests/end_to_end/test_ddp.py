@@ -206,9 +206,7 @@ def test_devices_and_jobs_do_not_go_together(snnbench, suite):
 def test_no_process_outlives_its_parent(suite, tmp_path, environment, how):
     """Ctrl-C reaches all of them, a kill the parent alone; either in the middle of the training."""
     words = [sys.executable, "-m", "benchmark.cli", "run", str(suite), "--no-wandb", "--devices", "2"]
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    own = {"PYTHONPATH": str(REPOSITORY), "SNNBENCH_CACHE": str(tmp_path / "cache"), "TMPDIR": str(scratch)}
+    own = {"PYTHONPATH": str(REPOSITORY), "SNNBENCH_CACHE": str(tmp_path / "cache")}
     suite.write_text(TINY.replace("epochs: 6", "epochs: 1000, patience: 1000"))
     parent = subprocess.Popen(
         words,
@@ -221,7 +219,7 @@ def test_no_process_outlives_its_parent(suite, tmp_path, environment, how):
     )
     try:
         deadline = time.monotonic() + 600
-        while not list(scratch.glob("*/*.ckpt")):
+        while not list(tmp_path.glob("cache/checkpoints/*.training")):
             assert time.monotonic() < deadline, "no epoch of the training has ended"
             assert parent.poll() is None, "it ended by itself"
             time.sleep(0.1)

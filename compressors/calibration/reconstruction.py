@@ -15,7 +15,7 @@ A fifth of the calibration samples is held out. Adam starts from the compressed 
 before the first step.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -145,11 +145,12 @@ class _Pupil:
         start = kept = self.learnt.values()
         before = self._held_out(held)
         best = Reached(0.0, 0, before, before)
-        for rate in LEARNING_RATES:
-            self.learnt.set(start)
-            for steps, distance in self._states(rate, held):
-                if distance.total < best.after.total:
-                    best, kept = Reached(rate, steps, before, distance), self.learnt.values()
+        with self.learnt.watched():
+            for rate in LEARNING_RATES:
+                self.learnt.set(start)
+                for steps, distance in self._states(rate, held):
+                    if distance.total < best.after.total:
+                        best, kept = Reached(rate, steps, before, distance), self.learnt.values()
         self.learnt.set(kept)
         return best
 
@@ -164,13 +165,13 @@ class _Pupil:
             if step % LOOK_EVERY == 0:
                 distance = self._held_out(held)
                 yield step, distance
-                smallest, since = min(smallest, float(distance.total)), since + 1
-                since = 0 if distance.total <= smallest else since
+                since = 0 if distance.total < smallest else since + 1
+                smallest = min(smallest, float(distance.total))
                 if since == PATIENCE:
                     return
 
     def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        with _evaluation_mode(self.module), torch.enable_grad():
+        with evaluating(self.module), torch.enable_grad():
             self.learnt.take_gradients(self._distance(x).total)
         optimizer.step()
         self.learnt.hold()
@@ -201,14 +202,14 @@ class _Pupil:
 
     def _of_dense(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Spread of the dense scores, and the mean energy of the spikes of each neuron that are left."""
+        scores, energies = [], [x.new_zeros(()) for _ in self.neurons]
         with evaluating(self.dense):
-            runs = [_run(self.dense, part, [neuron.dense for neuron in self.neurons]) for part in x.split(BATCH)]
-            energies = [
-                sum(_energy(neuron.filter, _left(spikes[place], neuron)) for _, spikes in runs) / len(x)
-                for place, neuron in enumerate(self.neurons)
-            ]
-        spread = torch.cat([scores for scores, _ in runs]).std()
-        return spread.clamp_min(1e-12), [torch.as_tensor(energy).clamp_min(1e-12) for energy in energies]
+            for part in x.split(BATCH):
+                found, trains = _run(self.dense, part, [neuron.dense for neuron in self.neurons])
+                scores.append(found)
+                for place, neuron in enumerate(self.neurons):
+                    energies[place] += _energy(neuron.filter, _left(trains[place], neuron)) / len(x)
+        return torch.cat(scores).std().clamp_min(1e-12), [energy.clamp_min(1e-12) for energy in energies]
 
 
 class _Learnt:
@@ -241,10 +242,20 @@ class _Learnt:
             {"params": [latent], "lr": rate * scale} for latent, scale in zip(self.latent, self.scales, strict=True)
         ]
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Gradients reach the network's values inside, those that are frozen too."""
+        frozen = [parameter for parameter in self.parameters if not parameter.requires_grad]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
     def take_gradients(self, distance: Tensor) -> None:
         """The gradient of a distance, masked, to the latent values."""
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
         gradients = torch.autograd.grad(distance, self.parameters, allow_unused=True)
         for place, (latent, gradient) in enumerate(zip(self.latent, gradients, strict=True)):
             latent.grad = torch.zeros_like(latent) if gradient is None else gradient
@@ -326,15 +337,3 @@ def _batches(x: Tensor) -> Iterator[Tensor]:
     for round_ in count():
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(round_))
         yield from (x[part] for part in order.split(BATCH))
-
-
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, with gradients as they are outside."""
-    modes: Mapping[nn.Module, bool] = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -71,6 +71,14 @@ def test_what_makes_it_worse_is_not_kept(monkeypatch):
     assert_same(module, plain)
 
 
+def test_a_frozen_network_learns_too_and_stays_frozen():
+    plain, _ = compressed("magnitude")
+    compressor = COMPRESSORS["magnitude"].load()(**BUDGETS["magnitude"], aftercare=CARE)
+    frozen = fit(compressor, classifier().requires_grad_(False))
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert_same(plain, frozen)
+
+
 class OtherLabels(RandomEvents):
     """The same events with labels that mean nothing."""
 

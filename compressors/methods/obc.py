@@ -65,8 +65,8 @@ class OBC(Pruner):
             as there.
         solver: ``exact``; ``fast`` (SparseGPT, then the best values of what is left, and GPTQ on the same Hessians);
             ``refined`` (SparseGPT to three times the density, then rounds in which each row judges what it has left);
-            or ``auto``: exact for each layer that can afford it, see
-            :func:`~compressors.second_order.solvers.solver_for`.
+            ``admm`` (ALPS, the whole layer at once: :mod:`compressors.second_order.admm`); or ``auto``: exact for each
+            layer that can afford it, see :func:`~compressors.second_order.solvers.solver_for`.
         propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
             (QEP, arXiv 2504.09629, here on membranes). A number is the part of the least-squares step that is taken:
             0 is the same as false, true is :data:`~compressors.second_order.curvature.CORRECTION`. ``auto`` chooses

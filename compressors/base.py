@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +14,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from compressors import masks
+from compressors.annotations import Count
 from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_means, reestimate_batchnorm
+from compressors.calibration.augmentation import AUGMENTATIONS
 from compressors.calibration.hessians import CalibrationError
-from compressors.calibration.network import Network, open_network
-from compressors.calibration.reconstruction import Teacher
+from compressors.calibration.network import Network, inputs, open_network
+from compressors.calibration.reconstruction import Course, Teacher
 from compressors.calibration.scales import rescale
 from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
@@ -65,6 +69,11 @@ class Compressor(Configured):
             :mod:`compressors.calibration.aftercare`), ``scales`` (each channel's spikes, by a factor:
             :mod:`compressors.calibration.scales`) and ``reconstruct`` (all that is left learns to act as the dense
             network did: :mod:`compressors.calibration.reconstruction`).
+        reconstruction_steps: of Adam in ``reconstruct``, at most, with each of two learning rates.
+        augment: what makes more of the same samples in ``reconstruct``, of ``shift`` (by some pixels) and ``flip``
+            (left to right): those that leave the class of such data alone.
+        unlabelled: number of training samples that ``reconstruct`` learns from, without their labels, in place of the
+            calibration samples, which are among them.
         calibration: a loader of ``(x, y)`` batches, for datamodules without one of their own.
 
     Raises:
@@ -86,17 +95,21 @@ class Compressor(Configured):
     include: Texts = ("*",)
     exclude: Texts = ()
     aftercare: Texts = ()
+    reconstruction_steps: Count = 200
+    augment: Texts = ()
+    unlabelled: Count | None = None
     calibration: DataLoader[Any] | None = field(default=None, compare=False, repr=False)
     state: State = field(default_factory=State, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("include", "exclude", "aftercare"):
+        for name in ("include", "exclude", "aftercare", "augment"):
             value = getattr(self, name)
             self._set(name, (value,) if isinstance(value, str) else tuple(value))
-        unknown = set(self.aftercare) - set(AFTERCARE)
-        if unknown:
-            raise OptionError(f"unknown aftercare {', '.join(sorted(unknown))}: known: {', '.join(AFTERCARE)}")
+        for option, known in (("aftercare", AFTERCARE), ("augment", AUGMENTATIONS)):
+            if unknown := set(getattr(self, option)) - set(known):
+                raise OptionError(f"unknown {option} {', '.join(sorted(unknown))}: known: {', '.join(known)}")
+        self._check_reconstruction()
         name, budget = type(self).__name__, self.goal
         if budget.bits is not None and not any("bits" in kind for kind in self.budgets):
             raise BudgetError(f"{name} does not quantise: leave out `bits`, or take another method")
@@ -104,6 +117,21 @@ class Compressor(Configured):
             raise BudgetError(f"{name} does not prune: leave out `density`, or take another method")
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
+
+    def _check_reconstruction(self) -> None:
+        """Refuse options of ``reconstruct`` without it."""
+        given = {
+            name: getattr(self, name)
+            for name in ("reconstruction_steps", "augment", "unlabelled")
+            if getattr(self, name) != self.options()[name].default
+        }
+        if given and "reconstruct" not in self.aftercare:
+            raise OptionError(f"{', '.join(given)} is for aftercare 'reconstruct': ask for that, or leave it out")
+
+    @property
+    def course(self) -> Course:
+        """How the compressed network learns, where it is reconstructed."""
+        return Course(self.reconstruction_steps, tuple(self.augment))
 
     @classmethod
     def check_option(cls, name: str, value: Any) -> None:
@@ -158,19 +186,23 @@ class Compressor(Configured):
         if self.compression is None:
             self.compress_now(trainer, pl_module)
 
-    def compress_now(self, trainer: Trainer, module: LightningModule) -> None:
-        """Calibrate and compress the network as it stands; its time is added to that of earlier rounds."""
+    def compress_now(self, trainer: Trainer, module: LightningModule, teacher: Teacher | None = None) -> None:
+        """Calibrate and compress the network as it stands; its time is added to that of earlier rounds.
+
+        ``teacher`` is the dense network, where that is another one.
+        """
         started, reused = time.perf_counter(), self.reused_seconds()
         network = self._open(trainer, module)
         dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
-        teacher = Teacher(module) if {"scales", "reconstruct"} & {*self.aftercare} else None
+        teacher = teacher or (Teacher(module) if {"scales", "reconstruct"} & {*self.aftercare} else None)
         layers = self.compress(network)
         care = self._care(network, _of_kept(dense, layers))
         if teacher is not None and "scales" in self.aftercare:
             care["scales"] = rescale(network, layers, teacher.module)
         stages = () if self.compression is None else self.compression.stages
         if teacher is not None and "reconstruct" in self.aftercare:
-            stages += (teacher.reconstruct(network, layers).to_dict(),)
+            learning = self._learning(network, trainer)
+            stages += (teacher.reconstruct(learning, layers, self.course).to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
             layers = tuple(_on_grid(layer, module) for layer in layers)
         seconds = time.perf_counter() - started + self.reused_seconds() - reused
@@ -207,6 +239,20 @@ class Compressor(Configured):
                 "or pass calibration=DataLoader(...) of training samples"
             )
         return datamodule.calibration_dataloader()
+
+    def _learning(self, network: Network, trainer: Trainer) -> Network:
+        """The network with the samples that reconstruction learns from."""
+        if self.unlabelled is None:
+            return network
+        loader = getattr(getattr(trainer, "datamodule", None), "calibration_dataloader", None)
+        if self.calibration is not None or loader is None or not signature(loader).parameters:
+            raise CalibrationError(
+                f"unlabelled={self.unlabelled} asks the data module for further training samples: fit with one whose "
+                "calibration_dataloader takes their number, and leave out `calibration`"
+            )
+        text = f"{type(self).__name__}: unlabelled samples"
+        samples = partial(inputs, network.module, loader(self.unlabelled), network.track, text)
+        return replace(network, calibration=samples)
 
     def _care(self, network: Network, dense: Mapping[str, Tensor]) -> dict[str, list[str]]:
         """Put BatchNorm statistics and output means right, where asked to: what was done, and to which modules."""

@@ -165,21 +165,25 @@ class BenchmarkDataModule(LightningDataModule):
             self._table = self.list_samples()
         return self._table
 
-    def calibration_indices(self) -> Indices:
+    def calibration_indices(self, samples: int | None = None) -> Indices:
         """Indices of the calibration samples: by class, fixed by their number and `calibration_seed`.
+
+        Args:
+            samples: another number of them than `calibration_samples`.
 
         Raises:
             CalibrationTooLarge: there are not as many.
         """
         pool = self.samples.parts.calibration_pool
-        if self.calibration_samples > len(pool):
+        samples = self.calibration_samples if samples is None else samples
+        if samples > len(pool):
             raise CalibrationTooLarge(
-                f"{self.name}: {self.calibration_samples} calibration samples are asked for, and {self.root} has"
+                f"{self.name}: {samples} calibration samples are asked for, and {self.root} has"
                 f" {len(pool)} for it: ask for as many at most (--calibration-samples, calibration_samples in a suite)"
             )
         keys = [self.samples.keys[index] for index in pool]
         salt = f"{self.name} calibration {self.calibration_seed}"
-        return pool[stratified_draw(keys, self.samples.labels[pool], self.calibration_samples, salt)]
+        return pool[stratified_draw(keys, self.samples.labels[pool], samples, salt)]
 
     def train_dataloader(self) -> DataLoader:
         """Training batches in an order drawn anew each epoch from `seed`, augmented if asked for."""
@@ -189,12 +193,13 @@ class BenchmarkDataModule(LightningDataModule):
         """Validation batches, from the training part of the published split."""
         return self._loader(self.dataset(self.samples.parts.validation, augment=False))
 
-    def calibration_dataloader(self) -> DataLoader:
+    def calibration_dataloader(self, samples: int | None = None) -> DataLoader:
         """Calibration batches, never augmented, float32 at once: a method may read them without a Trainer.
 
         Every process gets all of them: a method knows best which of its statistics can be summed over processes.
+        ``samples`` is another number of them than `calibration_samples`.
         """
-        calibration = self.dataset(self.calibration_indices(), augment=False)
+        calibration = self.dataset(self.calibration_indices(samples), augment=False)
         return self._loader(calibration, collate=self._as_input, shared=False)
 
     def test_dataloader(self) -> DataLoader:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,14 +54,7 @@ def open_network(
         LayerError: no layer to compress, one with weights that are not finite, or one whose use depends on the data.
     """
 
-    def batches() -> Iterator[Tensor]:
-        for batch in track(loader, description):
-            x = batch[0].to(module.device)
-            x = x.to(_precision(module, x)) if x.is_floating_point() else x
-            if not torch.isfinite(x).all():
-                raise CalibrationError("the calibration data have NaN or infinite values: check the data set")
-            yield x
-
+    batches = partial(inputs, module, loader, track, description)
     first = next(batches(), None)
     if first is None:
         raise CalibrationError("the calibration set is empty: ask for at least one sample")
@@ -69,6 +63,20 @@ def open_network(
         if not torch.isfinite(layer.rows).all():
             raise LayerError(f"layer {layer.name!r} has NaN or infinite weights: train it again or check its file")
     return Network(module, layers, batches, track)
+
+
+def inputs(module: LightningModule, loader: Iterable[Any], track: Track, description: str) -> Iterator[Tensor]:
+    """What a network gets of a loader's batches, on its device and in its precision.
+
+    Raises:
+        CalibrationError: data that are not finite.
+    """
+    for batch in track(loader, description):
+        x = batch[0].to(module.device)
+        x = x.to(_precision(module, x)) if x.is_floating_point() else x
+        if not torch.isfinite(x).all():
+            raise CalibrationError("the calibration data have NaN or infinite values: check the data set")
+        yield x
 
 
 def _precision(module: LightningModule, x: Tensor) -> torch.dtype:

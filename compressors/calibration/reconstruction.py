@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from compressors.calibration.augmentation import augmented
 from compressors.calibration.held_out import split
 from compressors.calibration.network import Network
 from compressors.calibration.pairs import neuron_pairs, run
@@ -36,17 +37,30 @@ from compressors.network.layers import Layer, evaluating
 BATCH = 10
 """Samples of a step, and of a look at the held-out ones."""
 
-STEPS = 200
-"""Steps of Adam; its rate falls along a cosine to zero."""
-
 LEARNING_RATES = (0.1, 0.03)
 """Of Adam at the start, relative to the root mean square of the weights that a layer has left."""
 
-LOOK_EVERY = 25
-"""Steps between two looks at the held-out samples."""
+LOOKS = 8
+"""Looks at the held-out samples on the way."""
 
 PATIENCE = 4
 """Looks without a smaller distance after which a learning rate is given up."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the compressed network learns.
+
+    Args:
+        steps: of Adam, at most, with each learning rate; the rate falls along a cosine to zero.
+        augment: names of :data:`~compressors.calibration.augmentation.AUGMENTATIONS`: a step sees samples that were
+            changed so, and the dense network the same ones. Held-out samples stay as they are.
+        starts: how many of :data:`LEARNING_RATES` are tried, from the first on.
+    """
+
+    steps: int
+    augment: tuple[str, ...] = ()
+    starts: int = len(LEARNING_RATES)
 
 
 @dataclass(frozen=True)
@@ -103,15 +117,19 @@ class Teacher:
     def __init__(self, module: LightningModule) -> None:
         self.module = deepcopy(module).eval().requires_grad_(False)
 
-    def reconstruct(self, network: Network, accounts: Sequence[LayerCompression]) -> Reached:
+    def reconstruct(self, network: Network, accounts: Sequence[LayerCompression], course: Course) -> Reached:
         """Let the compressed network learn, in place.
 
         Args:
-            network: the compressed network.
+            network: the compressed network, with the samples it learns from.
             accounts: what was done to each layer: masks, grids and outputs that are left.
+            course: how it learns.
+
+        Raises:
+            CalibrationError: an augmentation of samples that are no pictures.
         """
         x, held = (torch.cat(parts) for parts in zip(*split(network.calibration()), strict=True))
-        return _Pupil(network, accounts, self.module, x).learn(held if len(held) else x)
+        return _Pupil(network, accounts, self.module, x).learn(held if len(held) else x, course)
 
 
 class _Pupil:
@@ -126,29 +144,30 @@ class _Pupil:
         spread, self.energies = self._of_dense(x)
         self.sharpness = 1 / spread
 
-    def learn(self, held: Tensor) -> Reached:
+    def learn(self, held: Tensor, course: Course) -> Reached:
         """Start with each learning rate; keep the best state of any."""
         start = kept = self.learnt.values()
         before = self._held_out(held)
         best = Reached(0.0, 0, before, before)
         with self.learnt.watched():
-            for rate in LEARNING_RATES:
+            for rate in LEARNING_RATES[: course.starts]:
                 self.learnt.set(start)
-                for steps, distance in self._states(rate, held):
+                for steps, distance in self._states(rate, held, course):
                     if distance.total < best.after.total:
                         best, kept = Reached(rate, steps, before, distance), self.learnt.values()
         self.learnt.set(kept)
         return best
 
-    def _states(self, rate: float, held: Tensor) -> Iterator[tuple[int, Distance]]:
+    def _states(self, rate: float, held: Tensor, course: Course) -> Iterator[tuple[int, Distance]]:
         """Steps and the held-out distance after them, from look to look, until it has not fallen for a while."""
         optimizer = torch.optim.Adam(self.learnt.groups(rate))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
         batches, smallest, since = _batches(self.x), torch.inf, 0
-        for step in self.track(range(1, STEPS + 1), "reconstructing what the dense network does"):
-            self._step(next(batches), optimizer)
+        look_every = max(1, course.steps // LOOKS)
+        for step in self.track(range(1, course.steps + 1), "reconstructing what the dense network does"):
+            self._step(augmented(next(batches), course.augment, step), optimizer)
             schedule.step()
-            if step % LOOK_EVERY == 0:
+            if step % look_every == 0:
                 distance = self._held_out(held)
                 yield step, distance
                 since = 0 if distance.total < smallest else since + 1

@@ -1,7 +1,7 @@
 """Single weights: split the budget between the layers, choose which weights of a layer stay, and round them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from compressors.base import Compressor, State
 from compressors.budget import Budget, BudgetError
 from compressors.calibration.network import Network
+from compressors.calibration.reconstruction import Course, Teacher
 from compressors.compression import LayerCompression
 from compressors.network.layers import Layer
 from compressors.options import require_known
@@ -79,6 +80,14 @@ class Pruner(Compressor):
         return self.rounds[self.state.round]
 
     @property
+    def course(self) -> Course:
+        """How the compressed network learns in this round: before the last one for a part of the steps, to go on."""
+        course, count = super().course, len(self.rounds)
+        if self.state.round == count - 1:
+            return course
+        return replace(course, steps=max(1, course.steps // count), starts=1)
+
+    @property
     def stage(self) -> str:
         """The budget of now and, of several rounds, which one, for people."""
         several = len(self.rounds) > 1
@@ -129,16 +138,27 @@ class Pruner(Compressor):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune the first round, unless a checkpoint restored a network of that round or a later one.
 
+        Without epochs to share, and where the network is reconstructed, all rounds are done here: it learns after each.
+
         Raises:
             BudgetError: the fit has fewer epochs than there are rounds.
         """
         epochs = trainer.max_epochs or 0
-        if 1 < len(self.rounds) > epochs:
+        if not epochs and "reconstruct" in self.aftercare and self.compression is None:
+            self._compress_by_rounds(trainer, pl_module)
+        elif 1 < len(self.rounds) > epochs:
             raise BudgetError(
                 f"the schedule has {len(self.rounds)} rounds down to {self.rounds[-1]}, but the fit has {epochs} "
-                "epochs: fine-tune for at least as many, or take fewer rounds"
+                "epochs: fine-tune for at least as many, take fewer rounds, or let aftercare 'reconstruct' follow each"
             )
         super().on_fit_start(trainer, pl_module)
+
+    def _compress_by_rounds(self, trainer: Trainer, module: LightningModule) -> None:
+        """Cut to the budget of each round and learn from the dense network, round after round."""
+        teacher = Teacher(module)
+        for number in range(len(self.rounds)):
+            self.state.round = number
+            self.compress_now(trainer, module, teacher)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune again if this epoch begins a round."""

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from compressors.budget import BudgetError, OptionError
 from compressors.calibration import reconstruction
-from compressors.calibration.reconstruction import Teacher
+from compressors.calibration.augmentation import AUGMENTATIONS, augmented
+from compressors.calibration.held_out import split
+from compressors.calibration.hessians import CalibrationError
+from compressors.calibration.reconstruction import Course, Teacher
 from compressors.network.neurons import impulse_response
 from compressors.registry import COMPRESSORS
 from tests.compressors.networks import RandomEvents, T, classifier, fit, weights
@@ -22,14 +26,10 @@ BUDGETS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _few_steps(monkeypatch):
-    monkeypatch.setattr(reconstruction, "STEPS", 40)
-    monkeypatch.setattr(reconstruction, "LOOK_EVERY", 10)
-
-
-def compressed(name, aftercare=CARE, events=None):
-    compressor = COMPRESSORS[name].load()(**BUDGETS[name], aftercare=aftercare)
+def compressed(name, aftercare=CARE, events=None, **options):
+    if aftercare == CARE:
+        options = {"reconstruction_steps": 40} | options
+    compressor = COMPRESSORS[name].load()(**BUDGETS[name], aftercare=aftercare, **options)
     module = fit(compressor, classifier(), **({} if events is None else {"data": events}))
     return module, compressor
 
@@ -73,7 +73,7 @@ def test_what_makes_it_worse_is_not_kept(monkeypatch):
 
 def test_a_frozen_network_learns_too_and_stays_frozen():
     plain, _ = compressed("magnitude")
-    compressor = COMPRESSORS["magnitude"].load()(**BUDGETS["magnitude"], aftercare=CARE)
+    compressor = COMPRESSORS["magnitude"].load()(**BUDGETS["magnitude"], aftercare=CARE, reconstruction_steps=40)
     frozen = fit(compressor, classifier().requires_grad_(False))
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert_same(plain, frozen)
@@ -135,7 +135,6 @@ def test_the_distance_is_that_of_its_formula():
 
 
 def test_a_network_that_can_be_as_the_dense_one_comes_near_it(monkeypatch):
-    monkeypatch.setattr(reconstruction, "STEPS", 300)
     monkeypatch.setattr(reconstruction, "PATIENCE", 30)
     dense, events = classifier().eval(), RandomEvents(100)
     moved = deepcopy(dense)
@@ -143,7 +142,7 @@ def test_a_network_that_can_be_as_the_dense_one_comes_near_it(monkeypatch):
         moved.network[0].weight.mul_(0.5)
         moved.network[5].weight[3:] = 0
     network, accounts = opened(moved, events)
-    reached = Teacher(dense).reconstruct(network, accounts)
+    reached = Teacher(dense).reconstruct(network, accounts, Course(300))
     assert reached.after.total < 0.6 * reached.before.total
 
 
@@ -159,3 +158,104 @@ def opened(module, events):
         for layer in network.layers
     ]
     return network, whole
+
+
+# Rounds, augmentation, further samples ------------------------------------------------------------------------------
+
+
+def test_rounds_without_epochs_are_cut_and_learnt_one_after_the_other():
+    module, compressor = compressed("magnitude", schedule=(0.7, 0.5))
+    account = compressor.compression
+    assert account.density == pytest.approx(0.3, abs=0.01)
+    assert [stage["stage"] for stage in account.stages] == ["reconstruct"] * 3
+    assert all(stage["steps"] <= 40 // 3 for stage in account.stages[:2])
+    for layer in account.layers:
+        assert not module.get_parameter(f"{layer.name}.weight").detach()[~layer.mask].any()
+
+
+def test_what_a_round_cut_stays_away_and_the_last_is_held_against_the_dense_network(monkeypatch):
+    """With nothing learnt, rounds are those cuts alone; the distance of the last is that to the network at first."""
+    monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
+    by_rounds, compressor = compressed("magnitude", schedule=(0.6, 0.45))
+    at_once, plain = compressed("magnitude")
+    assert_same(by_rounds, at_once)
+    assert compressor.compression.stages[-1] == plain.compression.stages[0]
+
+
+def test_without_reconstruction_rounds_need_epochs():
+    with pytest.raises(BudgetError, match="or let aftercare 'reconstruct' follow each"):
+        compressed("magnitude", aftercare=(), schedule=(0.6, 0.45))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmented_samples_are_the_old_ones_moved_or_mirrored(name):
+    x = torch.arange(1.0, 1 + 6 * 2 * 3 * 32 * 32).view(6, 2, 3, 32, 32)
+    one, again, other = (augmented(x, (name,), seed) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    kinds = set()
+    for before, after in zip(x, one, strict=True):
+        found = [kind for kind, moved in every_way(before).items() if torch.equal(moved, after)]
+        assert len(found) == 1
+        kinds |= {*found}
+    assert len(kinds) > 1, "each sample is changed in its own way"
+    assert all((kind in ("as it was", "mirrored")) == (name == "flip") or kind == "as it was" for kind in kinds)
+
+
+def every_way(sample):
+    """A sample mirrored, and shifted by up to two pixels each way."""
+    ways = {"mirrored": sample.flip(-1), "as it was": sample}
+    padded = torch.nn.functional.pad(sample, (2, 2, 2, 2))
+    for dy in range(5):
+        for dx in range(5):
+            if (dy, dx) != (2, 2):
+                ways[dy - 2, dx - 2] = padded[..., dy : dy + 32, dx : dx + 32]
+    return ways
+
+
+def test_no_augmentation_leaves_the_batch_alone_and_vectors_are_refused():
+    x = torch.rand(4, 5, 6)
+    assert augmented(x, (), 0) is x
+    with pytest.raises(CalibrationError, match=r"leave it out for inputs \[4, 5, 6\]"):
+        augmented(x, ("shift",), 0)
+
+
+def test_augmentation_changes_what_is_learnt_and_the_same_seed_gives_the_same_bits():
+    plain, (one, _), (again, _) = compressed("magnitude")[0], *(compressed("magnitude", augment="flip") for _ in "ab")
+    assert_same(one, again)
+    assert any(not torch.equal(value, weights(plain)[name]) for name, value in weights(one).items())
+
+
+class Growing(RandomEvents):
+    """Gives as many calibration samples as are asked for."""
+
+    def calibration_dataloader(self, samples=None):
+        return DataLoader(torch.utils.data.TensorDataset(self.x[: samples or 6], self.y[: samples or 6]), batch_size=4)
+
+
+def test_unlabelled_samples_are_learnt_from_in_place_of_the_calibration_samples(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        reconstruction, "split", lambda batches: seen.extend(map(len, batches)) or split([torch.rand(5, T, 2, 6, 6)])
+    )
+    compressed("magnitude", events=Growing(20), unlabelled=15)
+    assert sum(seen) == 15
+    seen.clear()
+    compressed("magnitude", events=Growing(20))
+    assert sum(seen) == 6
+
+
+def test_unlabelled_samples_need_a_data_module_that_has_them():
+    with pytest.raises(CalibrationError, match="unlabelled=15 asks the data module for further training samples"):
+        compressed("magnitude", unlabelled=15)
+
+
+@pytest.mark.parametrize("option", [{"reconstruction_steps": 3}, {"augment": "shift"}, {"unlabelled": 5}])
+def test_options_of_reconstruction_without_it_are_refused(option):
+    with pytest.raises(OptionError, match=f"{next(iter(option))} is for aftercare 'reconstruct'"):
+        compressed("magnitude", aftercare=("means",), **option)
+
+
+def test_an_unknown_augmentation_is_refused():
+    with pytest.raises(OptionError, match="unknown augment blur: known: shift, flip"):
+        compressed("magnitude", augment="blur")

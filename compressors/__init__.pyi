@@ -13,10 +13,12 @@ from .methods.magnitude import Magnitude as Magnitude
 from .methods.obc import OBC as OBC
 from .methods.qpsnn import QPSNN as QPSNN
 from .methods.random_pruning import RandomPruning as RandomPruning
+from .methods.ria import RIA as RIA
 from .methods.rtn import RTN as RTN
 from .methods.sbc import SBC as SBC
 from .methods.slamp import SLAMP as SLAMP
 from .methods.spatiotemporal import SpatioTemporal as SpatioTemporal
+from .methods.wanda import Wanda as Wanda
 from .network.layers import Layer as Layer
 from .network.layers import LayerError as LayerError
 from .weights.pruner import Pruner as Pruner

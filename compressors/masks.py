@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,6 +17,31 @@ def largest(scores: Tensor, keep: int) -> Tensor:
     return (
         torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device).index_fill_(0, chosen, True).view_as(scores)
     )
+
+
+def largest_of_rows(scores: Tensor, keep: int) -> Tensor:
+    """A bool mask ``[rows, n]`` of each row's largest scores, ``keep`` in all, shared evenly.
+
+    What the rows cannot share evenly goes to the best of their next scores.
+    """
+    each, left = divmod(keep, len(scores))
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :each], True)
+    if left:
+        following = order[:, each : each + 1]
+        mask.scatter_(1, following, largest(scores.gather(1, following), left))
+    return mask
+
+
+def largest_of_groups(scores: Tensor, kept: int, of: int) -> Tensor:
+    """A bool mask ``[rows, n]`` of the ``kept`` largest of every ``of`` neighbouring scores of a row.
+
+    Where ``n`` is no multiple of ``of``, the last of a row form a smaller group, which keeps as many or all it has.
+    """
+    rows, columns = scores.shape
+    padded = F.pad(scores, (0, -columns % of), value=-torch.inf)
+    chosen = largest_of_rows(padded.view(-1, of), kept * padded.numel() // of)
+    return chosen.view(rows, -1)[:, :columns]
 
 
 def enforce(module: nn.Module, masks: Masks) -> None:

@@ -14,6 +14,8 @@ COMPRESSORS = Registry(
         "lamp": Entry("compressors.methods.lamp:LAMP", "layer-adaptive magnitude pruning"),
         "slamp": Entry("compressors.methods.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
         "rtn": Entry("compressors.methods.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
+        "wanda": Entry("compressors.methods.wanda:Wanda", "weights of weak inputs removed, no update (control)"),
+        "ria": Entry("compressors.methods.ria:RIA", "wanda with magnitudes relative to row and column (control)"),
         "qpsnn": Entry(
             "compressors.methods.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"
         ),

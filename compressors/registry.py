@@ -16,6 +16,7 @@ COMPRESSORS = Registry(
         "rtn": Entry("compressors.methods.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
         "wanda": Entry("compressors.methods.wanda:Wanda", "weights of weak inputs removed, no update (control)"),
         "ria": Entry("compressors.methods.ria:RIA", "wanda with magnitudes relative to row and column (control)"),
+        "lsq": Entry("compressors.methods.lsq:LSQ", "weights trained on a grid whose steps are learnt"),
         "qpsnn": Entry(
             "compressors.methods.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"
         ),

@@ -9,6 +9,7 @@ from .compression import LayerCompression as LayerCompression
 from .masks import largest as largest
 from .methods.identity import Identity as Identity
 from .methods.lamp import LAMP as LAMP
+from .methods.lottery import Lottery as Lottery
 from .methods.lsq import LSQ as LSQ
 from .methods.magnitude import Magnitude as Magnitude
 from .methods.obc import OBC as OBC

@@ -33,15 +33,15 @@ def largest_of_rows(scores: Tensor, keep: int) -> Tensor:
     return mask
 
 
-def largest_of_groups(scores: Tensor, kept: int, of: int) -> Tensor:
-    """A bool mask ``[rows, n]`` of the ``kept`` largest of every ``of`` neighbouring scores of a row.
+def largest_of_groups(kept: int, of: int, scores: Tensor) -> Tensor:
+    """A bool mask ``[rows, d]`` of the ``kept`` largest of every ``of`` neighbouring scores of a row.
 
-    Where ``n`` is no multiple of ``of``, the last of a row form a smaller group, which keeps as many or all it has.
+    Where d is no multiple of ``of``, the last group is smaller, and keeps as many or all it has.
     """
-    rows, columns = scores.shape
-    padded = F.pad(scores, (0, -columns % of), value=-torch.inf)
-    chosen = largest_of_rows(padded.view(-1, of), kept * padded.numel() // of)
-    return chosen.view(rows, -1)[:, :columns]
+    missing = -scores.shape[1] % of
+    groups = F.pad(scores, (0, missing), value=-torch.inf).unflatten(1, (-1, of))
+    rank = groups.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
+    return (rank < kept).flatten(1)[:, : scores.shape[1]]
 
 
 def enforce(module: nn.Module, masks: Masks) -> None:

@@ -102,10 +102,10 @@ def _network_file(arguments: dict[str, Any]) -> Path:
 @click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
 @click.option(
     "--aftercare",
-    type=click.Choice(["batchnorm", "means", "reconstruct"]),
+    type=click.Choice(["batchnorm", "means", "scales", "reconstruct"]),
     multiple=True,
-    help="On the calibration data: re-estimate BatchNorm statistics, correct the means of each layer's output, let "
-    "what is left learn to act as the dense network did.",
+    help="On the calibration data: re-estimate BatchNorm statistics, correct the means of each layer's output, scale "
+    "channels so that their spikes fit, let what is left learn to act as the dense network did.",
 )
 @click.option(
     "--max-memory",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
 
@@ -174,6 +174,28 @@ def hessians(
     return {name: sums.pop(name).mean(count) for name in [*sums]}
 
 
+@dataclass(frozen=True)
+class Drift:
+    """How a layer's inputs changed: ``z'`` now, ``z`` before; means over samples.
+
+    Args:
+        seen: ``2 E[z' z'^T]``, ``[groups, d, d]``.
+        change: ``2 E[(z - z') z'^T]``, ``[groups, d, d]``.
+        samples: how many the means are over.
+    """
+
+    seen: Tensor
+    change: Tensor
+    samples: float
+
+    def __add__(self, other: "Drift") -> "Drift":
+        """That of both one's samples and the other's."""
+        samples = self.samples + other.samples
+        share = self.samples / samples
+        seen, change = self.seen.lerp(other.seen, 1 - share), self.change.lerp(other.change, 1 - share)
+        return Drift(seen, change, samples)
+
+
 def drift(
     network: nn.Module,
     layer: Layer,
@@ -182,11 +204,11 @@ def drift(
     dense: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float64,
-) -> tuple[Tensor, Tensor]:
-    """How compressed layers changed the inputs of a later one: ``2 E[z' z'^T]`` and ``2 E[(z - z') z'^T]``.
+) -> Drift:
+    """How compressed layers changed the inputs of a later one.
 
-    Both are ``[groups, d, d]``. ``z'`` are the inputs (filtered, unfolded; see :func:`hessians`) in the network with
-    its present parameters, ``z`` those with the parameters ``dense`` (by qualified name).
+    ``z'`` of :class:`Drift` are the inputs (filtered, unfolded; see :func:`hessians`) in the network with its present
+    parameters, ``z`` those with the parameters ``dense`` (by qualified name).
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
@@ -210,8 +232,8 @@ def drift(
                     add_products(present, new)
                     change.baddbmm_((old - new).mT, new, alpha=2)
             recorded.clear()
-    count = _counted(samples, weight.device)
-    return symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count)
+    count = counted(samples, weight.device)
+    return Drift(symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count), count)
 
 
 @contextmanager
@@ -245,10 +267,10 @@ def observe(
     """
     with evaluating(network), watching(watched):
         samples = sum(_run(network, x, parameters) for x in batches_of_rank(batches()))
-    return _counted(samples, next(network.parameters()).device)
+    return counted(samples, next(network.parameters()).device)
 
 
-def _counted(samples: int, device: torch.device) -> float:
+def counted(samples: int, device: torch.device) -> float:
     """The number of samples of all ranks, from that of this one."""
     count = float(summed_over_ranks(torch.tensor(samples, dtype=torch.float64, device=device)))
     if count == 0:
@@ -262,12 +284,15 @@ def _run(network: nn.Module, x: Tensor, parameters: Mapping[str, Tensor] = Mappi
     return len(x)
 
 
-def parts_of(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
-    """Split the layers into consecutive parts whose Hessians fit into ``max_memory`` bytes; a part has at least one."""
+def parts_of(layers: Sequence[Layer], sizes: Mapping[str, int], max_memory: int) -> list[list[Layer]]:
+    """Split the layers into consecutive parts whose Hessians fit into ``max_memory`` bytes; a part has at least one.
+
+    ``sizes`` are the bytes that the Hessians of each layer take.
+    """
     parts: list[list[Layer]] = []
     used = 0
     for layer in layers:
-        size = layer.groups * layer.rows.shape[1] ** 2 * dtype.itemsize
+        size = sizes[layer.name]
         if not parts or used + size > max_memory:
             parts.append([])
             used = 0

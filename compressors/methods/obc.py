@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from compressors.annotations import Count, NotNegative, Positive
+from compressors.annotations import Count, NotNegative, Positive, Share
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.network import Network
 from compressors.network.layers import Layer
 from compressors.options import require_known
 from compressors.second_order.budget_split import BY_LOSS, BudgetSplit, density_in, require_one_round
-from compressors.second_order.curvature import Curvature
+from compressors.second_order.curvature import CORRECTION, Curvature
 from compressors.second_order.layer_solver import LayerSolver
 from compressors.second_order.problem import Pattern, Problem
 from compressors.second_order.solution_cache import SolutionCache
@@ -65,13 +65,18 @@ class OBC(Pruner):
             as there.
         solver: ``exact``; ``fast`` (SparseGPT, then the best values of what is left, and GPTQ on the same Hessians);
             ``refined`` (SparseGPT to three times the density, then rounds in which each row judges what it has left);
-            or ``auto``: exact for each layer that can afford it, see
-            :func:`~compressors.second_order.solvers.solver_for`.
+            ``admm`` (ALPS, the whole layer at once: :mod:`compressors.second_order.admm`); or ``auto``: exact for each
+            layer that can afford it, see :func:`~compressors.second_order.solvers.solver_for`.
+        hessian: ``layer``: of the layer's own output error; or ``fisher``: weighed by what that error would cost the
+            network, for groups of its outputs (:mod:`compressors.calibration.fisher`). Its losses have one unit, so
+            that ``allocation="loss"`` compares layers by what they do to the answer.
         propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
-            (:data:`~compressors.second_order.curvature.CORRECTION` of the least-squares step; QEP, arXiv 2504.09629,
-            here on membranes).
+            (QEP, arXiv 2504.09629, here on membranes). A number is the part of the least-squares step that is taken:
+            0 is the same as false, true is :data:`~compressors.second_order.curvature.CORRECTION`. ``auto`` chooses
+            it for each layer on a held-out fifth of the calibration samples, in closed form.
         damping: added to the Hessian's diagonal, in units of its mean.
-        batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC.
+        batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC and for the Fisher
+            Hessian, which knows it.
         precision: of the Hessians and the solver: ``float64``, or ``float32``.
         cache: folder in which finished eliminations and layers are kept, and found again by the hash of all that they
             depend on. One elimination serves every density, so a run at another density only has to look it up.
@@ -92,7 +97,8 @@ class OBC(Pruner):
     pattern: str = "unstructured"
     variant: str = "exact"
     solver: str = "exact"
-    propagate: bool = False
+    hessian: Literal["layer", "fisher"] = "layer"
+    propagate: bool | Share | Literal["auto"] = False
     damping: NotNegative = 0.01
     batchnorm_factor: bool | None = None
     precision: str = "float64"
@@ -112,15 +118,22 @@ class OBC(Pruner):
         if self.synops is not None and self.allocation not in BY_LOSS:
             raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take {' or '.join(BY_LOSS)}")
         require_one_round(self.layer_solver.pattern, self.rounds)
+        if self.propagate and self.fisher:
+            raise OptionError("propagate aims at the layer's own output: leave it out with hessian 'fisher'")
         _ = self.curvature, self.budget_split  # what contradicts itself is refused here
+
+    @property
+    def fisher(self) -> bool:
+        """Whether the Hessian knows the loss."""
+        return self.hessian == "fisher"
 
     @cached_property
     def curvature(self) -> Curvature:
         """Which Hessian."""
         weigh_rows = self.batchnorm_factor
         if weigh_rows is None:
-            weigh_rows = self.paper_batchnorm or self.variant != "paper"
-        return Curvature(self.damping, self.precision, weigh_rows, self.max_memory)
+            weigh_rows = not self.fisher and (self.paper_batchnorm or self.variant != "paper")
+        return Curvature(self.damping, self.precision, weigh_rows, self.max_memory, self.fisher)
 
     @cached_property
     def layer_solver(self) -> LayerSolver:
@@ -133,6 +146,13 @@ class OBC(Pruner):
     def budget_split(self) -> BudgetSplit:
         """Which split of the budget."""
         return BudgetSplit(self.allocation, self.power, self.layer_solver)
+
+    @property
+    def strength(self) -> float | None:
+        """How far layers go to make up for changed inputs: a share of the way; None where each layer chooses."""
+        if self.propagate == "auto":
+            return None
+        return CORRECTION if self.propagate is True else float(self.propagate)
 
     def response(self, layer: Layer) -> Tensor | None:
         """The filter over time through which a layer's inputs are seen: none, time steps are samples like any other."""
@@ -150,12 +170,17 @@ class OBC(Pruner):
     def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Problem) -> LayerResult:
         """Prune and quantise a layer, by the solver it can afford."""
         problem, response = statistics, self.response(layer)
+        seen: dict[str, Any] = {}
         if self.propagate:
-            problem = self.curvature.problem_as_compressed(network, layer, response, self.state.dense)
+            problem, strength = self.curvature.problem_as_compressed(
+                network, layer, response, self.state.dense, self.strength
+            )
+            seen |= {"propagated": strength} if self.strength is None else {}
         if problem.dead.all(dim=1).any():
             log.warning("layer %s: %s, so its weights there go: use more or other samples", layer.name, SILENT)
         result = self.layer_solver.solve(problem, part, layer)
-        seen: dict[str, Any] = {"hessian": "input current" if response is None else "membrane potential"}
+        seen |= {"hessian": "input current" if response is None else "membrane potential"}
+        seen |= {"weighed": "by the Fisher information"} if self.fisher else {}
         if dead := int(problem.dead.sum()):
             seen |= {"dead_inputs": dead}
         return replace(result, extra={**result.extra, **seen})

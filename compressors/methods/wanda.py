@@ -92,8 +92,8 @@ class Wanda(Pruner):
         if self.neighbours.groups is None:
             return RIVALS[self.rivals](scores, keep)
         if order is None:
-            return largest_of_groups(scores, *self.neighbours.groups)
-        return largest_of_groups(scores[:, order], *self.neighbours.groups)[:, order.argsort()]
+            return largest_of_groups(*self.neighbours.groups, scores)
+        return largest_of_groups(*self.neighbours.groups, scores[:, order])[:, order.argsort()]
 
     def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Tensor) -> LayerResult:
         """Prune and round a layer, and say which norms it was judged by."""

@@ -116,7 +116,7 @@ def test_rows_share_the_weights_evenly_and_the_total_is_exact(rows, columns, see
 def test_of_every_group_of_neighbours_the_best_stay(rows, columns, of, seed, data):
     kept = data.draw(st.integers(1, of - 1))
     scores = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
-    mask = largest_of_groups(scores, kept, of)
+    mask = largest_of_groups(kept, of, scores)
     for row, chosen in zip(scores, mask, strict=True):
         for group, own in zip(row.split(of), chosen.split(of), strict=True):
             assert set(group[own].tolist()) == set(group.topk(min(kept, len(group))).values.tolist())

@@ -22,6 +22,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+Epoch = Annotated[int, Field(ge=0, strict=True)]
 TimeConstant = Annotated[float, Field(gt=1)]  # of a neuron, in time steps
 
 WORDS: dict[Any, tuple[str, str]] = {

@@ -19,6 +19,20 @@ def largest(scores: Tensor, keep: int) -> Tensor:
     )
 
 
+def largest_of_rows(scores: Tensor, keep: int) -> Tensor:
+    """A bool mask ``[rows, n]`` of each row's largest scores, ``keep`` in all, shared evenly.
+
+    What the rows cannot share evenly goes to the best of their next scores.
+    """
+    each, left = divmod(keep, len(scores))
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :each], True)
+    if left:
+        following = order[:, each : each + 1]
+        mask.scatter_(1, following, largest(scores.gather(1, following), left))
+    return mask
+
+
 def largest_of_groups(kept: int, of: int, scores: Tensor) -> Tensor:
     """A bool mask ``[rows, d]`` of the ``kept`` largest of every ``of`` neighbouring scores of a row.
 

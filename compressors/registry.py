@@ -13,7 +13,13 @@ COMPRESSORS = Registry(
         "magnitude": Entry("compressors.methods.magnitude:Magnitude", "the smallest weights removed (control)"),
         "lamp": Entry("compressors.methods.lamp:LAMP", "layer-adaptive magnitude pruning"),
         "slamp": Entry("compressors.methods.slamp:SLAMP", "LAMP with the membrane's leak and the inputs over time"),
+        "lottery": Entry(
+            "compressors.methods.lottery:Lottery", "rounds of magnitude pruning, each rewound to an early state"
+        ),
         "rtn": Entry("compressors.methods.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
+        "wanda": Entry("compressors.methods.wanda:Wanda", "weights of weak inputs removed, no update (control)"),
+        "ria": Entry("compressors.methods.ria:RIA", "wanda with magnitudes relative to row and column (control)"),
+        "lsq": Entry("compressors.methods.lsq:LSQ", "weights trained on a grid whose steps are learnt"),
         "qpsnn": Entry(
             "compressors.methods.qpsnn:QPSNN", "channels of low spike-map rank removed, weights on a rescaled grid"
         ),

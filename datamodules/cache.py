@@ -67,7 +67,7 @@ class EventCache:
             raise self._corrupt("offsets do not ascend from 0")
         expected = {"cells": 4 * entries, "counts": 2 * entries, "offsets": 8 * (samples + 1)}
         if sizes != expected:
-            raise self._corrupt(f"bytes are {sizes}, expected {expected}")
+            raise self._corrupt(f"bytes are {sizes}, and by offsets and description.json {expected} were expected")
 
     def _corrupt(self, reason: str) -> DataCorrupt:
         return DataCorrupt(f"the cache of events is not whole ({reason}): delete {self.folder}, and it is made again")

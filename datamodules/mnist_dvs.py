@@ -220,7 +220,8 @@ def _part(files: dict[str, Path], name: str) -> tuple[NDArray[np.uint8], Indices
     with decoding(of_labels, "MNIST's labels"):
         labels = read_label_file(str(of_labels)).numpy()
     if images.shape != (max(1, len(labels)), SIDE, SIDE):
-        raise DataCorrupt(f"{of_images}: holds images {images.shape}; expected ({len(labels)}, {SIDE}, {SIDE})")
+        expected = (len(labels), SIDE, SIDE)
+        raise DataCorrupt(f"{of_images}: holds images {images.shape}; expected {expected}, as many as {of_labels.name}")
     if not ((labels >= 0) & (labels < CLASSES)).all():
         raise DataCorrupt(f"{of_labels}: expected labels from 0 to {CLASSES - 1}")
     return images, labels

@@ -88,9 +88,11 @@ class PhotographDataModule(ImageDataModule):
     def in_class_folders(self, part: str, inside: str = "") -> Iterator[Labelled]:
         """The images in ``<part>/<wnid>/`` (in the folder `inside` of it, if given), in order of their path."""
         labels = {wnid: label for label, wnid in enumerate(self.wnids)}
+        listed = f" ({', '.join(self.lists)})" if self.lists else ""
         for folder in folders_in(self.folder / part):
             if folder.name not in labels:
-                raise DataCorrupt(f"{folder}: {folder.name} is no wnid of {self.name}'s {len(labels):,} classes")
+                classes = f"{self.name}'s {len(labels):,} classes{listed}"
+                raise DataCorrupt(f"{folder}: {folder.name} is no wnid of {classes}")
             place = Path(part, folder.name, inside).as_posix()
             for path in files_in(folder / inside, ENDINGS):
                 yield f"{place}/{path.name}", labels[folder.name]

@@ -47,7 +47,7 @@ BENCHMARK = (
 EARLIER = ("benchmark.classifier", "benchmark.models", "benchmark.models.conv")
 
 # A method that is another one with a part replaced.
-VARIANTS = {("lamp", "magnitude"), ("sbc", "obc"), ("slamp", "lamp")}
+VARIANTS = {("lamp", "magnitude"), ("sbc", "obc"), ("slamp", "lamp"), ("ria", "wanda"), ("lottery", "magnitude")}
 
 
 def modules() -> dict[str, Path]:

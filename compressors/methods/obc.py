@@ -14,7 +14,7 @@ from compressors.budget import BudgetError, OptionError
 from compressors.calibration.network import Network
 from compressors.network.layers import Layer
 from compressors.options import require_known
-from compressors.second_order.budget_split import BY_LOSS, BudgetSplit
+from compressors.second_order.budget_split import BY_LOSS, BudgetSplit, density_in, require_one_round
 from compressors.second_order.curvature import CORRECTION, Curvature
 from compressors.second_order.layer_solver import LayerSolver
 from compressors.second_order.problem import Pattern, Problem
@@ -107,7 +107,7 @@ class OBC(Pruner):
     state: OBCState = field(default_factory=OBCState, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._set("density", _density(self.density, Pattern(self.pattern)))
+        self._set("density", density_in(Pattern(self.pattern), self.density))
         if self.allocation == "auto":
             self._set("allocation", "lamp" if self.synops is None else "relative_loss")
         super().__post_init__()
@@ -117,12 +117,9 @@ class OBC(Pruner):
             raise OptionError(f"variant 'paper' is a solver of its own: leave out solver {self.solver!r}")
         if self.synops is not None and self.allocation not in BY_LOSS:
             raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take {' or '.join(BY_LOSS)}")
+        require_one_round(self.layer_solver.pattern, self.rounds)
         if self.propagate and self.fisher:
             raise OptionError("propagate aims at the layer's own output: leave it out with hessian 'fisher'")
-        if self.layer_solver.pattern.groups and len(self.rounds) > 1:
-            raise BudgetError(
-                f"the pattern {self.pattern} fixes the density: it cannot fall by a schedule, so leave it out"
-            )
         _ = self.curvature, self.budget_split  # what contradicts itself is refused here
 
     @property
@@ -191,15 +188,3 @@ class OBC(Pruner):
     def reused_seconds(self) -> float:
         """Time that kept eliminations took when they were made."""
         return self.layer_solver.solutions.reused_seconds
-
-
-def _density(density: float, pattern: Pattern) -> float:
-    """The density that goes with a pattern."""
-    if pattern.groups is None:
-        return density
-    kept, of = pattern.groups
-    if density not in (1, kept / of):
-        raise BudgetError(
-            f"the pattern {pattern.name} keeps {kept / of:g} of the weights: leave out density {density:g}"
-        )
-    return kept / of

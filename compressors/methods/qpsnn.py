@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
-from torch.optim import Optimizer
 
 from compressors.annotations import Share
 from compressors.budget import Budget, BudgetError
@@ -39,7 +38,8 @@ from compressors.compression import LayerCompression
 from compressors.network.layers import Layer, LayerError
 from compressors.options import require_known
 from compressors.quantization.grids import SCOPES
-from compressors.quantization.rescaw import GAMMAS, GRADIENTS, ReScaW, RoundedWeights
+from compressors.quantization.rescaw import GAMMAS, GRADIENTS, ReScaW
+from compressors.weights.latent import LatentTraining
 
 QUANTIZE, PRUNE = "quantize", "prune"
 ORDERS = {"quantize-prune": (QUANTIZE, PRUNE), "prune-quantize": (PRUNE, QUANTIZE)}
@@ -73,7 +73,7 @@ class QPSNNState(ChannelPrunerState):
     second_epoch: int = 0
 
 
-class QPSNN(ChannelPruner):
+class QPSNN(LatentTraining, ChannelPruner):
     """Rounds weights to a grid rescaled to them (ReScaW), and takes out channels whose spike maps have low rank (SVS).
 
     Wei and others, "QP-SNN: Quantized and Pruned Spiking Neural Networks" (ICLR 2025, arXiv 2502.05905), from the text
@@ -134,10 +134,9 @@ class QPSNN(ChannelPruner):
         return self.goal == Budget() and not self.ratios and not self.aftercare
 
     @cached_property
-    def rounded(self) -> RoundedWeights:
-        """The layers that compute with rounded weights, and the weights behind them."""
-        # Without a width no layer is rounded, and the quantiser is never asked.
-        return RoundedWeights(ReScaW(self.bits or FLOAT_BITS, self.gamma, self.per, self.gradient))
+    def quantizer(self) -> ReScaW:
+        """How weights are rounded; without a width none are, and it is never asked."""
+        return ReScaW(self.bits or FLOAT_BITS, self.gamma, self.per, self.gradient)
 
     @property
     def stage(self) -> str:
@@ -156,12 +155,12 @@ class QPSNN(ChannelPruner):
         entries = untouched(network) if self.compression is None else self.compression.layers
         for step in due:
             if step == QUANTIZE:
-                self.rounded.names = self._to_quantize(channels, network)
+                self.latent.rules = dict.fromkeys(self._to_quantize(channels, network), self.quantizer)
             else:
                 entries = self._prune(network, channels)
-            self.rounded.put(network.module)
+            self.latent.put(network.module)
         sizes = {layer.name: self._paper_bits(layer) for layer in network.layers}
-        return tuple(self._coded(replace(entry, extra={"paper_bits": sizes[entry.name]})) for entry in entries)
+        return tuple(self.account(replace(entry, extra={"paper_bits": sizes[entry.name]})) for entry in entries)
 
     def _to_quantize(self, channels: Channels, network: Network) -> tuple[str, ...]:
         every = list(channels.layers)
@@ -175,7 +174,7 @@ class QPSNN(ChannelPruner):
         judged = [layer for layer in network.layers if layer.name in cuttable]
         means = channel_means(network.module, judged, CRITERIA[self.criterion], network.calibration)
         wanted = self._choose(network, channels, bundles, group_scores(channels, bundles, means))
-        self.rounded.take(network.module)
+        self.latent.take(network.module)
         return narrowed(network, wanted)
 
     def _choose(
@@ -186,17 +185,17 @@ class QPSNN(ChannelPruner):
         order = removal_order(bundles, SHARES[self.share](bundles, scores))
         return cut_to(channels, order, [layer.name for layer in network.layers], self.goal.density)
 
-    def _coded(self, entry: LayerCompression) -> LayerCompression:
+    def account(self, entry: LayerCompression) -> LayerCompression:
         """The account of a layer with its grid and codes, where it is quantised."""
-        behind = self.rounded.latent.get(entry.name)
+        behind = self.latent.kept.get(entry.name)
         if behind is None:
             return entry
-        grid = self.rounded.quantizer.grid(behind)
+        grid = self.quantizer.grid(behind)
         return replace(entry, grid=grid, codes=grid.codes(behind.flatten(1)).view_as(behind))
 
     def _paper_bits(self, layer: Layer) -> int:
         """A layer's size as the paper counts it: no scales, index or neuron state; bias and BatchNorm as floats."""
-        bits = self.goal.bits if layer.name in self.rounded.names else None
+        bits = self.goal.bits if layer.name in self.latent.rules else None
         floats = [layer.module.bias]
         floats += [] if layer.norm is None else [layer.norm.weight, layer.norm.bias]
         others = sum(tensor.numel() for tensor in floats if tensor is not None)
@@ -222,33 +221,14 @@ class QPSNN(ChannelPruner):
             self.state.second_epoch = 0
             self.compress_now(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Rounded weights are what the network computes with."""
-        self.rounded.put(pl_module)
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Hand the gradient on to the weights behind, and let the optimizer have those."""
-        self.rounded.take(pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Rounded weights are what is validated, and what a checkpoint holds."""
-        self.rounded.put(pl_module)
-
-    def settle(self, module: LightningModule) -> None:
-        """Leave rounded weights, and take down their codes; what others wrote in the meantime is rounded anew."""
-        self.rounded.settle(module)
-        done = self.done()
-        self.state.compression = replace(done, layers=tuple(map(self._coded, done.layers)))
-
     def state_dict(self) -> dict[str, Any]:
         """The account, the weights behind the rounded ones, and what is still to be done."""
-        rounded = {"behind": dict(self.rounded.latent), "rounded": list(self.rounded.names)}
-        return {"compression": super().state_dict(), **rounded, "steps": list(self.state.steps)}
+        return super().state_dict() | {"rounded": list(self.latent.rules), "steps": list(self.state.steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was saved."""
-        super().load_state_dict(state_dict["compression"])
-        self.rounded.names, self.rounded.latent = tuple(state_dict["rounded"]), dict(state_dict["behind"])
+        super().load_state_dict(state_dict)
+        self.latent.rules = dict.fromkeys(state_dict["rounded"], self.quantizer)
         self.state.steps = tuple(state_dict["steps"])
 
 

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from compressors.methods.obc import OBC
-from compressors.network.layers import Layer, LayerError
-from compressors.network.neurons import impulse_response
+from compressors.network.layers import Layer
+from compressors.network.neurons import membrane_filter
 
 
 class SBC(OBC):
@@ -25,9 +25,4 @@ class SBC(OBC):
 
     def response(self, layer: Layer) -> Tensor | None:
         """The impulse response of the neuron after the layer: ``[T]``, or None without one."""
-        if layer.channel_neuron is None:
-            return None
-        try:
-            return impulse_response(layer.channel_neuron, layer.timesteps).to(layer.rows.device)
-        except LayerError as error:
-            raise LayerError(f"layer {layer.name!r}: {error}") from error
+        return membrane_filter(layer)

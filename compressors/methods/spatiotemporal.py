@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from compressors.annotations import Part, Seed
 from compressors.budget import Budget, BudgetError
@@ -19,7 +18,8 @@ from compressors.channels.pruner import ChannelPruner, bundles_of, by_rank, chan
 from compressors.channels.surgery import Cut, cut_to, removal_order
 from compressors.channels.tracing import Bundle, Channels
 from compressors.compression import LayerCompression
-from compressors.network.layers import COMPRESSIBLE, LayerError
+from compressors.network.anew import begin_anew
+from compressors.network.layers import LayerError
 from compressors.network.leaks import make_leaks_trainable
 from compressors.options import require_known
 from compressors.quantization.grids import fit_grid
@@ -214,15 +214,6 @@ def variance_keys(
 def set_timesteps(module: Any, timesteps: int) -> None:
     """T from now on."""
     module.timesteps = timesteps
-
-
-def begin_anew(network: nn.Module, seed: int) -> None:
-    """Draw the weights of layers and BatchNorms again, as their classes do."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in network.modules():
-            if isinstance(module, (*COMPRESSIBLE, _BatchNorm)):
-                module.reset_parameters()
 
 
 def _check_variance(variance: float | None, density: float, widths: str) -> None:

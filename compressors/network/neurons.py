@@ -9,7 +9,7 @@ from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
-from compressors.network.layers import LayerError
+from compressors.network.layers import Layer, LayerError
 
 OUT_OF_REACH = 1e9  # a threshold; not infinite, since a soft reset multiplies it by zero
 
@@ -33,6 +33,20 @@ def impulse_response(neuron: nn.Module, timesteps: int) -> Tensor:
             "use the compressor 'obc', which looks at input currents"
         )
     return response
+
+
+def membrane_filter(layer: Layer) -> Tensor | None:
+    """The impulse response of the neuron after a layer, be there a pool before it or not: ``[T]``; None without one.
+
+    Raises:
+        LayerError: the neuron is no linear filter below its threshold; names the layer.
+    """
+    if layer.channel_neuron is None:
+        return None
+    try:
+        return impulse_response(layer.channel_neuron, layer.timesteps).to(layer.rows.device)
+    except LayerError as error:
+        raise LayerError(f"layer {layer.name!r}: {error}") from error
 
 
 def _hides_potentials(neuron: nn.Module) -> LayerError:

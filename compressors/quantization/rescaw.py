@@ -3,11 +3,11 @@
 Wei and others, "QP-SNN: Quantized and Pruned Spiking Neural Networks" (ICLR 2025, arXiv 2502.05905).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressors.quantization.grids import Grid
 from hardware.memory import WeightCoding
@@ -102,61 +102,17 @@ class ReScaW:
         """The grid of a weight ``[out, ...]``."""
         return MidRise.of(self.scale(weight), self.bits)
 
+    def value(self, latent: Tensor) -> Tensor:
+        """A weight ``[out, ...]`` on its grid."""
+        return self.grid(latent).nearest(latent.flatten(1)).view_as(latent)
+
+    def backward(self, gradient: Tensor, latent: Tensor) -> Tensor:
+        """The straight-through gradient of the weight behind, from that of the rounded one."""
+        return gradient * self.slope(latent).to(gradient)
+
     def slope(self, weight: Tensor) -> Tensor:
         """The factor from the gradient of the quantised weight to that of the weight; of its shape."""
         gamma = self.scale(weight).reshape(-1, *[1] * (weight.ndim - 1))
         if self.gradient == "scaled":
             return (1 / gamma).expand_as(weight)
         return (weight.detach().abs() <= gamma).to(weight)
-
-
-class RoundedWeights:
-    """Quantisation-aware training: layers compute with rounded weights, while their latent (real) weights are trained.
-
-    :meth:`put` before a forward pass exchanges the latent weights in the module for rounded ones, and keeps them here;
-    :meth:`take` before the optimizer's step puts them back, with the straight-through gradient.
-
-    Args:
-        quantizer: how weights are rounded.
-        names: of the layers.
-
-    Attributes:
-        latent: the latent weights by layer name; empty while they are in the module.
-    """
-
-    def __init__(self, quantizer: ReScaW, names: Iterable[str] = ()) -> None:
-        self.quantizer, self.names = quantizer, tuple(names)
-        self.latent: dict[str, Tensor] = {}
-
-    def put(self, module: nn.Module) -> None:
-        """Put rounded weights into the module, unless they are there."""
-        if self.latent:
-            return
-        with torch.no_grad():
-            for name in self.names:
-                weight = module.get_parameter(f"{name}.weight")
-                self.latent[name] = weight.detach().clone()
-                weight.copy_(self._rounded(weight))
-
-    def settle(self, module: nn.Module) -> None:
-        """Put rounded weights into the module at the end, also where somebody else wrote others in their place."""
-        for name, latent in self.latent.items():
-            weight = module.get_parameter(f"{name}.weight").detach()
-            if not torch.equal(weight, self._rounded(latent)):
-                self.latent = {**self.latent, name: weight.clone()}
-                with torch.no_grad():
-                    weight.copy_(self._rounded(weight))
-        self.put(module)
-
-    def _rounded(self, weight: Tensor) -> Tensor:
-        return self.quantizer.grid(weight).nearest(weight.flatten(1)).view_as(weight)
-
-    def take(self, module: nn.Module) -> None:
-        """Put the latent weights back, and multiply their gradients by the straight-through factor."""
-        with torch.no_grad():
-            for name, latent in self.latent.items():
-                weight = module.get_parameter(f"{name}.weight")
-                weight.copy_(latent)
-                if weight.grad is not None:
-                    weight.grad.mul_(self.quantizer.slope(latent).to(weight))
-        self.latent = {}

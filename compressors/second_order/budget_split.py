@@ -1,6 +1,6 @@
 """How a budget is split between layers whose problems are known: by a rule, or by what their losses say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,11 +14,39 @@ from compressors.quantization.widths import MAX_BITS, MIN_BITS
 from compressors.second_order import obs
 from compressors.second_order.fixed_order import quantize_fixed_order
 from compressors.second_order.layer_solver import LayerSolver
-from compressors.second_order.problem import Problem
+from compressors.second_order.problem import Pattern, Problem
 from compressors.weights.allocation import ALLOCATIONS, Curve, lamp, over_living, split, weights_of
 from compressors.weights.parts import LayerBudget
 
 BY_LOSS = ("loss", "relative_loss")
+
+
+def density_in(pattern: Pattern, density: float) -> float:
+    """The density that goes with a pattern: its own, which a density of 1 leaves open.
+
+    Raises:
+        BudgetError: a pattern that keeps another share of the weights.
+    """
+    if pattern.groups is None:
+        return density
+    kept, of = pattern.groups
+    if density not in (1, kept / of):
+        raise BudgetError(
+            f"the pattern {pattern.name} keeps {kept / of:g} of the weights: leave out density {density:g}"
+        )
+    return kept / of
+
+
+def require_one_round(pattern: Pattern, rounds: Sequence[Budget]) -> None:
+    """Refuse a density that falls in rounds where the pattern fixes it.
+
+    Raises:
+        BudgetError: there are several rounds.
+    """
+    if pattern.groups and len(rounds) > 1:
+        raise BudgetError(
+            f"the pattern {pattern.name} fixes the density: it cannot fall by a schedule, so leave it out"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -69,7 +68,7 @@ class Pruner(Compressor):
         """Whether there is no budget, and nothing else is to be done."""
         return self.goal == Budget() and not self.aftercare
 
-    @cached_property
+    @property
     def rounds(self) -> tuple[Budget, ...]:
         """The budgets of all rounds, the last of them the goal."""
         return rounds(self.schedule, self.goal)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressors.quantization.rescaw import GAMMAS, ReScaW, RoundedWeights
+from compressors.quantization.rescaw import GAMMAS, ReScaW
+from compressors.weights.latent import LatentWeights
 
 BITS = st.integers(2, 8)
 
@@ -117,7 +118,7 @@ def test_gradients_reach_the_weights_behind_as_through_autograd(gradient):
         rounded = formula(behind, gamma, 3).detach() + (behind / gamma - (behind / gamma).detach())
     (x @ rounded.T).square().sum().backward()
 
-    layers = RoundedWeights(quantizer, ["0"])
+    layers = LatentWeights({"0": quantizer})
     layers.put(module)
     module(x).square().sum().backward()
     layers.take(module)

@@ -26,6 +26,8 @@ OPTIMIZERS = {
 
 
 def make(name: str, schedule=ROUNDS, density: float = 0.3, **options) -> Compressor:
+    if name == "lottery":
+        options = {"rewind_epoch": 0} | options  # its rounds begin where those of the others do
     compressor = COMPRESSORS[name].load()(density, schedule=schedule, **options)
     compressor.state.track = lambda sequence, description: sequence
     return compressor

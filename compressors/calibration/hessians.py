@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
 
@@ -174,6 +174,28 @@ def hessians(
     return {name: sums.pop(name).mean(count) for name in [*sums]}
 
 
+@dataclass(frozen=True)
+class Drift:
+    """How a layer's inputs changed: ``z'`` now, ``z`` before; means over samples.
+
+    Args:
+        seen: ``2 E[z' z'^T]``, ``[groups, d, d]``.
+        change: ``2 E[(z - z') z'^T]``, ``[groups, d, d]``.
+        samples: how many the means are over.
+    """
+
+    seen: Tensor
+    change: Tensor
+    samples: float
+
+    def __add__(self, other: "Drift") -> "Drift":
+        """That of both one's samples and the other's."""
+        samples = self.samples + other.samples
+        share = self.samples / samples
+        seen, change = self.seen.lerp(other.seen, 1 - share), self.change.lerp(other.change, 1 - share)
+        return Drift(seen, change, samples)
+
+
 def drift(
     network: nn.Module,
     layer: Layer,
@@ -182,11 +204,11 @@ def drift(
     dense: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float64,
-) -> tuple[Tensor, Tensor]:
-    """How compressed layers changed the inputs of a later one: ``2 E[z' z'^T]`` and ``2 E[(z - z') z'^T]``.
+) -> Drift:
+    """How compressed layers changed the inputs of a later one.
 
-    Both are ``[groups, d, d]``. ``z'`` are the inputs (filtered, unfolded; see :func:`hessians`) in the network with
-    its present parameters, ``z`` those with the parameters ``dense`` (by qualified name).
+    ``z'`` of :class:`Drift` are the inputs (filtered, unfolded; see :func:`hessians`) in the network with its present
+    parameters, ``z`` those with the parameters ``dense`` (by qualified name).
 
     Raises:
         CalibrationError: no calibration data, or data that are not finite.
@@ -211,7 +233,7 @@ def drift(
                     change.baddbmm_((old - new).mT, new, alpha=2)
             recorded.clear()
     count = _counted(samples, weight.device)
-    return symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count)
+    return Drift(symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count), count)
 
 
 @contextmanager

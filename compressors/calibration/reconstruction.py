@@ -27,13 +27,11 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from compressors.calibration.held_out import split
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 from compressors.network.layers import Layer, LayerError, evaluating, hooks
 from compressors.network.neurons import impulse_response
-
-HELD_OUT = 5
-"""One in so many calibration samples is held out."""
 
 BATCH = 10
 """Samples of a step, and of a look at the held-out ones."""
@@ -122,10 +120,8 @@ class Teacher:
             network: the compressed network.
             accounts: what was done to each layer: masks, grids and outputs that are left.
         """
-        x = torch.cat(list(network.calibration()))
-        held = torch.arange(len(x)) % HELD_OUT == HELD_OUT - 1
-        pupil = _Pupil(network, accounts, self.module, x[~held])
-        return pupil.learn(x[held] if held.any() else x)
+        x, held = (torch.cat(parts) for parts in zip(*split(network.calibration()), strict=True))
+        return _Pupil(network, accounts, self.module, x).learn(held if len(held) else x)
 
 
 class _Pupil:

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from compressors.annotations import Count, NotNegative, Positive
+from compressors.annotations import Count, NotNegative, Positive, Share
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.network import Network
 from compressors.network.layers import Layer
 from compressors.options import require_known
 from compressors.second_order.budget_split import BY_LOSS, BudgetSplit
-from compressors.second_order.curvature import Curvature
+from compressors.second_order.curvature import CORRECTION, Curvature
 from compressors.second_order.layer_solver import LayerSolver
 from compressors.second_order.problem import Pattern, Problem
 from compressors.second_order.solution_cache import SolutionCache
@@ -68,8 +68,9 @@ class OBC(Pruner):
             or ``auto``: exact for each layer that can afford it, see
             :func:`~compressors.second_order.solvers.solver_for`.
         propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
-            (:data:`~compressors.second_order.curvature.CORRECTION` of the least-squares step; QEP, arXiv 2504.09629,
-            here on membranes).
+            (QEP, arXiv 2504.09629, here on membranes). A number is the part of the least-squares step that is taken:
+            0 is the same as false, true is :data:`~compressors.second_order.curvature.CORRECTION`. ``auto`` chooses
+            it for each layer on a held-out fifth of the calibration samples, in closed form.
         damping: added to the Hessian's diagonal, in units of its mean.
         batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC.
         precision: of the Hessians and the solver: ``float64``, or ``float32``.
@@ -92,7 +93,7 @@ class OBC(Pruner):
     pattern: str = "unstructured"
     variant: str = "exact"
     solver: str = "exact"
-    propagate: bool = False
+    propagate: bool | Share | Literal["auto"] = False
     damping: NotNegative = 0.01
     batchnorm_factor: bool | None = None
     precision: str = "float64"
@@ -137,6 +138,13 @@ class OBC(Pruner):
         """Which split of the budget."""
         return BudgetSplit(self.allocation, self.power, self.layer_solver)
 
+    @property
+    def strength(self) -> float | None:
+        """How far layers go to make up for changed inputs: a share of the way; None where each layer chooses."""
+        if self.propagate == "auto":
+            return None
+        return CORRECTION if self.propagate is True else float(self.propagate)
+
     def response(self, layer: Layer) -> Tensor | None:
         """The filter over time through which a layer's inputs are seen: none, time steps are samples like any other."""
         return None
@@ -153,12 +161,16 @@ class OBC(Pruner):
     def compress_layer(self, network: Network, layer: Layer, part: LayerBudget, statistics: Problem) -> LayerResult:
         """Prune and quantise a layer, by the solver it can afford."""
         problem, response = statistics, self.response(layer)
+        seen: dict[str, Any] = {}
         if self.propagate:
-            problem = self.curvature.problem_as_compressed(network, layer, response, self.state.dense)
+            problem, strength = self.curvature.problem_as_compressed(
+                network, layer, response, self.state.dense, self.strength
+            )
+            seen |= {"propagated": strength} if self.strength is None else {}
         if problem.dead.all(dim=1).any():
             log.warning("layer %s: %s, so its weights there go: use more or other samples", layer.name, SILENT)
         result = self.layer_solver.solve(problem, part, layer)
-        seen: dict[str, Any] = {"hessian": "input current" if response is None else "membrane potential"}
+        seen |= {"hessian": "input current" if response is None else "membrane potential"}
         if dead := int(problem.dead.sum()):
             seen |= {"dead_inputs": dead}
         return replace(result, extra={**result.extra, **seen})

@@ -1,19 +1,22 @@
 """What a layer's loss is measured with: its least-squares problem, from calibration data."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from compressors.calibration.hessians import CalibrationError, drift, hessians, parts_of
+from compressors.calibration.held_out import fitted, held_out
+from compressors.calibration.hessians import CalibrationError, Drift, drift, hessians, parts_of
 from compressors.calibration.network import Network
 from compressors.network.layers import Layer
 from compressors.options import require_known
 from compressors.second_order import obs
 from compressors.second_order.problem import Problem
 
-CORRECTION = 0.5  # of the way to the target that makes up for the changed inputs; QEP's default (arXiv 2504.09629)
+CORRECTION = 0.5
+"""How far a layer goes to the target that makes up for its changed inputs; QEP's default (arXiv 2504.09629)."""
+
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
 Response = Callable[[Layer], Tensor | None]
@@ -80,18 +83,60 @@ class Curvature:
             raise CalibrationError(f"layer {layer.name!r}: {error}") from error
 
     def problem_as_compressed(
-        self, network: Network, layer: Layer, response: Tensor | None, dense: Mapping[str, Tensor]
-    ) -> Problem:
-        """The problem on the inputs that the compressed layers before this one leave it with.
+        self,
+        network: Network,
+        layer: Layer,
+        response: Tensor | None,
+        dense: Mapping[str, Tensor],
+        strength: float | None = CORRECTION,
+    ) -> tuple[Problem, float]:
+        """The problem on the inputs that the compressed layers before this one leave it with, and the strength.
 
-        With inputs ``z'`` in place of ``z``, the least-squares weight for the dense output is
-        ``W + W E[(z - z') z'^T] E[z' z'^T]^-1``; the damping keeps it near ``W``.
+        With inputs ``z'`` in place of ``z``, the least-squares weight for the dense output is ``W + S`` with
+        ``S = W E[(z - z') z'^T] E[z' z'^T]^-1``; the damping keeps it near ``W``. The problem's weight is
+        ``W + strength S``. Where the strength is None it is the one, between 0 and 1, that brings the layer nearest
+        to its dense output on held-out samples when ``S`` is that of the others (:func:`best_strength`).
         """
-        seen, change = drift(network.module, layer, response, network.calibration, dense, dtype=self.dtype)
-        problem = self.problem(layer, dense, seen)
-        groups, _, columns = problem.hessian.shape
-        step = problem.weight.view(groups, -1, columns) @ change @ obs.inverse(problem.hessian)
-        return replace(problem, weight=problem.weight + CORRECTION * step.reshape(problem.weight.shape))
+
+        def measured(samples: Callable[[Iterable[Tensor]], Iterable[Tensor]]) -> Drift:
+            batches = lambda: samples(network.calibration())  # noqa: E731
+            return drift(network.module, layer, response, batches, dense, dtype=self.dtype)
+
+        if strength is None:
+            others, held = measured(fitted), measured(held_out)
+            problem = self.problem(layer, dense, others.seen)
+            strength = best_strength(problem.weight, _step(problem, others), held)
+            found = others + held
+        else:
+            found = measured(iter)
+        problem = self.problem(layer, dense, found.seen)
+        return replace(problem, weight=problem.weight + strength * _step(problem, found)), strength
+
+
+def _step(problem: Problem, found: Drift) -> Tensor:
+    """From the dense weight to the least-squares one on the changed inputs: ``[rows, d]``."""
+    groups, _, columns = problem.hessian.shape
+    step = problem.weight.view(groups, -1, columns) @ found.change @ obs.inverse(problem.hessian)
+    return step.reshape(problem.weight.shape)
+
+
+def best_strength(weight: Tensor, step: Tensor, held: Drift) -> float:
+    """The ``a`` in [0, 1] for which ``(W + a S) z'`` is nearest to ``W z`` on the samples of ``held``.
+
+    The error ``|W (z - z') - a S z'|^2`` is a parabola in a, least at ``<W C, S> / <S G, S>`` with C the change and
+    G the second moments of ``z'``.
+
+    Args:
+        weight: W ``[rows, d]``.
+        step: S ``[rows, d]``.
+        held: of samples that S does not know.
+    """
+    groups, _, columns = held.seen.shape
+    w, s = (matrix.view(groups, -1, columns) for matrix in (weight, step))
+    curvature = float((s @ held.seen * s).sum())
+    if curvature <= 0:  # the inputs have not changed
+        return 0.0
+    return min(max(float((w @ held.change * s).sum()) / curvature, 0.0), 1.0)
 
 
 class ProblemsInParts(Mapping[str, Problem]):

@@ -158,7 +158,11 @@ def test_every_option_refuses_what_its_annotation_does_not_admit(method):
 @pytest.mark.parametrize(
     ("method", "options", "words"),
     [
-        (OBC, {"propagate": "maybe"}, "propagate is 'maybe': give true or false"),
+        (
+            OBC,
+            {"propagate": "maybe"},
+            "propagate is 'maybe': give true or false, or a number of at least 0 and of at most 1, or 'auto'",
+        ),
         (OBC, {"damping": True}, "damping is True: give a number of at least 0"),
         (OBC, {"damping": -1.0}, "damping is -1.0: give a number of at least 0"),
         (OBC, {"max_memory": -1}, "max_memory is -1: give a whole number above 0"),

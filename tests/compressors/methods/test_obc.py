@@ -8,7 +8,8 @@ from benchmark.networks.classifier import SNNClassifier
 from compressors import OBC, SBC
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import activities
-from compressors.calibration.hessians import drift, vectors
+from compressors.calibration.held_out import HELD_OUT
+from compressors.calibration.hessians import CalibrationError, drift, vectors
 from compressors.network.layers import find_layers
 from compressors.second_order import obs
 from compressors.second_order.curvature import CORRECTION
@@ -222,11 +223,11 @@ def test_drift_is_the_explicit_sums_over_both_networks_inputs(filtered):
     layer = layers[1]
     response = SBC().response(layer) if filtered else None
     saved = {f"{entry.name}.weight": dense.get_submodule(entry.name).weight for entry in layers}
-    seen, change = drift(changed, layer, response, lambda: iter(data.x.split(5)), saved)
+    found = drift(changed, layer, response, lambda: iter(data.x.split(5)), saved)
     z, z_now = inputs_of(dense, layer, response, data.x), inputs_of(changed, layer, response, data.x)
-    torch.testing.assert_close(seen, 2 * z_now.mT @ z_now / len(data.x))
-    torch.testing.assert_close(change, 2 * (z - z_now).mT @ z_now / len(data.x))
-    assert change.abs().max() > 0
+    torch.testing.assert_close(found.seen, 2 * z_now.mT @ z_now / len(data.x))
+    torch.testing.assert_close(found.change, 2 * (z - z_now).mT @ z_now / len(data.x))
+    assert found.change.abs().max() > 0
 
 
 def inputs_of(module, layer, response, x):
@@ -257,6 +258,39 @@ def test_the_first_layer_sees_no_drift_and_the_later_ones_aim_at_the_least_squar
     target = w + CORRECTION * (best - w)
     expected = obs.least_squares(target, h, mask)
     torch.testing.assert_close(module.network[5].weight.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_strength_is_no_propagation_and_true_is_qeps():
+    plain, none, half, true = (fit(SBC(0.3, propagate=value)) for value in (False, 0.0, CORRECTION, True))
+    for one, other in ((plain, none), (half, true)):
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_chosen_strength_is_the_best_of_a_fine_ladder_on_the_held_out_samples():
+    """Brute force over strengths, with the errors of real outputs of both networks."""
+    data, dense, module = RandomEvents(), classifier(), classifier()
+    compressor = SBC(0.3, propagate="auto")
+    fit(compressor, module)
+    found = [layer.extra["propagated"] for layer in compressor.compression.layers]
+    assert found[0] == 0, "nothing is compressed before the first layer"
+    assert all(0 <= strength <= 1 for strength in found)
+
+    layers = find_layers(module, lambda: module(data.x[:1]))
+    layer, held = layers[1], torch.arange(len(data.x)) % HELD_OUT == HELD_OUT - 1
+    response = compressor.response(layer)
+    w = dense.network[5].weight.detach().double()
+    z, z_now = (inputs_of(m, layer, response, data.x[~held])[0] for m in (dense, module))
+    h = obs.damped((2 * z_now.T @ z_now / (~held).sum())[None], 0.01)[0]
+    step = w @ torch.linalg.solve(h, 2 * z_now.T @ (z - z_now) / (~held).sum()).T
+    z, z_now = (inputs_of(m, layer, response, data.x[held])[0] for m in (dense, module))
+    ladder = torch.linspace(0, 1, 2001)
+    errors = [float((z @ w.T - z_now @ (w + a * step).T).square().sum()) for a in ladder.tolist()]
+    assert found[1] == pytest.approx(float(ladder[torch.tensor(errors).argmin()]), abs=1e-3)
+
+
+def test_a_strength_needs_samples_to_hold_out():
+    with pytest.raises(CalibrationError, match="every 5th calibration sample is held out: ask for 5 at least"):
+        fit(SBC(0.3, propagate="auto"), data=RandomEvents(4))
 
 
 @pytest.mark.parametrize("value", [124, None, ["2:4"]])

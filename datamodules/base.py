@@ -54,7 +54,7 @@ class SampleTable:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Training samples to judge a compressed network on, none of them for calibration, as indices like those of `Parts`.
+    """Training samples to judge a compressed network on, none of them for calibration, as indices of samples.
 
     Args:
         unseen: of the validation part, or of a calibration part of its own: no dense network is trained on them here.

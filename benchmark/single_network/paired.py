@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import ceil, sqrt
 from typing import Any
 
 from scipy.optimize import brentq
@@ -60,6 +60,12 @@ class PairedChange:
         if self.low >= -most:
             return "yes"
         return "no" if self.high < -most else "undecided"
+
+    def samples_to_decide(self, most: float) -> int | None:
+        """About how many samples like these would decide the same question; None where the change is at the limit."""
+        distance = abs(self.change + most)
+        half = self.high - self.change if self.change < -most else self.change - self.low
+        return None if distance < NEAREST else ceil(self.samples * max(1.0, (half / distance) ** 2))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

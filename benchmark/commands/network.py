@@ -1,4 +1,4 @@
-"""The commands for a network of one's own: ``compress`` and ``profile``; each imports what it needs."""
+"""The commands for a network of one's own: ``compress``, ``profile``, ``sensitivity``; each imports what it needs."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from benchmark.commands.options import (
     DATA_ROOT,
     ENERGY,
     METHOD,
+    METHOD_OF_LAYERS,
     Bits,
     Pairs,
     call_without,
@@ -108,6 +109,11 @@ def _network_file(arguments: dict[str, Any]) -> Path:
     return files[0]
 
 
+HELD_OUT_SAMPLES = click.option(
+    "--held-out",
+    type=click.IntRange(min=1),
+    help="Training samples, at most, that candidates are judged on [default: 1000].",
+)
 SEARCH = (
     click.option(
         "--max-drop",
@@ -136,11 +142,7 @@ SEARCH = (
         type=click.FloatRange(min=0, min_open=True),
         help="Search a network of at most so many synaptic operations a sample.",
     ),
-    click.option(
-        "--held-out",
-        type=click.IntRange(min=1),
-        help="Training samples, at most, that a search judges on [default: 1000].",
-    ),
+    HELD_OUT_SAMPLES,
     ENERGY,
 )
 WISHES = ("max_drop", "fit", "max_memory_bits", "max_synops")
@@ -334,4 +336,54 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     console = Console()
     console.print(to_table(measured.report, measured.energy, console.width))
     for line in summary_lines(measured):
+        click.echo(line)
+
+
+@click.command()
+@network_options
+@METHOD_OF_LAYERS
+@click.option("--density", "densities", type=float, multiple=True, help="A density to try [default: 0.5 to 0.05].")
+@click.option("--bits", "widths", type=int, multiple=True, help="A width to try [default: 8 to 2].")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0, max=100),
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Layers that lose more by themselves are named.",
+)
+@HELD_OUT_SAMPLES
+@click.option(
+    "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
+)
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw a heat map, as .png, .svg or .pdf.")
+@AS_JSON
+@user_errors
+def sensitivity(picture: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Show what each layer's density and width cost by themselves, and which layers to exclude."""
+    from rich.console import Console
+
+    from benchmark.files import replacing, require_writable
+    from benchmark.single_network import sensitivity as layers
+    from benchmark.single_network.trials import HELD_OUT
+
+    if picture is not None:
+        require_writable(picture, ".png", ".svg", ".pdf")
+    account = layers.sensitivity(
+        _source(arguments),
+        {"name": arguments["method"], **once(arguments["options"])},
+        layers.Grid(arguments["densities"], arguments["widths"]),
+        samples=arguments["held_out"] or HELD_OUT,
+        max_drop=arguments["max_drop"] / 100,
+        told=lambda layer, step: click.echo(f"tried {layer}, {step.candidate.budget}", err=True),
+    )
+    if picture is not None:
+        with replacing(picture) as partial:
+            layers.draw(account, partial)
+    if as_json:
+        click.echo(json.dumps(account))
+        return
+    for table in layers.tables(account):
+        Console().print(table)
+    for line in layers.lines(account):
         click.echo(line)

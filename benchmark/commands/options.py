@@ -220,6 +220,9 @@ METHOD = click.option(
     callback=_each(_known(_compressors)),
     help="The compressor (see `snnbench list`); a search takes several.",
 )
+METHOD_OF_LAYERS = click.option(
+    "--method", default="sbc", show_default=True, callback=_known(_compressors), help="The compressor."
+)
 DATA_SET = click.argument("name", metavar="SET", callback=_known(_data_sets))
 
 

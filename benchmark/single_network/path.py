@@ -31,7 +31,7 @@ def change_of(step: Account) -> PairedChange:
 
 def table(account: Account) -> Table:
     """What was tried, in its order; a star marks the winner."""
-    title = f"{len(account['path'])} candidates, {_judged(account)}"
+    title = f"{len(account['path'])} candidates, {judged(account)}"
     shown = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
@@ -88,7 +88,8 @@ def decided(change: PairedChange, most: float | None) -> list[str]:
     return [f"{change.samples:,} samples cannot decide whether it loses at most {allowed}{more}"]
 
 
-def _judged(account: Account) -> str:
+def judged(account: Account) -> str:
+    """Which samples judged, in words."""
     unseen, seen = (account["samples"][part] for part in ("unseen", "seen"))
     of_training = f", {seen:,} of which the dense network may have been trained on" if seen else ""
     return f"judged on {unseen + seen:,} held-out training samples{of_training}"
@@ -117,7 +118,7 @@ def draw(account: Account, path: Path) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(name)
     axes.set_ylabel("change of accuracy [points]")
-    axes.set_title(_judged(account), fontsize=9)
+    axes.set_title(judged(account), fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(path, format="png", metadata={"Software": None})

@@ -107,3 +107,17 @@ def test_a_search_that_cannot_be_is_refused(words, status, message, snnbench, de
     done = snnbench("compress", "--checkpoint", dense, *words)
     assert done.returncode == status
     assert message in " ".join(done.stderr.split())
+
+
+def test_sensitivity_names_layers(snnbench, dense, tmp_path):
+    words = ("--checkpoint", dense, "--calibration-samples", "20", "--held-out", "100", "--method", "magnitude")
+    done = snnbench("sensitivity", *words, "--density", "0.02", "--max-drop", "0", "--picture", "heat.png", "--json")
+    assert done.returncode == 0, done.stderr
+    account = json.loads(done.stdout)
+    assert account["budgets"] == [{"density": 0.02}]
+    assert (tmp_path / "heat.png").read_bytes()[:4] == b"\x89PNG"
+    shown = snnbench("sensitivity", *words, "--density", "0.02", "--max-drop", "0")
+    assert all(layer["name"] in shown.stdout for layer in account["layers"])
+    refused = snnbench("sensitivity", *words, "--density", "1.5")
+    assert refused.returncode == 2
+    assert "density is 1.5" in refused.stderr

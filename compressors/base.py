@@ -17,6 +17,7 @@ from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, open_network
 from compressors.calibration.reconstruction import Teacher
+from compressors.calibration.scales import rescale
 from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
 from compressors.network.layers import Layer, left_alone, require_own_weight
@@ -59,9 +60,11 @@ class Compressor(Configured):
         synops: share of the dense network's synaptic operations to keep, in place of a density.
         include: shell patterns of layer names to compress.
         exclude: shell patterns of layer names to leave alone.
-        aftercare: what is put right afterwards, on the calibration data, of ``batchnorm`` (statistics re-estimated)
-            and ``means`` (each layer's mean output brought back to the dense one); see
-            :mod:`compressors.calibration.aftercare`.
+        aftercare: what is put right afterwards, on the calibration data and in this order, of ``batchnorm`` (statistics
+            re-estimated), ``means`` (each layer's mean output brought back to the dense one; both in
+            :mod:`compressors.calibration.aftercare`), ``scales`` (each channel's spikes, by a factor:
+            :mod:`compressors.calibration.scales`) and ``reconstruct`` (all that is left learns to act as the dense
+            network did: :mod:`compressors.calibration.reconstruction`).
         calibration: a loader of ``(x, y)`` batches, for datamodules without one of their own.
 
     Raises:
@@ -160,11 +163,13 @@ class Compressor(Configured):
         started, reused = time.perf_counter(), self.reused_seconds()
         network = self._open(trainer, module)
         dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
-        teacher = Teacher(module) if "reconstruct" in self.aftercare else None
+        teacher = Teacher(module) if {"scales", "reconstruct"} & {*self.aftercare} else None
         layers = self.compress(network)
         care = self._care(network, _of_kept(dense, layers))
+        if teacher is not None and "scales" in self.aftercare:
+            care["scales"] = rescale(network, layers, teacher.module)
         stages = () if self.compression is None else self.compression.stages
-        if teacher is not None:
+        if teacher is not None and "reconstruct" in self.aftercare:
             stages += (teacher.reconstruct(network, layers).to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
             layers = tuple(_on_grid(layer, module) for layer in layers)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,6 +17,17 @@ def largest(scores: Tensor, keep: int) -> Tensor:
     return (
         torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device).index_fill_(0, chosen, True).view_as(scores)
     )
+
+
+def largest_of_groups(kept: int, of: int, scores: Tensor) -> Tensor:
+    """A bool mask ``[rows, d]`` of the ``kept`` largest of every ``of`` neighbouring scores of a row.
+
+    Where d is no multiple of ``of``, the last group is smaller, and keeps as many or all it has.
+    """
+    missing = -scores.shape[1] % of
+    groups = F.pad(scores, (0, missing), value=-torch.inf).unflatten(1, (-1, of))
+    rank = groups.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
+    return (rank < kept).flatten(1)[:, : scores.shape[1]]
 
 
 def enforce(module: nn.Module, masks: Masks) -> None:

@@ -165,10 +165,10 @@ def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @search_options
 @click.option(
     "--aftercare",
-    type=click.Choice(["batchnorm", "means", "reconstruct"]),
+    type=click.Choice(["batchnorm", "means", "scales", "reconstruct"]),
     multiple=True,
-    help="On the calibration data: re-estimate BatchNorm statistics, correct the means of each layer's output, let "
-    "what is left learn to act as the dense network did.",
+    help="On the calibration data: re-estimate BatchNorm statistics, correct the means of each layer's output, scale "
+    "channels so that their spikes fit, let what is left learn to act as the dense network did.",
 )
 @click.option(
     "--max-memory",

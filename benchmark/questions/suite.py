@@ -124,8 +124,13 @@ class FineTuning(Strict):
     learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False, strict=True)
 
 
-Aftercare = Literal["batchnorm", "means", "reconstruct"]
-CARE = {"batchnorm": "BatchNorm re-estimated", "means": "means corrected", "reconstruct": "reconstructed"}
+Aftercare = Literal["batchnorm", "means", "scales", "reconstruct"]
+CARE = {
+    "batchnorm": "BatchNorm re-estimated",
+    "means": "means corrected",
+    "scales": "channels scaled",
+    "reconstruct": "reconstructed",
+}
 
 
 Division = Literal["post-training", "post-training, reconstructed", "fine-tuned"]

@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compressors.calibration.processes import Batches
 from compressors.network.layers import Layer, evaluating, hooks
 
-AFTERCARE = ("batchnorm", "means", "reconstruct")
-"""The values of the option: BatchNorm re-estimation and bias correction, in the order in which they are applied."""
+AFTERCARE = ("batchnorm", "means", "scales", "reconstruct")
+"""The values of the option, in the order in which they are applied; the last two have modules of their own."""
 
 
 def reestimate_batchnorm(network: nn.Module, batches: Batches) -> list[str]:

@@ -232,7 +232,7 @@ def drift(
                     add_products(present, new)
                     change.baddbmm_((old - new).mT, new, alpha=2)
             recorded.clear()
-    count = _counted(samples, weight.device)
+    count = counted(samples, weight.device)
     return Drift(symmetric(summed_over_ranks(present)).div_(count), summed_over_ranks(change).div_(count), count)
 
 
@@ -267,10 +267,10 @@ def observe(
     """
     with evaluating(network), watching(watched):
         samples = sum(_run(network, x, parameters) for x in batches_of_rank(batches()))
-    return _counted(samples, next(network.parameters()).device)
+    return counted(samples, next(network.parameters()).device)
 
 
-def _counted(samples: int, device: torch.device) -> float:
+def counted(samples: int, device: torch.device) -> float:
     """The number of samples of all ranks, from that of this one."""
     count = float(summed_over_ranks(torch.tensor(samples, dtype=torch.float64, device=device)))
     if count == 0:
@@ -284,12 +284,15 @@ def _run(network: nn.Module, x: Tensor, parameters: Mapping[str, Tensor] = Mappi
     return len(x)
 
 
-def parts_of(layers: Sequence[Layer], dtype: torch.dtype, max_memory: int) -> list[list[Layer]]:
-    """Split the layers into consecutive parts whose Hessians fit into ``max_memory`` bytes; a part has at least one."""
+def parts_of(layers: Sequence[Layer], sizes: Mapping[str, int], max_memory: int) -> list[list[Layer]]:
+    """Split the layers into consecutive parts whose Hessians fit into ``max_memory`` bytes; a part has at least one.
+
+    ``sizes`` are the bytes that the Hessians of each layer take.
+    """
     parts: list[list[Layer]] = []
     used = 0
     for layer in layers:
-        size = layer.groups * layer.rows.shape[1] ** 2 * dtype.itemsize
+        size = sizes[layer.name]
         if not parts or used + size > max_memory:
             parts.append([])
             used = 0

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressors.calibration.held_out import split
 from compressors.calibration.network import Network
+from compressors.calibration.pairs import neuron_pairs, run
 from compressors.compression import LayerCompression
-from compressors.network.layers import Layer, LayerError, evaluating, hooks
-from compressors.network.neurons import impulse_response
+from compressors.network.layers import Layer, evaluating
 
 BATCH = 10
 """Samples of a step, and of a look at the held-out ones."""
@@ -93,16 +93,6 @@ class Reached:
         return {"stage": "reconstruct", "learning_rate": self.learning_rate, "steps": self.steps, **distances}
 
 
-@dataclass(frozen=True)
-class _Neuron:
-    """A neuron of the compressed network and the dense network's at the same place."""
-
-    own: nn.Module
-    dense: nn.Module
-    filter: Tensor  # [T, T]
-    outputs: Tensor | None  # the dense network's channels that are left
-
-
 class Teacher:
     """The dense network, kept as it was before it is compressed, on the network's own device.
 
@@ -131,7 +121,7 @@ class _Pupil:
         self, network: Network, accounts: Sequence[LayerCompression], dense: LightningModule, x: Tensor
     ) -> None:
         self.module, self.dense, self.track, self.x = network.module, dense, network.track, x
-        self.neurons = [*_neurons(network, accounts, dense)]
+        self.neurons = [*neuron_pairs(network, accounts, dense)]
         self.learnt = _Learnt(network.layers, accounts)
         spread, self.energies = self._of_dense(x)
         self.sharpness = 1 / spread
@@ -182,8 +172,8 @@ class _Pupil:
 
     def _distance(self, x: Tensor) -> Distance:
         with torch.no_grad():
-            wanted, dense = _run(self.dense, x, [neuron.dense for neuron in self.neurons])
-        scores, own = _run(self.module, x, [neuron.own for neuron in self.neurons])
+            wanted, dense = run(self.dense, x, [neuron.dense for neuron in self.neurons])
+        scores, own = run(self.module, x, [neuron.own for neuron in self.neurons])
         divergence = F.kl_div(
             F.log_softmax(scores * self.sharpness, 1),
             F.log_softmax(wanted * self.sharpness, 1),
@@ -191,7 +181,7 @@ class _Pupil:
             log_target=True,
         )
         errors = [
-            _energy(neuron.filter, spikes - _left(trains, neuron)) / (len(x) * energy)
+            neuron.energy(spikes - neuron.left(trains)) / (len(x) * energy)
             for neuron, spikes, trains, energy in zip(self.neurons, own, dense, self.energies, strict=True)
         ]
         return Distance(divergence, torch.stack(errors) if errors else divergence.new_zeros(0))
@@ -201,10 +191,10 @@ class _Pupil:
         scores, energies = [], [x.new_zeros(()) for _ in self.neurons]
         with evaluating(self.dense):
             for part in x.split(BATCH):
-                found, trains = _run(self.dense, part, [neuron.dense for neuron in self.neurons])
+                found, trains = run(self.dense, part, [neuron.dense for neuron in self.neurons])
                 scores.append(found)
                 for place, neuron in enumerate(self.neurons):
-                    energies[place] += _energy(neuron.filter, _left(trains[place], neuron)) / len(x)
+                    energies[place] += neuron.energy(neuron.left(trains[place])) / len(x)
         return torch.cat(scores).std().clamp_min(1e-12), [energy.clamp_min(1e-12) for energy in energies]
 
 
@@ -279,53 +269,6 @@ class _Learnt:
 def _rounded(weight: Tensor, account: LayerCompression) -> Tensor:
     assert account.grid is not None
     return account.grid.nearest(weight.flatten(1)).view_as(weight) * account.mask
-
-
-def _neurons(network: Network, accounts: Sequence[LayerCompression], dense: LightningModule) -> Iterator[_Neuron]:
-    """Each neuron that a compressed layer feeds, once; not one that the network takes through time in its own loop."""
-    names = {module: name for name, module in network.module.named_modules()}
-    outputs = {account.name: account.outputs for account in accounts}
-    seen = set()
-    for layer in network.layers:
-        neuron = layer.channel_neuron
-        if neuron is None or neuron in seen or layer.calls > 1:
-            continue
-        seen.add(neuron)
-        yield _Neuron(neuron, dense.get_submodule(names[neuron]), _filter(neuron, layer), outputs[layer.name])
-
-
-def _filter(neuron: nn.Module, layer: Layer) -> Tensor:
-    """The neuron's filter over time as a matrix ``[T, T]``; that of a spike alone where no filter describes it."""
-    steps = layer.timesteps
-    try:
-        response = impulse_response(neuron, steps)
-    except LayerError:
-        response = torch.eye(steps, dtype=torch.float64)[0]
-    delay = torch.arange(steps)[:, None] - torch.arange(steps)
-    matrix = torch.where(delay >= 0, response.cpu()[delay.clamp_min(0)], 0.0)
-    return matrix.to(layer.module.weight)
-
-
-def _energy(filter_: Tensor, spikes: Tensor) -> Tensor:
-    """Squared norm of trains ``[T, B, ...]`` after the filter."""
-    return (filter_ @ spikes.flatten(1)).square().sum()
-
-
-def _left(spikes: Tensor, neuron: _Neuron) -> Tensor:
-    """The dense network's trains ``[T, B, C, ...]`` of the channels that are left."""
-    return spikes if neuron.outputs is None else spikes.index_select(2, neuron.outputs.to(spikes.device))
-
-
-def _run(module: LightningModule, x: Tensor, neurons: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
-    """Scores of a batch, and what each neuron sent."""
-    sent: dict[nn.Module, Tensor] = {}
-
-    def note(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sent[neuron] = output
-
-    with hooks(list(neurons), note):
-        scores = module(x)
-    return scores, [sent[neuron] for neuron in neurons]
 
 
 def _batches(x: Tensor) -> Iterator[Tensor]:

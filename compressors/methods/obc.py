@@ -65,14 +65,18 @@ class OBC(Pruner):
             as there.
         solver: ``exact``; ``fast`` (SparseGPT, then the best values of what is left, and GPTQ on the same Hessians);
             ``refined`` (SparseGPT to three times the density, then rounds in which each row judges what it has left);
-            or ``auto``: exact for each layer that can afford it, see
-            :func:`~compressors.second_order.solvers.solver_for`.
+            ``admm`` (ALPS, the whole layer at once: :mod:`compressors.second_order.admm`); or ``auto``: exact for each
+            layer that can afford it, see :func:`~compressors.second_order.solvers.solver_for`.
+        hessian: ``layer``: of the layer's own output error; or ``fisher``: weighed by what that error would cost the
+            network, for groups of its outputs (:mod:`compressors.calibration.fisher`). Its losses have one unit, so
+            that ``allocation="loss"`` compares layers by what they do to the answer.
         propagate: let each layer see what the compressed layers before it emit, and aim at the dense output from there
             (QEP, arXiv 2504.09629, here on membranes). A number is the part of the least-squares step that is taken:
             0 is the same as false, true is :data:`~compressors.second_order.curvature.CORRECTION`. ``auto`` chooses
             it for each layer on a held-out fifth of the calibration samples, in closed form.
         damping: added to the Hessian's diagonal, in units of its mean.
-        batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC.
+        batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC and for the Fisher
+            Hessian, which knows it.
         precision: of the Hessians and the solver: ``float64``, or ``float32``.
         cache: folder in which finished eliminations and layers are kept, and found again by the hash of all that they
             depend on. One elimination serves every density, so a run at another density only has to look it up.
@@ -93,6 +97,7 @@ class OBC(Pruner):
     pattern: str = "unstructured"
     variant: str = "exact"
     solver: str = "exact"
+    hessian: Literal["layer", "fisher"] = "layer"
     propagate: bool | Share | Literal["auto"] = False
     damping: NotNegative = 0.01
     batchnorm_factor: bool | None = None
@@ -112,19 +117,26 @@ class OBC(Pruner):
             raise OptionError(f"variant 'paper' is a solver of its own: leave out solver {self.solver!r}")
         if self.synops is not None and self.allocation not in BY_LOSS:
             raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take {' or '.join(BY_LOSS)}")
+        if self.propagate and self.fisher:
+            raise OptionError("propagate aims at the layer's own output: leave it out with hessian 'fisher'")
         if self.layer_solver.pattern.groups and len(self.rounds) > 1:
             raise BudgetError(
                 f"the pattern {self.pattern} fixes the density: it cannot fall by a schedule, so leave it out"
             )
         _ = self.curvature, self.budget_split  # what contradicts itself is refused here
 
+    @property
+    def fisher(self) -> bool:
+        """Whether the Hessian knows the loss."""
+        return self.hessian == "fisher"
+
     @cached_property
     def curvature(self) -> Curvature:
         """Which Hessian."""
         weigh_rows = self.batchnorm_factor
         if weigh_rows is None:
-            weigh_rows = self.paper_batchnorm or self.variant != "paper"
-        return Curvature(self.damping, self.precision, weigh_rows, self.max_memory)
+            weigh_rows = not self.fisher and (self.paper_batchnorm or self.variant != "paper")
+        return Curvature(self.damping, self.precision, weigh_rows, self.max_memory, self.fisher)
 
     @cached_property
     def layer_solver(self) -> LayerSolver:
@@ -171,6 +183,7 @@ class OBC(Pruner):
             log.warning("layer %s: %s, so its weights there go: use more or other samples", layer.name, SILENT)
         result = self.layer_solver.solve(problem, part, layer)
         seen |= {"hessian": "input current" if response is None else "membrane potential"}
+        seen |= {"weighed": "by the Fisher information"} if self.fisher else {}
         if dead := int(problem.dead.sum()):
             seen |= {"dead_inputs": dead}
         return replace(result, extra={**result.extra, **seen})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from compressors.calibration.fisher import fisher_hessians, groups_of
 from compressors.calibration.held_out import fitted, held_out
 from compressors.calibration.hessians import CalibrationError, Drift, drift, hessians, parts_of
 from compressors.calibration.network import Network
@@ -32,6 +33,8 @@ class Curvature:
         precision: ``float64`` or ``float32``.
         weigh_rows: whether rows compete by the factor with which BatchNorm passes their output on.
         max_memory: bytes of the Hessians held at once.
+        fisher: whether an input counts by what an error of the output would cost the network
+            (:mod:`compressors.calibration.fisher`).
 
     Raises:
         OptionError: a precision that there is not.
@@ -41,6 +44,7 @@ class Curvature:
     precision: str
     weigh_rows: bool
     max_memory: int
+    fisher: bool = False
 
     def __post_init__(self) -> None:
         require_known("precision", self.precision, PRECISIONS)
@@ -61,13 +65,17 @@ class Curvature:
         responses = {layer.name: response(layer) for layer in network.layers}
 
         def measured(part: Sequence[Layer]) -> dict[str, Problem]:
-            by_layer = hessians(
-                network.module, part, responses, network.calibration, dtype=self.dtype, parameters=dense
-            )
+            measure = fisher_hessians if self.fisher else hessians
+            by_layer = measure(network.module, part, responses, network.calibration, dtype=self.dtype, parameters=dense)
             return {layer.name: self.problem(layer, dense, by_layer.pop(layer.name)) for layer in part}
 
-        parts = parts_of(network.layers, self.dtype, self.max_memory)
+        parts = parts_of(network.layers, {layer.name: self._bytes(layer) for layer in network.layers}, self.max_memory)
         return ProblemsInParts({layer.name: part for part in parts for layer in part}, measured)
+
+    def _bytes(self, layer: Layer) -> int:
+        """What a layer's Hessians take."""
+        groups = groups_of(layer) if self.fisher else layer.groups
+        return groups * layer.rows.shape[1] ** 2 * self.dtype.itemsize
 
     def problem(self, layer: Layer, dense: Mapping[str, Tensor], hessian: Tensor) -> Problem:
         """A layer's problem from its dense weight and its Hessian ``[groups, d, d]`` without damping.

@@ -13,10 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from compressors.masks import largest
+from compressors.masks import largest, largest_of_groups
 from compressors.quantization.grids import Grid
 from compressors.registry import suggestion
 from compressors.second_order import obs
+from compressors.second_order.admm import admm_mask, least_squares_by_gradients
 from compressors.second_order.fixed_order import prune_fixed_order, prune_n_of_m, quantize_fixed_order
 from compressors.second_order.problem import Pattern, PatternError, Problem
 from compressors.second_order.solution_cache import SolutionCache
@@ -117,6 +118,8 @@ class FixedOrder:
 
     def prune(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """One sweep over the columns; rows are compared by their losses behind BatchNorm."""
+        if pattern.name == "block4":
+            raise PatternError(f"the {self.name} solver has no blocks of four: take solver='exact' or another pattern")
 
         def solve() -> dict[str, Tensor]:
             weight, mask = self._pruned(problem, keep, pattern)
@@ -128,16 +131,14 @@ class FixedOrder:
 
     def _pruned(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
         weight, mask = self._swept(problem, keep, pattern)
-        if float(mask.sum(1).double().pow(3).sum()) / 3 > SOLVING_OPERATIONS:
+        if _solving(mask) > SOLVING_OPERATIONS:
             return weight, mask
         return obs.least_squares(problem.weight, problem.hessian, mask), mask
 
     def _swept(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        if pattern.name == "block4":
-            raise PatternError("the fast solver has no blocks of four: take solver='exact' or another pattern")
         if pattern.groups is not None:
             return prune_n_of_m(problem.weight, problem.hessian, *pattern.groups)
-        factor = problem.batchnorm_factor.clamp_min(problem.batchnorm_factor.max() * 1e-9)[:, None]
+        factor = _comparable(problem)
         weight, mask = prune_fixed_order(problem.weight * factor, problem.hessian, keep)
         return weight / factor, mask
 
@@ -146,6 +147,16 @@ class FixedOrder:
         pruned = None if mask.all() else mask
         quantize = partial(quantize_fixed_order, weight, problem.hessian, grid, mask=pruned)
         return self.cache.get_or_quantize("fast quantize", problem, weight, mask, grid, quantize)
+
+
+def _solving(mask: Tensor) -> float:
+    """Operations of least squares on a mask ``[rows, d]``."""
+    return float(mask.sum(1).double().pow(3).sum()) / 3
+
+
+def _comparable(problem: Problem) -> Tensor:
+    """What rows are multiplied by to count as much as behind BatchNorm, none of them zero: ``[rows, 1]``."""
+    return problem.batchnorm_factor.clamp_min(problem.batchnorm_factor.max() * 1e-9)[:, None]
 
 
 class Refined(FixedOrder):
@@ -170,6 +181,24 @@ class Refined(FixedOrder):
             saliency = problem.after_batchnorm(obs.saliencies(problem.weight, problem.hessian, mask))
             mask = largest(saliency, round(keep * (first / keep) ** (left / ROUNDS)))
         return obs.least_squares(problem.weight, problem.hessian, mask), mask
+
+
+class ADMM(FixedOrder):
+    """The mask of ALPS (:mod:`compressors.second_order.admm`), then the best weights on it.
+
+    Rows are compared behind BatchNorm. Of an N:M pattern the largest of each group stay. Quantising is that of
+    :class:`FixedOrder`.
+    """
+
+    name = "admm"
+
+    def _pruned(self, problem: Problem, keep: int, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        weight, hessian = problem.weight * _comparable(problem), problem.hessian
+        project = partial(largest, keep=keep) if pattern.groups is None else partial(largest_of_groups, *pattern.groups)
+        mask = admm_mask(weight, hessian, project)
+        if _solving(mask) > SOLVING_OPERATIONS:
+            return least_squares_by_gradients(problem.weight, hessian, mask), mask
+        return obs.least_squares(problem.weight, hessian, mask), mask
 
 
 class Paper:
@@ -204,7 +233,7 @@ class Paper:
 
 
 SOLVERS: Mapping[str, Callable[[SolutionCache], Solver]] = {
-    kind.name: kind for kind in (Exact, Refined, FixedOrder, Paper)
+    kind.name: kind for kind in (Exact, Refined, ADMM, FixedOrder, Paper)
 }
 """All solvers by name; besides them there is the choice :data:`AUTO`, see :func:`solver_for`."""
 

@@ -200,7 +200,7 @@ def test_layers_are_cut_into_parts_that_fit_into_memory():
     layers, _ = of(small_net(), torch.rand(1, T, 2, 5, 5), filtered=False)
     sizes = [8 * found.rows.shape[1] ** 2 for found in layers]
     for limit in (1, *sizes, sum(sizes[:2]), sum(sizes)):
-        parts = parts_of(layers, torch.float64, limit)
+        parts = parts_of(layers, {found.name: size for found, size in zip(layers, sizes, strict=True)}, limit)
         assert [found for part in parts for found in part] == layers
         assert all(len(part) == 1 or 8 * sum(f.rows.shape[1] ** 2 for f in part) <= limit for part in parts)
     assert len(parts) == 1

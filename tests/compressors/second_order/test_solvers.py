@@ -120,6 +120,7 @@ def test_an_n_of_m_pattern_is_read_as_its_two_numbers():
     [
         ("fast", "block4", "take solver='exact'"),
         ("refined", "block4", "take solver='exact'"),
+        ("admm", "block4", "take solver='exact'"),
         ("paper", "block4", "take variant='exact'"),
         ("paper", "2:4", "take variant='exact'"),
     ],

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -49,6 +50,24 @@ class SampleTable:
     def files(self) -> list[str]:
         """Every file that the samples depend on."""
         return sorted({*self.sources, *self.lists})
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Training samples to judge a compressed network on, none of them for calibration, as indices of samples.
+
+    Args:
+        unseen: of the validation part, or of a calibration part of its own: no dense network is trained on them here.
+        seen: of the training part, taken where the unseen ones are too few.
+    """
+
+    unseen: Indices
+    seen: Indices
+
+    @property
+    def indices(self) -> Indices:
+        """All of them, the unseen ones first."""
+        return np.concatenate([self.unseen, self.seen])
 
 
 class BenchmarkDataModule(LightningDataModule):
@@ -185,6 +204,30 @@ class BenchmarkDataModule(LightningDataModule):
         salt = f"{self.name} calibration {self.calibration_seed}"
         return pool[stratified_draw(keys, self.samples.labels[pool], samples, salt)]
 
+    def held_out(self, count: int) -> HeldOut:
+        """Training samples beside those for calibration, by class: unseen ones first, at most ``count`` of both.
+
+        Raises:
+            CalibrationTooLarge: the calibration samples leave none.
+        """
+        parts, calibration = self.samples.parts, self.calibration_indices()
+        apart = np.union1d(parts.validation, np.setdiff1d(parts.calibration_pool, parts.train))
+        unseen = self._drawn(np.setdiff1d(apart, calibration), count)
+        seen = self._drawn(np.setdiff1d(parts.train, calibration), count - len(unseen))
+        if not len(unseen) + len(seen):
+            raise CalibrationTooLarge(
+                f"{self.name}: {self.calibration_samples} calibration samples leave no training sample to judge on: "
+                "ask for fewer (--calibration-samples)"
+            )
+        return HeldOut(unseen, seen)
+
+    def _drawn(self, pool: Indices, count: int) -> Indices:
+        if count < 1 or not len(pool):
+            return pool[:0]
+        keys = [self.samples.keys[index] for index in pool]
+        labels = self.samples.labels[pool]
+        return np.sort(pool[stratified_draw(keys, labels, min(count, len(pool)), f"{self.name} held out")])
+
     def train_dataloader(self) -> DataLoader:
         """Training batches in an order drawn anew each epoch from `seed`, augmented if asked for."""
         return self._loader(self.dataset(self.samples.parts.train, augment=True), shuffle=True)
@@ -205,6 +248,10 @@ class BenchmarkDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         """Test batches."""
         return self._loader(self.dataset(self.samples.parts.test, augment=False))
+
+    def held_out_dataloader(self, count: int) -> DataLoader:
+        """Batches of the samples that :meth:`held_out` names, never augmented."""
+        return self._loader(self.dataset(self.held_out(count).indices, augment=False))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn the bytes that travelled to the device into the float32 that a network sees."""

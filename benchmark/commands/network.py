@@ -1,4 +1,4 @@
-"""The commands for a network of one's own: ``compress`` and ``profile``; each imports what it needs."""
+"""The commands for a network of one's own: ``compress``, ``profile``, ``sensitivity``; each imports what it needs."""
 
 import json
 import math
@@ -8,10 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import AS_JSON, DATA_ROOT, ENERGY, METHOD, Pairs, device_options, once, user_errors
+from benchmark.commands.options import (
+    AS_JSON,
+    DATA_ROOT,
+    ENERGY,
+    METHOD,
+    METHOD_OF_LAYERS,
+    Bits,
+    Pairs,
+    call_without,
+    device_options,
+    is_given,
+    once,
+    user_errors,
+)
 
 if TYPE_CHECKING:
+    from benchmark.single_network.search import Wish
     from benchmark.single_network.subject import Source
+    from benchmark.single_network.trials import Candidate
 
 OPTIONS = (
     click.option("--checkpoint", type=click.Path(path_type=Path), help="A .safetensors, .ckpt, .pt or .nir."),
@@ -94,12 +109,60 @@ def _network_file(arguments: dict[str, Any]) -> Path:
     return files[0]
 
 
+HELD_OUT_SAMPLES = click.option(
+    "--held-out",
+    type=click.IntRange(min=1),
+    help="Training samples, at most, that candidates are judged on [default: 1000].",
+)
+SEARCH = (
+    click.option(
+        "--max-drop",
+        type=click.FloatRange(min=0, max=100),
+        metavar="POINTS",
+        help="Search the cheapest network that loses at most so many points of accuracy.",
+    ),
+    click.option(
+        "--minimise",
+        type=click.Choice(["memory", "synops", "energy"]),
+        help="What is to be least within --max-drop [default: memory].",
+    ),
+    click.option(
+        "--fit",
+        metavar="CHIP",
+        help="Search a network that fits loihi1, loihi2, spinnaker2, speck or xylo; without --max-drop the most "
+        "accurate.",
+    ),
+    click.option(
+        "--max-memory-bits",
+        type=Bits(),
+        help="Search a network whose weights are stored in at most so many bits; 64KiB is a size too.",
+    ),
+    click.option(
+        "--max-synops",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Search a network of at most so many synaptic operations a sample.",
+    ),
+    HELD_OUT_SAMPLES,
+    ENERGY,
+)
+WISHES = ("max_drop", "fit", "max_memory_bits", "max_synops")
+OF_SEARCHES = (*WISHES, "minimise", "held_out", "energy")
+
+
+def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a search, in place of a budget."""
+    for option in reversed(SEARCH):
+        command = option(command)
+    return command
+
+
 @click.command()
 @network_options
 @METHOD
-@click.option("--density", type=float, default=1.0, show_default=True, help="Share of weights to keep, in (0, 1].")
-@click.option("--bits", type=int, help="Width of a weight, 2 to 8 [default: floats].")
+@click.option("--density", type=float, help="Share of weights to keep, in (0, 1] [default: all, or what is searched].")
+@click.option("--bits", type=int, help="Width of a weight, 2 to 8 [default: floats, or what is searched].")
 @click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
+@search_options
 @click.option(
     "--aftercare",
     type=click.Choice(["batchnorm", "means", "scales", "reconstruct"]),
@@ -125,43 +188,121 @@ def _network_file(arguments: dict[str, Any]) -> Path:
 @device_options
 @AS_JSON
 @user_errors
-def compress(
-    method: str,
-    density: float,
-    bits: int | None,
-    synops: float | None,
-    aftercare: tuple[str, ...],
-    max_memory: float | None,
-    options: list[tuple[str, Any]],
-    output: Path | None,
-    plain: bool,
-    as_json: bool,
-    **arguments: Any,
-) -> None:
-    """Compress a network of your own, and say what it cost before and after."""
+def compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Compress a network of your own, and say what it cost before and after.
+
+    With --max-drop, --fit, --max-memory-bits or --max-synops the budget is searched, and judged on
+    held-out training samples.
+    """
+    if arguments["max_memory"] is not None and not math.isfinite(arguments["max_memory"]):
+        raise click.UsageError(f"--max-memory {arguments['max_memory']} is no number of GiB")
+    if any(arguments[name] is not None for name in WISHES):
+        _search(output, as_json, **arguments)
+    else:
+        _compress(output, as_json, **arguments)
+
+
+def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Compress to the budget that is given."""
     from rich.console import Console
 
     from benchmark.runs.distributed import Devices
     from benchmark.single_network.compress import compress_checkpoint, show
     from compressors.budget import Budget
 
-    devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
-    budget, dense = Budget(density, bits, synops), _network_file(arguments)
+    for name in OF_SEARCHES:
+        if is_given(click.get_current_context(), name):
+            raise click.UsageError(f"--{name.replace('_', '-')} is of a search: give --max-drop, or a limit")
+    if len(arguments["methods"]) > 1:
+        raise click.UsageError("several methods are searched: give --max-drop, or a limit; or one --method")
+    density = 1.0 if arguments["density"] is None else arguments["density"]
+    budget = Budget(density, arguments["bits"], arguments["synops"])
     units = {"density": "", "bits": "b", "synops": "synops"}
+    (method,) = arguments["methods"]
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
-    suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
-    target = output or dense.with_name("-".join([dense.stem, method, *words]) + suffix)
-    if plain and target.suffix == ".nir":
-        raise click.UsageError("--plain is said of .safetensors: NIR is never packed")
-    if max_memory is not None and not math.isfinite(max_memory):
-        raise click.UsageError(f"--max-memory {max_memory} is no number of GiB")
-    limit = {} if max_memory is None else {"max_memory": round(max_memory * 2**30)}
-    named = {"name": method, **once(options), **limit}
-    summary = compress_checkpoint(_source(arguments), named, budget, target, aftercare, devices, plain)
+    target = _target(output, [method, *words], arguments)
+    devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
+    (named,), aftercare = _named(arguments), arguments["aftercare"]
+    summary = compress_checkpoint(_source(arguments), named, budget, target, aftercare, devices, arguments["plain"])
     if as_json:
         click.echo(json.dumps(summary))
     else:
         Console().print(show(summary))
+
+
+def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Search the budget, and compress to it."""
+    from rich.console import Console
+
+    from benchmark.single_network import path
+    from benchmark.single_network.compress import show
+    from benchmark.single_network.searching import Space, search_checkpoint
+    from benchmark.single_network.trials import HELD_OUT
+
+    if arguments["synops"] is not None:
+        raise click.UsageError("--synops is a budget, and the budget is searched: leave it out (or --max-synops)")
+    if arguments["count"] > 1:
+        raise click.UsageError("a search works on one device: leave --devices out")
+    space = Space(_named(arguments), arguments["density"], arguments["bits"])
+    target = _target(output, ["searched"], arguments)
+    summary = search_checkpoint(
+        _source(arguments),
+        space,
+        _wish(arguments),
+        target,
+        _command_of,
+        samples=arguments["held_out"] or HELD_OUT,
+        aftercare=arguments["aftercare"],
+        plain=arguments["plain"],
+        told=lambda step: click.echo(f"tried {step.candidate}: {step.verdict}", err=True),
+    )
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    console = Console()
+    console.print(path.table(summary["search"]))
+    console.print(show(summary))
+    for line in path.lines(summary["search"]):
+        click.echo(line)
+
+
+def _wish(arguments: dict[str, Any]) -> "Wish":
+    from benchmark.single_network.search import Wish
+
+    if arguments["minimise"] is not None and arguments["max_drop"] is None:
+        raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
+    return Wish(
+        max_drop=None if arguments["max_drop"] is None else arguments["max_drop"] / 100,
+        minimise=arguments["minimise"] or "memory",
+        chip=arguments["fit"],
+        max_memory_bits=arguments["max_memory_bits"],
+        max_synops=arguments["max_synops"],
+        energy_profile=arguments["energy"],
+    )
+
+
+def _command_of(candidate: "Candidate") -> str:
+    """The call that compresses as a candidate of the search did that this call is."""
+    budget = [word for name, value in candidate.budget.limits.items() for word in (f"--{name}", f"{value:g}")]
+    left_out = {*OF_SEARCHES, "methods", "density", "bits", "as_json"}
+    return call_without(click.get_current_context(), left_out, ["--method", candidate.method.name, *budget])
+
+
+def _named(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The methods with their options."""
+    limit = arguments["max_memory"]
+    options = once(arguments["options"]) | ({} if limit is None else {"max_memory": round(limit * 2**30)})
+    return [{"name": method, **options} for method in arguments["methods"]]
+
+
+def _target(output: Path | None, words: list[str], arguments: dict[str, Any]) -> Path:
+    """The compressed network's file: as the user names it, else beside the dense one."""
+    dense = _network_file(arguments)
+    suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
+    target = output or dense.with_name("-".join([dense.stem, *words]) + suffix)
+    if arguments["plain"] and target.suffix == ".nir":
+        raise click.UsageError("--plain is said of .safetensors: NIR is never packed")
+    return target
 
 
 @click.command()
@@ -195,4 +336,54 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     console = Console()
     console.print(to_table(measured.report, measured.energy, console.width))
     for line in summary_lines(measured):
+        click.echo(line)
+
+
+@click.command()
+@network_options
+@METHOD_OF_LAYERS
+@click.option("--density", "densities", type=float, multiple=True, help="A density to try [default: 0.5 to 0.05].")
+@click.option("--bits", "widths", type=int, multiple=True, help="A width to try [default: 8 to 2].")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0, max=100),
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Layers that lose more by themselves are named.",
+)
+@HELD_OUT_SAMPLES
+@click.option(
+    "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
+)
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw a heat map, as .png, .svg or .pdf.")
+@AS_JSON
+@user_errors
+def sensitivity(picture: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Show what each layer's density and width cost by themselves, and which layers to exclude."""
+    from rich.console import Console
+
+    from benchmark.files import replacing, require_writable
+    from benchmark.single_network import sensitivity as layers
+    from benchmark.single_network.trials import HELD_OUT
+
+    if picture is not None:
+        require_writable(picture, ".png", ".svg", ".pdf")
+    account = layers.sensitivity(
+        _source(arguments),
+        {"name": arguments["method"], **once(arguments["options"])},
+        layers.Grid(arguments["densities"], arguments["widths"]),
+        samples=arguments["held_out"] or HELD_OUT,
+        max_drop=arguments["max_drop"] / 100,
+        told=lambda layer, step: click.echo(f"tried {layer}, {step.candidate.budget}", err=True),
+    )
+    if picture is not None:
+        with replacing(picture) as partial:
+            layers.draw(account, partial)
+    if as_json:
+        click.echo(json.dumps(account))
+        return
+    for table in layers.tables(account):
+        Console().print(table)
+    for line in layers.lines(account):
         click.echo(line)

@@ -1,12 +1,17 @@
 """What commands have in common; imports nothing heavy."""
 
+import json
+import math
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from benchmark.questions.suite import Suite
@@ -66,6 +71,74 @@ class Pairs(click.ParamType):
             self.fail(f"{value!r}: what follows {key}= cannot be read as YAML ({error}); {hint}", param, ctx)
 
 
+class Bits(click.ParamType):
+    """A number of bits, plain or with a unit: ``524288``, ``64KiB``."""
+
+    name = "size"
+    units: ClassVar[dict[str, int]] = {
+        "": 1,
+        "bit": 1,
+        "bits": 1,
+        "b": 8,
+        "kb": 8000,
+        "kib": 8 * 2**10,
+        "mb": 8_000_000,
+        "mib": 8 * 2**20,
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Split off the unit."""
+        found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([a-z]*)", str(value).lower())
+        try:
+            bits = float(found[1]) * self.units[found[2]] if found else 0.0
+        except (ValueError, KeyError):
+            bits = 0.0
+        if not 0 < bits < math.inf:
+            self.fail(f"{value!r} is no size: give bits, or a number with B, kB, KiB, MB or MiB", param, ctx)
+        return bits
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether a parameter stands in the call."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def call_without(ctx: click.Context, left_out: Collection[str], more: Sequence[str]) -> str:
+    """The call that a command was made with, as a line for a shell.
+
+    Args:
+        ctx: of the command.
+        left_out: parameters that are not said again.
+        more: words at its end.
+    """
+    words = ["snnbench", str(ctx.info_name)]
+    for option in ctx.command.params:
+        if option.name not in left_out and is_given(ctx, str(option.name)):
+            words += _words(option, ctx.params[str(option.name)])
+    return shlex.join([*words, *more])
+
+
+def _words(option: click.Parameter, value: Any) -> list[str]:
+    """An option with its value, as words of a shell."""
+    if isinstance(option, click.Option) and option.is_flag:
+        return [option.opts[0]]
+    values = value if option.multiple else [value]
+    return [word for each in values for word in (option.opts[0], _said(option, each))]
+
+
+def _said(option: click.Parameter, value: Any) -> str:
+    if not isinstance(option.type, Pairs):
+        return str(value)
+    from benchmark.questions.reading import YAMLFault, read_yaml
+
+    key, content = value
+    try:
+        plain = isinstance(content, str) and read_yaml(content)[1] == content
+    except YAMLFault:
+        plain = False
+    return f"{key}={content if plain else json.dumps(content)}"
+
+
 def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Options by name.
 
@@ -110,6 +183,17 @@ def _known(registry: Callable[[], "Registry"]) -> Callable[..., str]:
     return check
 
 
+def _each(check: Callable[..., str]) -> Callable[..., tuple[str, ...]]:
+    """The callback of an option that may be given several times, each time with another value."""
+
+    def check_all(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len({*values}) < len(values):
+            raise click.BadParameter("the same one is given twice: leave one of them out", ctx, param)
+        return tuple(check(ctx, param, value) for value in values)
+
+    return check_all
+
+
 def _compressors() -> "Registry":
     from compressors.registry import COMPRESSORS
 
@@ -129,7 +213,15 @@ def _energy_profiles() -> "Registry":
 
 
 METHOD = click.option(
-    "--method", required=True, callback=_known(_compressors), help="The compressor (see `snnbench list`)."
+    "--method",
+    "methods",
+    required=True,
+    multiple=True,
+    callback=_each(_known(_compressors)),
+    help="The compressor (see `snnbench list`); a search takes several.",
+)
+METHOD_OF_LAYERS = click.option(
+    "--method", default="sbc", show_default=True, callback=_known(_compressors), help="The compressor."
 )
 DATA_SET = click.argument("name", metavar="SET", callback=_known(_data_sets))
 

@@ -104,28 +104,30 @@ class SNNClassifier(LightningModule):
         """
         return scores(self.network, x, self.classes, self.timesteps)
 
-    def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+    def _step(self, batch: tuple[Tensor, Tensor], part: str) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch, and whether each sample is classified right ``[B]``."""
         x, y = batch
         steps = outputs(self.network, x, self.classes, self.timesteps)
         loss, scores = self.loss(steps, y, self.label_smoothing), steps.mean(0)
         mean_loss, accuracy = getattr(self, f"{part}_loss"), getattr(self, f"{part}_accuracy")
         mean_loss.update(loss.detach(), len(y))
-        accuracy.update(scores, y.argmax(1) if y.ndim == 2 else y)
+        labels = y.argmax(1) if y.ndim == 2 else y
+        accuracy.update(scores, labels)
         metrics = {f"{part}/loss": mean_loss, f"{part}/accuracy": accuracy}
         self.log_dict(metrics, on_epoch=True, on_step=False, batch_size=len(y))
-        return loss
+        return loss, scores.argmax(1) == labels
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a training batch."""
-        return self._step(batch, "train")
+        return self._step(batch, "train")[0]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Accuracy and loss of a validation batch."""
         self._step(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Accuracy and loss of a test batch."""
-        self._step(batch, "test")
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Accuracy and loss of a test batch; whether each sample is classified right, bool ``[B]``, for callbacks."""
+        return self._step(batch, "test")[1]
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its schedule over the fit's epochs."""

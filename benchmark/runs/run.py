@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from spikingjelly.activation_based import functional
+from torch import Tensor
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.networks.classifier import SNNClassifier
@@ -25,6 +26,7 @@ from benchmark.questions.names import showable
 from benchmark.questions.suite import FineTuning, Question
 from benchmark.records import CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
+from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
@@ -51,13 +53,17 @@ class ScoreError(ValueError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What compressing and testing a network gave."""
+    """What compressing and testing a network gave.
+
+    ``correct`` says of each test sample whether it is classified right: bool ``[samples]``, in the loader's order.
+    """
 
     module: SNNClassifier
     compression: Compression
     metrics: Metrics
     cost: CostReport
     seconds: dict[str, float]
+    correct: Tensor
 
     @property
     def accuracy(self) -> float:
@@ -123,9 +129,9 @@ def _fit_and_test(
         fit.fit(module, datamodule=data)
         fitted = time.perf_counter()
         compression = compressor.done()
-        counter = HardwareCost()
+        counter, answers = HardwareCost(), Answers()
         shown = EvaluationBar(compressor.state.track)
-        test = Trainer(callbacks=[counter, shown], **trainer_settings(devices))
+        test = Trainer(callbacks=[counter, answers, shown], **trainer_settings(devices))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
     if cost is None:
@@ -133,7 +139,7 @@ def _fit_and_test(
     functional.reset_net(module)
     metrics = finite_metrics(module, results[0])
     seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
-    return Measured(module, compression, metrics, cost, seconds)
+    return Measured(module, compression, metrics, cost, seconds, answers.correct)
 
 
 def finite_metrics(module: SNNClassifier, results: Mapping[str, float]) -> Metrics:

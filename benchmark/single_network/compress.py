@@ -1,7 +1,7 @@
 """What ``snnbench compress`` does: one network of a user's own, one compressor, before and after."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchmark.questions.suite import Named
 from benchmark.runs.distributed import Devices
 from benchmark.single_network.comparison import Result, compress, notes_on, table
 from benchmark.single_network.compression_map import write_map
-from benchmark.single_network.subject import Source, open_subject
+from benchmark.single_network.subject import Source, Subject, open_subject
 from compressors.base import Compressor
 from compressors.budget import Budget, BudgetError
 from datamodules.storage import cache_folder
@@ -53,27 +53,56 @@ def compress_checkpoint(
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationTooLarge, CalibrationError, LayerError,
             NIRError: see there.
     """
-    _check_output(output, source.checkpoint)
     named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
+    subject = open_for(source, output)
+    _refuse_idle(compressor, named.name)
+    result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
+    return write(subject, named, result, output, plain)
+
+
+def open_for(source: Source, output: Path) -> Subject:
+    """Open a network that is to be written compressed; what stands in the way is found before the work, not after it.
+
+    Raises:
+        OutputError, StoreError: the compressed network cannot be written under this name.
+        NIRError: it is to be NIR, which cannot say it.
+        CheckpointError, DataMissing, OptionError, CalibrationTooLarge: see there.
+    """
+    _check_output(output, source.checkpoint)
     subject = open_subject(source)
     subject.data.calibration_indices()  # too many are found before the work
-    _refuse_idle(compressor, named.name)
-    description, module = subject.description(), subject.module()
-    reset = stated_reset(module.network)
-    if output.suffix == ".nir":  # what NIR cannot say is found before the work, not after it
-        to_nir(module.network, subject.data.input_shape)
-    result = compress(module, subject.data, compressor, seed=source.seed, devices=devices)
+    if output.suffix == ".nir":
+        to_nir(subject.module().network, subject.data.input_shape)
+    return subject
+
+
+def write(
+    subject: Subject, named: Named, result: Result, output: Path, plain: bool, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write a compressed network, and beside it its summary, which is returned, and its map.
+
+    Args:
+        subject: the dense network.
+        named: the method.
+        result: what it made of the network.
+        output, plain: see :func:`compress_checkpoint`.
+        more: what else the summary says.
+    """
+    description = subject.description
+    reset = stated_reset(result.module.network)
     account = result.compression.to_dict()
     summary = {
-        "checkpoint": str(source.checkpoint),
+        "checkpoint": str(subject.path),
         "sha256": subject.checkpoint.sha256,
         **result.to_dict(),
         "method": named.label,
         "data": description["data"],
         "output": str(output),
         "bytes": _write(output, result, subject.data.input_shape, description | {"compressed": account}, plain),
-    } | ({} if reset is None else {"reset": reset})
+        **({} if reset is None else {"reset": reset}),
+        **(more or {}),
+    }
     write_map(output.with_suffix(".map.json"), result.compression, reset)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary

@@ -1,6 +1,7 @@
 """A network of a user's own: a checkpoint, what network it is, and the data it is calibrated and tested on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,9 @@ class Subject:
             )
         checkpoints.fitted(outline, state, self.checkpoint.description, self.path)
 
+    @cached_property
     def description(self) -> dict[str, Any]:
-        """What a checkpoint derived from this one says about itself."""
+        """What a checkpoint derived from this one says about itself; the data are hashed for it, once."""
         return {
             "model": self.model.model_dump(),
             "data": self.data.describe(),

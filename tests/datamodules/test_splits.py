@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from datamodules import DigitsDVS
 from datamodules.batches import Batches
+from datamodules.errors import CalibrationTooLarge
 from datamodules.splits import hold_out_validation, stratified_draw
 
 label_lists = st.lists(st.integers(0, 5), min_size=2, max_size=200)
@@ -193,3 +195,32 @@ def test_two_real_processes_see_every_sample_once(tmp_path):
         shares = [torch.load(tmp_path / f"{part}{rank}.pt") for rank in (0, 1)]
         assert abs(len(shares[0]) - len(shares[1])) <= 1
         assert sorted(shares[0] + shares[1]) == sorted(expected)
+
+
+@pytest.mark.parametrize("count", [50, 220, 500, 10_000])
+def test_samples_to_judge_on_are_training_samples_that_nothing_else_uses(count):
+    """Of the simulated digits 120 + 200 - 100 are unseen: those go first, and test samples never."""
+    data = DigitsDVS(timesteps=2)
+    parts, held_out = data.samples.parts, data.held_out(count)
+    judged, calibration = set(held_out.indices.tolist()), set(data.calibration_indices().tolist())
+    assert len(held_out.indices) == len(judged) == min(count, 1797 - 397 - 100)
+    assert not judged & (set(parts.test.tolist()) | calibration)
+    assert len(held_out.unseen) == min(count, 220)
+    assert not set(held_out.unseen.tolist()) & set(parts.train.tolist())
+    assert set(held_out.seen.tolist()) <= set(parts.train.tolist())
+    labels = data.samples.labels[held_out.indices]
+    assert max(np.bincount(labels)) - min(np.bincount(labels)) < 20 + 0.05 * count
+    (x, _), *_ = data.held_out_dataloader(count)
+    assert x.shape[1] == 2
+    assert sum(len(y) for _, y in data.held_out_dataloader(count)) == len(judged)
+
+
+def test_where_calibration_takes_all_nothing_is_judged(monkeypatch):
+    data = DigitsDVS(timesteps=2, calibration_samples=1)
+    (sample,) = data.calibration_indices()
+    table = data.samples
+    one = np.array([sample])
+    parts = replace(table.parts, train=one, calibration_pool=one, validation=one[:0])
+    monkeypatch.setattr(data, "_table", replace(table, parts=parts))
+    with pytest.raises(CalibrationTooLarge, match="leave no training sample to judge on"):
+        data.held_out(5)

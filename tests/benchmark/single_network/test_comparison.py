@@ -181,3 +181,13 @@ def test_the_compressed_network_is_counted_the_same_in_one_call():
     loader = [(x[:, i : i + 4].transpose(0, 1), RandomEvents().y[i : i + 4]) for i in range(0, 12, 4)]
     report = profile(result.module, loader)
     assert report.stored_bits == result.compressed.cost.stored_bits
+
+
+def test_the_answers_of_both_networks_are_those_of_the_same_samples():
+    data = RandomEvents()
+    result = compress(classifier(), data, RandomPruning(0.3))
+    for measured in (result.dense, result.compressed):
+        with torch.no_grad():
+            right = torch.cat([measured.module.eval()(x).argmax(1) == y for x, y in data.test_dataloader()])
+        assert torch.equal(measured.correct, right)
+        assert measured.correct.float().mean() == pytest.approx(measured.accuracy)

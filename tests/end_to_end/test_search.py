@@ -1,0 +1,123 @@
+"""A budget that is searched, from the command line: the winner, its path, its command, and what judged it."""
+
+import json
+import shlex
+
+import pytest
+import torch
+
+from benchmark.networks.weights import checkpoints
+from datamodules.base import BenchmarkDataModule
+from tests.end_to_end.conftest import records
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def dense(snnbench, tiny, tmp_path, cache):
+    """A dense checkpoint that snnbench wrote."""
+    tiny.write_text(tiny.read_text().replace("[identity, random, magnitude, obc]", "[identity]"))
+    snnbench("run", tiny, "--no-wandb")
+    (record,) = records(tmp_path / "results").values()
+    return cache / "checkpoints" / f"{record['dense']['id']}.safetensors"
+
+
+@pytest.fixture
+def searched(snnbench, dense, tmp_path):
+    """Searches for a small network, and gives its summary; the test part's loaders are counted."""
+
+    def call(*words, output="small.safetensors"):
+        fixed = ("--checkpoint", dense, "--calibration-samples", "20", "--held-out", "200", "--output", output)
+        done = snnbench("compress", *fixed, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return call
+
+
+def test_a_search_ends_with_one_test_and_a_command_that_repeats_it(searched, snnbench, tmp_path, monkeypatch):
+    tests, loader = [], BenchmarkDataModule.test_dataloader
+    monkeypatch.setattr(BenchmarkDataModule, "test_dataloader", lambda self: tests.append(self) or loader(self))
+    summary = searched("--method", "magnitude", "--method", "rtn", "--max-drop", "4", "-o", "symmetric=false")
+    assert len(tests) == 2  # the dense network's and the winner's, whatever was tried
+    found = summary["search"]
+    best = found["path"][found["best"]]
+    ok = [step for step in found["path"] if step["verdict"] == "ok"]
+    assert best["stored_bits"] == min(step["stored_bits"] for step in ok) == summary["compressed"]["stored_bits"]
+    assert best["change"]["change"] >= -0.04
+    assert found["samples"] == {"unseen": 200, "seen": 0}
+    assert {step["method"]["name"] for step in found["path"]} == {"magnitude", "rtn"}
+    test = found["test"]
+    assert test["samples"] == 397
+    assert test["change"] == pytest.approx(summary["compressed"]["accuracy"] - summary["dense"]["accuracy"])
+    assert test["low"] <= test["change"] <= test["high"]
+    assert json.loads((tmp_path / "small.json").read_text())["search"] == found
+    assert (tmp_path / "small.search.png").read_bytes()[:4] == b"\x89PNG"
+
+    network = checkpoints.load(tmp_path / "small.safetensors").state
+    (tmp_path / "small.safetensors").unlink()
+    words = shlex.split(found["command"])
+    assert words[0] == "snnbench"
+    done = snnbench(*words[1:])
+    assert done.returncode == 0, done.stderr
+    repeated = checkpoints.load(tmp_path / "small.safetensors").state
+    assert all(torch.equal(values, repeated[name]) for name, values in network.items())
+    assert "search" not in json.loads((tmp_path / "small.json").read_text())
+
+
+def test_a_search_takes_up_what_was_tried(searched):
+    first = searched("--method", "magnitude", "--bits", "4", "--max-drop", "3", output="one.safetensors")["search"]
+    again = searched("--method", "magnitude", "--bits", "4", "--max-drop", "3", output="two.safetensors")["search"]
+    assert not any(step["reused"] for step in first["path"])
+    assert all(step["reused"] for step in again["path"])
+    assert [step["change"] for step in first["path"]] == [step["change"] for step in again["path"]]
+    assert again["seconds"] == 0
+
+
+def test_limits_are_kept_within(searched):
+    limits = ("--max-memory-bits", "2KiB", "--max-synops", "8e3", "--fit", "loihi1")
+    summary = searched("--method", "magnitude", "--density", "0.1", *limits)
+    assert summary["compressed"]["stored_bits"] <= 8 * 2048
+    path = summary["search"]["path"]
+    assert path[summary["search"]["best"]]["synops"] <= 8000
+    assert "over loihi1 weight_bits" in path[0]["verdict"]
+    kept = [step for step in path if step["verdict"] == "ok"]
+    assert path[summary["search"]["best"]]["accuracy"] == max(step["accuracy"] for step in kept)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("--method", "magnitude", "--minimise", "synops"), 2, "--minimise is of a search"),
+        (("--method", "magnitude", "--held-out", "50"), 2, "--held-out is of a search"),
+        (("--method", "magnitude", "--density", "0.5", "--energy", "seneca"), 2, "--energy is of a search"),
+        (("--method", "magnitude", "--fit", "loihi1", "--minimise", "synops"), 2, "--minimise is said of networks"),
+        (("--method", "magnitude", "--method", "rtn", "--bits", "4"), 2, "several methods are searched"),
+        (("--method", "rtn", "--method", "rtn", "--max-drop", "1"), 2, "given twice"),
+        (("--method", "magnitude", "--max-drop", "1", "--synops", "0.3"), 2, "--synops is a budget"),
+        (("--method", "magnitude", "--max-drop", "1", "--devices", "2"), 2, "a search works on one device"),
+        (("--method", "magnitude", "--fit", "lohi1"), 2, "unknown chip 'lohi1': did you mean 'loihi1'?"),
+        (("--method", "magnitude", "--max-memory-bits", "64 KiX"), 2, "'64 KiX' is no size"),
+        (("--method", "rtn", "--max-drop", "1", "--density", "0.5"), 2, "there is nothing to search for 'rtn'"),
+        (("--method", "magnitude", "--fit", "xylo"), 1, "compression cannot make the network fit: xylo inputs"),
+        (("--method", "magnitude", "--max-memory-bits", "8", "--bits", "3"), 1, "nothing of 1 tried keeps within"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(words, status, message, snnbench, dense):
+    done = snnbench("compress", "--checkpoint", dense, *words)
+    assert done.returncode == status
+    assert message in " ".join(done.stderr.split())
+
+
+def test_sensitivity_names_layers(snnbench, dense, tmp_path):
+    words = ("--checkpoint", dense, "--calibration-samples", "20", "--held-out", "100", "--method", "magnitude")
+    done = snnbench("sensitivity", *words, "--density", "0.02", "--max-drop", "0", "--picture", "heat.png", "--json")
+    assert done.returncode == 0, done.stderr
+    account = json.loads(done.stdout)
+    assert account["budgets"] == [{"density": 0.02}]
+    assert (tmp_path / "heat.png").read_bytes()[:4] == b"\x89PNG"
+    shown = snnbench("sensitivity", *words, "--density", "0.02", "--max-drop", "0")
+    assert all(layer["name"] in shown.stdout for layer in account["layers"])
+    refused = snnbench("sensitivity", *words, "--density", "1.5")
+    assert refused.returncode == 2
+    assert "density is 1.5" in refused.stderr

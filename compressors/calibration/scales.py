@@ -84,8 +84,8 @@ def _errors(
 def _distances(
     network: Network, pair: NeuronPair, dense: LightningModule, factors: Sequence[float]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for parts in split(network.calibration()):
-        yield tuple(_distance(network, pair, dense, x, factors) for x in parts)
+    for fitted, held in split(network.calibration()):
+        yield _distance(network, pair, dense, fitted, factors), _distance(network, pair, dense, held, factors)
 
 
 def _distance(
@@ -120,7 +120,7 @@ def _scaled_module(layer: Layer) -> nn.Module:
 
 
 def _parameters(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in (module.weight, module.bias) if parameter is not None]
+    return [*module.parameters(recurse=False)]
 
 
 def _by_channel(values: Tensor, parameter: Tensor) -> Tensor:

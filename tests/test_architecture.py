@@ -26,7 +26,10 @@ COMPRESSORS = {
     "lifecycle": set(),
     "budget": {"annotations", "quantization"},
     "compression": {"quantization"},
-    "base": {"budget", "compression", "calibration", "lifecycle", "masks", "network", "options", "progress"},
+    "base": {
+        *("annotations", "budget", "compression", "calibration", "lifecycle"),
+        *("masks", "network", "options", "progress"),
+    },
     "second_order": {"budget", "calibration", "masks", "network", "options", "quantization", "threads", "weights"},
     "weights": {"base", "budget", "compression", "calibration", "masks", "network", "options", "quantization"},
     "channels": {"base", "budget", "compression", "calibration", "masks", "network", "options"},

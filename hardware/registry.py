@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -107,6 +107,7 @@ def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in named.items() if name != "self" and parameter.kind not in variable}
 
 
+@lru_cache(maxsize=1024)
 def _signature(function: Any) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import AS_JSON, RESULTS, user_errors
+from benchmark.commands.options import AS_JSON, RESULTS, uncollected, user_errors
 
 
 @click.command()
@@ -14,6 +14,7 @@ from benchmark.commands.options import AS_JSON, RESULTS, user_errors
 @RESULTS
 @AS_JSON
 @user_errors
+@uncollected()
 def compare(a: str, b: str, results: Path, as_json: bool) -> None:
     """Show runs A and B side by side: what differs, layer by layer, and whether it is more than chance.
 

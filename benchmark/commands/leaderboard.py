@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, user_errors
+from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, uncollected, user_errors
 
 
 @click.command()
@@ -17,6 +17,7 @@ from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, user_errors
 @click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv and the plots.")
 @AS_JSON
 @user_errors
+@uncollected()
 def leaderboard(
     results: Path, suite: str | None, data: str | None, model: str | None, energy: str, write: bool, as_json: bool
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import AS_JSON, RESULTS, opened, user_errors
+from benchmark.commands.options import AS_JSON, RESULTS, opened, uncollected, user_errors
 
 
 @click.command()
@@ -14,6 +14,7 @@ from benchmark.commands.options import AS_JSON, RESULTS, opened, user_errors
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
 @AS_JSON
 @user_errors
+@uncollected()
 def plan(suite: str, results: Path, jobs: int, as_json: bool) -> None:
     """Say what SUITE still has to do, and estimate time and memory from the records in the results."""
     content = opened(suite)

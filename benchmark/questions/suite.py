@@ -294,10 +294,11 @@ class Suite(Strict):
         """
         for data in self.data:
             for model in self.models:
+                network = NamedNetwork(**model.model_dump(exclude={"compressors"}))
                 for seed in self.seeds:
                     for compressor in self._of(model):
                         for samples, budget in self._met(kinds[compressor.name]):
-                            yield self._question(data, model, seed, compressor, samples, budget)
+                            yield self._question(data, network, seed, compressor, samples, budget)
 
     def _met(self, kinds: Sequence[str]) -> Iterator[tuple[int, Budget]]:
         """Calibration sizes and budgets of a compressor that meets these kinds; the dense network needs one size."""
@@ -308,13 +309,13 @@ class Suite(Strict):
                     yield from ((samples, budget) for budget in budgets[kind])
 
     def _question(
-        self, data: Data, model: Model, seed: int, compressor: Named, samples: int, budget: Budget
+        self, data: Data, model: NamedNetwork, seed: int, compressor: Named, samples: int, budget: Budget
     ) -> Question:
         dense = budget == Budget()  # the network as it is: nothing is done to it afterwards either
         return Question(
             budget=budget,
             data=data,
-            model=NamedNetwork(**model.model_dump(exclude={"compressors"})),
+            model=model,
             training=self.training,
             compressor=compressor,
             calibration_samples=samples,

@@ -8,6 +8,8 @@ from functools import lru_cache
 from statistics import median
 from typing import Any
 
+from pydantic import BaseModel
+
 from benchmark.questions.suite import Named, Question, digest
 from benchmark.records import RunRecord
 from benchmark.wording import seconds, size
@@ -85,21 +87,22 @@ def plan(
         records: earlier records, of this suite or others.
         version: the present version of a compressor with its options.
     """
-    finished = [record for record in records if record.status == "done"]
-    answered = {(_key(record.question), record.version) for record in finished}
-    todo = [question for question in questions if (_key(question), version(question.compressor)) not in answered]
-    networks = {_network(question): question for question in todo}
-    trained = {_network(record.question) for record in finished}
+    finished, keys = [record for record in records if record.status == "done"], _Keys()
+    answered = {(keys.question(record.question), record.version) for record in finished}
+    todo = [
+        question for question in questions if (keys.question(question), version(question.compressor)) not in answered
+    ]
+    networks = {keys.network(question): question for question in todo}
+    trained = {keys.network(record.question) for record in finished}
     untrained = [
         question for network, question in networks.items() if network not in trained and not question.model.checkpoint
     ]
-    groups = _grouped(questions, _group)
-    waiting = _grouped(todo, _group)
+    groups, waiting = _grouped(questions, keys.group), _grouped(todo, keys.group)
     return Plan(
         suite,
         tuple(_step(questions, len(waiting[group]), finished) for group, questions in groups.items()),
         len(untrained),
-        _training_seconds(untrained, finished),
+        _training_seconds(untrained, finished, keys.training),
     )
 
 
@@ -133,15 +136,17 @@ def _alike(question: Question, finished: Sequence[RunRecord]) -> list[RunRecord]
     return same or [record for record in same_work if record.question.compressor.name == question.compressor.name]
 
 
-def _training_seconds(untrained: Sequence[Question], finished: Sequence[RunRecord]) -> float | None:
+def _training_seconds(
+    untrained: Sequence[Question], finished: Sequence[RunRecord], training: Callable[[Question], Key]
+) -> float | None:
     """Time to train these networks, judged by the same ones at other seeds; None if that is unknown for any."""
     known: dict[Key, list[float]] = defaultdict(list)
     for record in finished:
         if record.dense is not None and record.dense.seconds is not None:
-            known[_training(record.question)].append(record.dense.seconds)
-    if any(_training(question) not in known for question in untrained):
+            known[training(record.question)].append(record.dense.seconds)
+    if any(training(question) not in known for question in untrained):
         return None
-    return sum(median(known[_training(question)]) for question in untrained)
+    return sum(median(known[training(question)]) for question in untrained)
 
 
 def _grouped(questions: Iterable[Question], key: Callable[[Question], Key]) -> dict[Key, list[Question]]:
@@ -151,27 +156,38 @@ def _grouped(questions: Iterable[Question], key: Callable[[Question], Key]) -> d
     return groups
 
 
+class _Keys:
+    """What questions have in common, as digests of their parts whatever the order of keys.
+
+    Thousands of questions share what few parts there are, so each part is written out once. The questions must live as
+    long as this does.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[int, str] = {}
+
+    def _digest(self, part: BaseModel) -> str:
+        if id(part) not in self._digests:
+            self._digests[id(part)] = _digest(part.model_dump_json())
+        return self._digests[id(part)]
+
+    def question(self, question: Question) -> Key:
+        rest = (question.budget, question.calibration_samples, question.aftercare, question.finetuning)
+        return (*self.network(question), self._digest(question.compressor), *rest)
+
+    def group(self, question: Question) -> Key:
+        return tuple(map(self._digest, (question.data, question.model, question.compressor)))
+
+    def network(self, question: Question) -> Key:
+        return (*self.training(question), question.seed)
+
+    def training(self, question: Question) -> Key:
+        return tuple(map(self._digest, (question.data, question.model, question.training)))
+
+
 @lru_cache(maxsize=4096)
 def _digest(text: str) -> str:
-    """The digest of JSON, whatever the order of its keys; thousands of questions share what little there is."""
     return digest(json.loads(text))
-
-
-def _key(question: Question) -> Key:
-    rest = (question.budget, question.calibration_samples, question.aftercare, question.finetuning)
-    return (*_network(question), _digest(question.compressor.model_dump_json()), *rest)
-
-
-def _group(question: Question) -> Key:
-    return tuple(_digest(part.model_dump_json()) for part in (question.data, question.model, question.compressor))
-
-
-def _network(question: Question) -> Key:
-    return (*_training(question), question.seed)
-
-
-def _training(question: Question) -> Key:
-    return tuple(_digest(part.model_dump_json()) for part in (question.data, question.model, question.training))
 
 
 def show(plan: Plan, jobs: int = 1) -> str:

@@ -12,6 +12,7 @@ from .methods.lamp import LAMP as LAMP
 from .methods.lottery import Lottery as Lottery
 from .methods.lsq import LSQ as LSQ
 from .methods.magnitude import Magnitude as Magnitude
+from .methods.mimic import Mimic as Mimic
 from .methods.obc import OBC as OBC
 from .methods.qpsnn import QPSNN as QPSNN
 from .methods.random_pruning import RandomPruning as RandomPruning

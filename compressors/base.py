@@ -87,6 +87,7 @@ class Compressor(Configured):
     versions: ClassVar[Mapping[str, int]] = {}  # option -> the version of results with another value than its default
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
     structured: ClassVar[bool] = False  # takes out whole channels: a density is met as nearly as widths allow
+    reconstructs: ClassVar[bool] = False  # takes gradients towards the dense network of its own accord
     budgets: ClassVar[tuple[str, ...]] = ("density",)  # the kinds of budget (of KINDS) that a method can meet
 
     density: float = field(default=1.0, kw_only=False)
@@ -128,8 +129,7 @@ class Compressor(Configured):
         if given and "reconstruct" not in self.aftercare:
             raise OptionError(f"{', '.join(given)} is for aftercare 'reconstruct': ask for that, or leave it out")
 
-    @property
-    def course(self) -> Course:
+    def course(self, network: Network) -> Course:
         """How the compressed network learns, where it is reconstructed."""
         return Course(self.reconstruction_steps, tuple(self.augment))
 
@@ -202,7 +202,7 @@ class Compressor(Configured):
         stages = () if self.compression is None else self.compression.stages
         if teacher is not None and "reconstruct" in self.aftercare:
             learning = self._learning(network, trainer)
-            stages += (teacher.reconstruct(learning, layers, self.course).to_dict(),)
+            stages += (teacher.reconstruct(learning, layers, self.course(learning)).to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
             layers = tuple(_on_grid(layer, module) for layer in layers)
         seconds = time.perf_counter() - started + self.reused_seconds() - reused

@@ -30,6 +30,9 @@ COMPRESSORS = Registry(
         "obc": Entry(
             "compressors.methods.obc:OBC", "Optimal Brain Compression: exact second-order pruning on input currents"
         ),
+        "mimic": Entry(
+            "compressors.methods.mimic:Mimic", "SBC in rounds, after each of which it learns from the dense network"
+        ),
         "sbc": Entry("compressors.methods.sbc:SBC", "Spiking Brain Compression: OBC on membrane potentials"),
     },
     Requirement("compressors.base:Compressor"),

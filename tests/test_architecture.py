@@ -50,7 +50,14 @@ BENCHMARK = (
 EARLIER = ("benchmark.classifier", "benchmark.models", "benchmark.models.conv")
 
 # A method that is another one with a part replaced.
-VARIANTS = {("lamp", "magnitude"), ("sbc", "obc"), ("slamp", "lamp"), ("ria", "wanda"), ("lottery", "magnitude")}
+VARIANTS = {
+    ("lamp", "magnitude"),
+    ("sbc", "obc"),
+    ("slamp", "lamp"),
+    ("ria", "wanda"),
+    ("lottery", "magnitude"),
+    ("mimic", "sbc"),
+}
 
 
 def modules() -> dict[str, Path]:

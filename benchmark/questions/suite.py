@@ -134,6 +134,7 @@ CARE = {
 
 
 Division = Literal["post-training", "post-training, reconstructed", "fine-tuned"]
+RECONSTRUCTED: Division = "post-training, reconstructed"
 
 
 class Question(Strict):
@@ -204,7 +205,7 @@ class Question(Strict):
         """What the method was given to work with; runs of different divisions are never ranked together."""
         if self.finetuning is not None:
             return "fine-tuned"
-        return "post-training, reconstructed" if "reconstruct" in self.aftercare else "post-training"
+        return RECONSTRUCTED if "reconstruct" in self.aftercare else "post-training"
 
 
 def _limit(name: str) -> Callable[[Any], Any]:

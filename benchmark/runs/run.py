@@ -23,7 +23,7 @@ from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
-from benchmark.questions.suite import FineTuning, Question
+from benchmark.questions.suite import RECONSTRUCTED, FineTuning, Question
 from benchmark.records import CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
@@ -212,7 +212,7 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
         question=question,
         version=target.version_with(question.compressor.options),
         control=target.control,
-        division=question.division,
+        division=RECONSTRUCTED if target.reconstructs and question.finetuning is None else question.division,
         data=dict(run.data),
         environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

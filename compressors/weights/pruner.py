@@ -78,10 +78,13 @@ class Pruner(Compressor):
         """What the network may cost in this round."""
         return self.rounds[self.state.round]
 
-    @property
-    def course(self) -> Course:
+    def rounds_at_once(self, epochs: int) -> bool:
+        """Whether all rounds are done at the start of a fit of so many epochs: where the network learns after each."""
+        return not epochs and "reconstruct" in self.aftercare
+
+    def course(self, network: Network) -> Course:
         """How the compressed network learns in this round: before the last one for a part of the steps, to go on."""
-        course, count = super().course, len(self.rounds)
+        course, count = super().course(network), len(self.rounds)
         if self.state.round == count - 1:
             return course
         return replace(course, steps=max(1, course.steps // count), starts=1)
@@ -137,14 +140,15 @@ class Pruner(Compressor):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune the first round, unless a checkpoint restored a network of that round or a later one.
 
-        Without epochs to share, and where the network is reconstructed, all rounds are done here: it learns after each.
+        Where :meth:`rounds_at_once` says so, all rounds are done here.
 
         Raises:
             BudgetError: the fit has fewer epochs than there are rounds.
         """
         epochs = trainer.max_epochs or 0
-        if not epochs and "reconstruct" in self.aftercare and self.compression is None:
-            self._compress_by_rounds(trainer, pl_module)
+        if self.rounds_at_once(epochs):
+            if self.compression is None:
+                self._compress_by_rounds(trainer, pl_module)
         elif 1 < len(self.rounds) > epochs:
             raise BudgetError(
                 f"the schedule has {len(self.rounds)} rounds down to {self.rounds[-1]}, but the fit has {epochs} "

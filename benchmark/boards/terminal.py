@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from benchmark.boards.columns import COLUMNS, LEGEND, SUMMARY_HEADS, TEXT, provenance, summary_cells
@@ -36,12 +36,18 @@ class _Fitted:
         self.table = table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unlimited = options.update(width=1000)
+        widths = {name: max(map(cell_len, (name, *map(cell, self.table.rows)))) for name, cell in COLUMNS.items()}
         for left_out in range(len(_DISPENSABLE) + 1):
-            shown = _table(self.table, without=_DISPENSABLE[:left_out])
-            if Measurement.get(console, unlimited, shown).maximum <= options.max_width:
+            without = _DISPENSABLE[:left_out]
+            shown = [width for name, width in widths.items() if name not in without]
+            if sum(shown) + len(shown) * _padding(without) + len(shown) - 1 <= options.max_width:
                 break
-        yield shown
+        yield _table(self.table, without)
+
+
+def _padding(without: Sequence[str]) -> int:
+    """Spaces behind a cell, besides the one between two columns: none where every dispensable column is left out."""
+    return int(len(without) < len(_DISPENSABLE))
 
 
 def _table(table: Table, without: Sequence[str]) -> RichTable:
@@ -52,7 +58,7 @@ def _table(table: Table, without: Sequence[str]) -> RichTable:
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0) if len(without) < len(_DISPENSABLE) else 0,
+        padding=(0, _padding(without), 0, 0),
         show_edge=False,
     )
     for name in columns:

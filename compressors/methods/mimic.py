@@ -30,7 +30,7 @@ class Mimic(SBC):
        of the spikes themselves: with the reset, behind all layers before, and relative to what the layer sends, so
        that no layer drowns another. The first says which of the errors that are left matter.
     2. *Held out.* A fifth of the samples takes no part. The state nearest to the dense network on them is kept, be it
-       the one before the first step: the network never ends further away than SBC left it.
+       the one before the first step: no round ends further away than its cut left it.
     3. *Rounds.* The density falls by :attr:`schedule`'s factor. Each round judges the weights that are left by the
        curvature of the network that has learnt, not of the dense one, and begins nearer to the goal. Earlier rounds
        learn for a part of the steps only.
@@ -64,8 +64,8 @@ class Mimic(SBC):
 
     @property
     def idle(self) -> bool:
-        """Whether there is no budget, so that the network is already all that it could learn to be."""
-        return self.goal == Budget()
+        """Whether there is no budget, so that there is nothing to learn, and no other care is asked for."""
+        return self.goal == Budget() and self.aftercare == ("reconstruct",)
 
     @property
     def rounds(self) -> tuple[Budget, ...]:

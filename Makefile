@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test fuzz lint smoke perf docs clean
+.PHONY: demo test fuzz lint smoke perf gpu docs clean
 
 demo: $(STAMP)
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
@@ -31,6 +31,17 @@ smoke: $(STAMP)
 
 perf: $(STAMP)
 	$(BIN)/python -m benchmark.perf
+
+# On a machine with a GPU: that it computes what the CPU does, how fast, and then suites for so many minutes; what is
+# cut off goes on where it was when it is called again.
+GPU_MINUTES ?= 8
+GPU_SUITES ?= mnist-dvs cifar100
+gpu: $(STAMP)
+	$(BIN)/pytest -m cuda tests/cuda tests/hardware/test_callback.py
+	$(BIN)/python -m benchmark.perf --device cuda
+	for suite in $(GPU_SUITES); do \
+		timeout --signal INT $$(( 60 * $(GPU_MINUTES) )) $(BIN)/snnbench run $$suite || [ $$? -eq 124 ] || exit 1; \
+	done
 
 # The site, in site/; it needs no network, and a broken link or anchor fails it.
 docs: $(STAMP)

@@ -38,15 +38,16 @@ def _eliminated(rows: int, columns: int, device: str) -> Row:
 def hessian(device: str, small: bool = False) -> list[Row]:
     """Sums of products of spikes: inputs read, in GB/s, and the rate beside that of one matrix product of that size."""
     vectors, columns = (256, 64) if small else (65_536, 1152)
-    rows = []
-    for dtype in (torch.float32, torch.float64):
-        z = (torch.rand(vectors, columns, device=device) < 0.1).to(dtype)
-        total = torch.zeros(1, columns, columns, dtype=dtype, device=device)
-        taken = _best(lambda z=z, total=total: add_products(total, z[None]), device).wall
-        product = _best(lambda z=z: z.mT @ z, device).wall
-        size = z.numel() * z.element_size()
-        rows.append({"inputs": str(dtype), "gb_per_s": size / taken / 1e9, "share_of_product": product / taken})
-    return rows
+    return [_summed(vectors, columns, dtype, device) for dtype in (torch.float32, torch.float64)]
+
+
+def _summed(vectors: int, columns: int, dtype: torch.dtype, device: str) -> Row:
+    z = (torch.rand(1, vectors, columns, device=device) < 0.1).to(dtype)
+    total = torch.zeros(1, columns, columns, dtype=dtype, device=device)
+    taken = _best(lambda: add_products(total, z), device).wall
+    product = _best(lambda: z.mT @ z, device).wall
+    rate = z.numel() * z.element_size() / taken
+    return {"inputs": str(dtype), "gb_per_s": rate / 1e9, "share_of_product": product / taken}
 
 
 def counting(device: str, small: bool = False) -> list[Row]:

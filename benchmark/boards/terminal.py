@@ -18,7 +18,7 @@ _DISPENSABLE = ("peak", "weights", "+ state", "bits", "energy", "calib.", "time"
 def terminal(board: Board) -> RenderableType:
     """All tables, each with its summary, and what stands in none; a budget's rows stand together."""
     if not board.tables and not board.apart:
-        return "no records yet: `snnbench run smoke` makes some"
+        return "no records yet: `snnbench run demo` makes some"
     parts: list[RenderableType] = []
     for table in board.tables:
         parts += [_Fitted(table), "", _summary(table), ""]

@@ -16,7 +16,7 @@ FIRST_LINE_S, LINE_EVERY_S = 5.0, 30.0
 
 
 class ShownProgress(Progress):
-    """Bars that go away when the work is done; where the console is no terminal, a line says the same, soon and then again and again.
+    """Bars that go away when the work is done; where the console is no terminal, lines say the same.
 
     Args:
         console: where to show them.

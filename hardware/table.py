@@ -108,7 +108,7 @@ def inert(row: Row) -> Row:
 
 
 def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Table:
-    """Return the rows as a table for a terminal of ``width`` characters: as many columns as have room, all of them whole."""
+    """Return the rows as a table for a terminal of ``width`` characters: the columns that have room, each whole."""
     table = Table(
         title=f"{report.samples} samples, {report.timesteps} steps; operations per sample, memory in bits",
         caption=_note(energy),
@@ -123,7 +123,9 @@ def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Tab
     shown = columns_that_fit(longest, DISPENSABLE, width)
     for column in shown:
         words = column in ("layer", "kind", "inputs", "format")
-        table.add_column(_heading(column), justify="left" if words else "right", no_wrap=True, min_width=longest[column])
+        table.add_column(
+            _heading(column), justify="left" if words else "right", no_wrap=True, min_width=longest[column]
+        )
     for place, row in enumerate(rows):
         table.add_row(*(escape(cells[column][place]) for column in shown), end_section=row is rows[-2])
     return table

@@ -46,9 +46,15 @@ OPTIONS = (
         type=click.Choice(["subtract", "value"]),
         help="How the neurons of the NIR file are reset, where it does not say: less the threshold, or to v_reset.",
     ),
-    click.option("--model", callback=known(models), help="The network's name; not needed for a checkpoint that snnbench wrote."),
+    click.option(
+        "--model", callback=known(models), help="The network; not needed for a checkpoint that snnbench wrote."
+    ),
     click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
-    click.option("--data", callback=known(data_sets), help="The data set to calibrate and test on; not needed for what snnbench wrote."),
+    click.option(
+        "--data",
+        callback=known(data_sets),
+        help="To calibrate and test on; not needed for what snnbench wrote.",
+    ),
     click.option(
         "--data-option",
         type=Pairs(),

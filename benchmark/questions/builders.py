@@ -7,8 +7,9 @@ wait for torch.
 import ast
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,14 @@ def _shown(signature: inspect.Signature) -> str:
     return str(inspect.Signature(plain)) if plain else "no arguments"
 
 
-def signature_of(target: str) -> inspect.Signature | None:
+def signature_of(target: str, decorated: bool = False) -> inspect.Signature | None:
     """What ``module:function`` takes, as its source says; None where that does not tell.
 
     It does not where the module has no source, the function comes from elsewhere, or a decorator may change it.
+
+    Args:
+        target: the function, or a class.
+        decorated: its decorators are known to leave alone what it takes.
 
     Raises:
         BuilderError: there is no such module, or nothing of that name in it.
@@ -94,10 +99,10 @@ def signature_of(target: str) -> inspect.Signature | None:
         tree = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
     except (OSError, SyntaxError) as error:
         raise BuilderError(f"the model {target!r}: {spec.origin} cannot be read: {error}") from error
-    return _in_source(target, attribute, tree)
+    return _in_source(target, attribute, tree, decorated)
 
 
-def _in_source(target: str, attribute: str, tree: ast.Module) -> inspect.Signature | None:
+def _in_source(target: str, attribute: str, tree: ast.Module, decorated: bool) -> inspect.Signature | None:
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     function = functions.get(attribute)
     if isinstance(function, ast.ClassDef):
@@ -105,7 +110,7 @@ def _in_source(target: str, attribute: str, tree: ast.Module) -> inspect.Signatu
         function = own.get("__init__") if not function.decorator_list else None
         return None if function is None else _signature(function, skipped=1)
     if isinstance(function, ast.FunctionDef):
-        return None if function.decorator_list else _signature(function)
+        return None if function.decorator_list and not decorated else _signature(function)
     plain = all(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Expr) or _imports(node) for node in tree.body)
     if plain and attribute not in _imported(tree):
         raise BuilderError(f"the model {target!r}: its module has no {attribute!r}: {suggestion(attribute, functions)}")
@@ -123,17 +128,14 @@ def _imported(tree: ast.Module) -> set[str]:
 
 def _found(module: str) -> ModuleSpec | None:
     """Where a module is, found without running the packages that it is in."""
-    path: Iterable[str] | None = None
-    spec = None
-    parts = module.split(".")
-    for end in range(1, len(parts) + 1):
-        name = ".".join(parts[:end])
-        if end == 1 and name in sys.builtin_module_names:
-            return sys.modules[name].__spec__ if name in sys.modules else None
-        spec = PathFinder.find_spec(name, None if path is None else [*path])
+    top, *inner = module.split(".")
+    spec = sys.modules[top].__spec__ if top in sys.modules else find_spec(top)
+    name = top
+    for part in inner:
         if spec is None:
             return None
-        path = spec.submodule_search_locations or ()
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, [*(spec.submodule_search_locations or ())])
     return spec
 
 

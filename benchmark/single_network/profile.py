@@ -83,6 +83,10 @@ def summary_lines(profile: Profile) -> list[str]:
     return lines + [chip_line(fit) for fit in profile.chips]
 
 
+SEARCHED = ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in")
+"""Limits that a smaller network keeps, though no one option says how small."""
+
+
 def chip_line(fit: ChipFit) -> str:
     """Whether a network fits a chip, in one line: if not, by how much, and what would."""
     broken = [check for check in fit.checks if check.ok is False]
@@ -112,7 +116,7 @@ def _mended(chip: str, broken: Sequence[Check]) -> str:
 
 
 def _remedy(check: Check) -> str | None:
-    """Options of ``snnbench compress`` that mend a limit; empty where they have to be searched, None where none does."""
+    """Options of ``snnbench compress`` that mend a limit; empty where they have to be searched, None if none do."""
     if check.needed is None or not check.limit:
         return None
     if check.name == "weight_bits":
@@ -120,4 +124,8 @@ def _remedy(check: Check) -> str | None:
     density = floor(100 * check.limit / check.needed) / 100
     if check.name in ("synapses", "mean_fan_out") and density:
         return f"--density {density:g}"
-    return "" if check.name in ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in") else None
+    return (
+        ""
+        if check.name in ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in")
+        else None
+    )

@@ -1,4 +1,4 @@
-"""The suite ``smoke``, every compressor once, on one shipped dense network, against the figures that were recorded with it.
+"""The suite ``smoke``, every compressor once, on a shipped dense network, against the figures recorded with it.
 
 Training ends in other weights on another processor, so the dense network is shipped and not trained. What remains of
 the machine is the order in which floats are added: it can move single spikes and, where weights are about equally

@@ -1,7 +1,5 @@
 """The cost report in a terminal: whole names, and as many columns as have room."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -125,8 +125,8 @@ class _Writer:
             case "call_module":
                 return self._module(node, sources[0])
         raise NIRError(
-            f"the network computes {node.target!r} ({node.format_node()}), which NIR does not have: over time nothing but "
-            "a mean is taken, as the last operation"
+            f"the network computes {node.target!r} ({node.format_node()}), which NIR does not have: over time nothing "
+            "but a mean is taken, as the last operation"
         )
 
     def _sum(self, node: fx.Node, *parts: list[str]) -> list[str]:
@@ -170,7 +170,7 @@ def _is_readout(node: fx.Node) -> bool:
     """Whether an operation is the mean over time, the first axis, of what the network puts out."""
     if node.target not in ("mean", torch.mean) or [user.op for user in node.users] != ["output"]:
         return False
-    options = {"dim": axis for axis in node.args[1:2]} | dict(node.kwargs)
+    options = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | dict(node.kwargs)
     return options.get("dim") in (0, (0,), [0]) and options.keys() <= {"dim", "keepdim"} and len(node.args) <= 3
 
 

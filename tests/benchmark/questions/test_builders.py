@@ -9,7 +9,7 @@ from benchmark.questions import build
 from benchmark.questions.builders import BuilderError, check_builder, signature_of
 from benchmark.questions.names import Named
 
-SOURCE = '''
+SOURCE = """
 import sys
 from os.path import join
 from functools import partial
@@ -29,7 +29,7 @@ class Net:
     def __init__(self, input_shape, classes, width=(1, 2)): ...
 class Derived(Net): ...
 made = partial(other)
-'''
+"""
 
 
 @pytest.fixture

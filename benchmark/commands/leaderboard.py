@@ -16,6 +16,7 @@ from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, uncollected, us
 @ENERGY
 @click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv and the plots.")
 @click.option("--single-file", is_flag=True, help="The page as one file, in place of one with its parts beside it.")
+@click.option("--wide", is_flag=True, help="All columns, however wide the terminal is.")
 @AS_JSON
 @user_errors
 @uncollected()
@@ -27,6 +28,7 @@ def leaderboard(
     energy: str,
     write: bool,
     single_file: bool,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Render the records: a table here; a page, Markdown, CSV and plots in the results folder."""
@@ -42,4 +44,4 @@ def leaderboard(
     if as_json:
         click.echo(json.dumps(tabular.as_json(board)))
     else:
-        Console().print(terminal.terminal(board))
+        Console(width=terminal.WIDE if wide else None).print(terminal.terminal(board))

@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.boards.origins import origins
 from benchmark.boards.titles import data_title, network_title
 from benchmark.questions.suite import Named, digest
-from benchmark.records import RunRecord
+from benchmark.records import RunRecord, answers_of
 from compressors.budget import Budget
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 
@@ -95,6 +95,7 @@ class Row:
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
         family: plain name of the compressor, which its variants share.
         samples: test samples that the accuracy is of.
+        answers: seed -> which of them are classified right (:func:`benchmark.records.answers_of`), where that is known.
     """
 
     method: str
@@ -106,6 +107,7 @@ class Row:
     fronts: frozenset[str] = frozenset()
     family: str = ""
     samples: int = 0
+    answers: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def dense(self) -> bool:
@@ -408,7 +410,12 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
         measured=measured,
         family=entries[0].record.question.compressor.name,
         samples=entries[0].record.answer.cost.samples,
+        answers={seed: _answers(by_seed[seed].record) for seed in seeds if by_seed[seed].record.correct is not None},
     )
+
+
+def _answers(record: RunRecord) -> int:
+    return answers_of(record.correct or "", record.answer.cost.samples)
 
 
 def _with_fronts(rows: list[Row]) -> tuple[Row, ...]:

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test fuzz lint smoke perf gpu docs clean
 
 demo: $(STAMP)
-	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run smoke --results .demo
+	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench run demo --results .demo
 	SNNBENCH_CACHE=.demo/cache $(BIN)/snnbench leaderboard --results .demo
 
 # One process a core, of one thread each; a file's tests stay together, with what they share.
@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every compressor once against recorded figures, from nothing: see benchmark/smoke.
+# The suite `smoke`, every compressor once, against recorded figures, from nothing: see benchmark/smoke.
 smoke: $(STAMP)
 	rm -rf .smoke
 	SNNBENCH_CACHE=.smoke/cache $(BIN)/python -m benchmark.smoke --results .smoke

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmark.boards.markdown import PICTURES, markdown
-from benchmark.boards.page import render
+from benchmark.boards.page import NAME, render, render_folder
 from benchmark.boards.plots import plot
 from benchmark.boards.standings import Apart, Board, standings
 from benchmark.boards.tabular import as_csv
@@ -58,12 +58,18 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def write(board: Board, out: Path) -> None:
+def write(board: Board, out: Path, single_file: bool = False) -> None:
     """Write ``leaderboard.md``, ``.csv`` and ``.html`` and a picture per table: all of them, or none.
+
+    Args:
+        board: the tables.
+        out: the folder.
+        single_file: put the page's data and plotting library into it, and not beside it.
 
     Raises:
         StoreError: the folder is read-only or full.
     """
     pictures = {out / PICTURES / f"{table.slug}.png": plot(table) for table in board.tables}
-    texts = {"csv": as_csv(board), "html": render(board), "md": markdown(board)}
-    write_together(pictures | {out / f"leaderboard.{kind}": text for kind, text in texts.items()})
+    page = {NAME: render(board)} if single_file else render_folder(board)
+    texts = {"leaderboard.csv": as_csv(board), "leaderboard.md": markdown(board), **page}
+    write_together(pictures | {out / name: text for name, text in texts.items()})

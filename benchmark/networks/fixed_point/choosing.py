@@ -272,6 +272,6 @@ def _computed(operations: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node
     """One operation on the values of its inputs."""
     arguments = fx.node.map_arg(node.args, lambda source: values[source])
     if node.op == "call_module":
-        return operations.get_submodule(str(node.target))(*arguments)  # type: ignore[no-any-return]
+        return operations.get_submodule(str(node.target))(*arguments)
     assert callable(node.target)
-    return node.target(*arguments)  # type: ignore[no-any-return]
+    return node.target(*arguments)

@@ -55,7 +55,7 @@ EXACT = {nn.Linear: ExactLinear, nn.Conv1d: ExactConv1d, nn.Conv2d: ExactConv2d}
 
 def make_exact(module: Any) -> None:
     """Give a layer the class whose sums are exact; it stays the very same module."""
-    kind = next(kind for kind in EXACT if isinstance(module, kind))
+    kind: Any = next(kind for kind in EXACT if isinstance(module, kind))
     if type(module) is kind:
         module.step_mode = "m"
     module.__class__ = EXACT[kind]

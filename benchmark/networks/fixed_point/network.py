@@ -87,8 +87,8 @@ class FixedNetwork:
 
     def overflows(self) -> dict[str, float]:
         """The share of potentials that left their range, by the neurons' name."""
-        counted = ((name, self.network.get_submodule(name)) for name in self.neurons)
-        return {name: module.overflows / max(1, module.updates) for name, module in counted}  # type: ignore[operator]
+        counted: dict[str, Any] = {name: self.network.get_submodule(name) for name in self.neurons}
+        return {name: module.overflows / max(1, module.updates) for name, module in counted.items()}
 
 
 def fixed_point(network: nn.Module, x: Tensor, scheme: FixedPoint) -> FixedNetwork:

@@ -225,6 +225,13 @@ METHOD = click.option(
 METHOD_OF_LAYERS = click.option(
     "--method", default="sbc", show_default=True, callback=_known(_compressors), help="The compressor."
 )
+METHOD_BEFORE = click.option(
+    "--method",
+    default="identity",
+    show_default=True,
+    callback=_known(_compressors),
+    help="What compresses the network before; identity for nothing.",
+)
 DATA_SET = click.argument("name", metavar="SET", callback=_known(_data_sets))
 
 

@@ -35,6 +35,7 @@ class LayerIntegers:
         bias: int64 ``[out]`` in units of the potential, or None.
         step: what one code stands for in the network that this one was made from.
         unit: what one unit of the layer's output stands for there.
+        potential_unit: what one unit of the potential stands for that takes the output, or of the network's output.
     """
 
     codes: Tensor
@@ -42,6 +43,7 @@ class LayerIntegers:
     bias: Tensor | None
     step: float
     unit: float
+    potential_unit: float
 
     @property
     def weight(self) -> Tensor:
@@ -96,7 +98,7 @@ class Choice:
         bias = None
         if layer.bias is not None:
             bias = (layer.bias / unit).round().clamp(scheme.lowest, scheme.highest).long()
-        return LayerIntegers(codes, shift, bias, step, unit)
+        return LayerIntegers(codes, shift, bias, step, unit, self.unit)
 
 
 @dataclass

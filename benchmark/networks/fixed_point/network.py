@@ -1,6 +1,7 @@
 """A spiking network as whole numbers: what runs, what it is equal to in floats, and the account of both."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ class FixedNetwork:
         layers: whole numbers of each layer, by name, in order of execution.
         neurons: whole numbers of each layer of neurons, likewise.
         norms: BatchNorms that went into a layer, by the layer's name.
+        scores: layers whose currents are, or are a part of, the network's output.
         dtypes: in which each layer is computed exactly.
         samples: calibration samples that chose the units.
     """
@@ -50,6 +52,7 @@ class FixedNetwork:
     layers: Mapping[str, LayerIntegers]
     neurons: Mapping[str, NeuronIntegers]
     norms: Mapping[str, str]
+    scores: frozenset[str]
     dtypes: Mapping[str, str]
     samples: int
 
@@ -78,6 +81,31 @@ class FixedNetwork:
             "layers": layers,
             "neurons": neurons,
         }
+
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """What a NIR node says of its whole numbers, by the module's name."""
+        scheme = self.scheme
+        layers = {
+            name: {
+                "weight_codes": one.codes.to(torch.int8).numpy(),
+                "weight_bits": scheme.weight_bits,
+                "weight_shift": one.shift,
+            }
+            | ({} if one.bias is None else {"bias_integers": one.bias.to(torch.int32).numpy()})
+            for name, one in self.layers.items()
+        }
+        neurons = {
+            name: {
+                "threshold_integer": one.threshold,
+                "potential_bits": scheme.potential_bits,
+                "overflow": scheme.overflow,
+                "leak": one.leak.kind,
+                "leak_amount": one.leak.amount,
+                "unit": one.unit * _factor(one.unit),
+            }
+            for name, one in self.neurons.items()
+        }
+        return {**layers, **neurons}
 
     def forget_overflows(self) -> None:
         """Count potentials that leave their range from zero."""
@@ -132,45 +160,71 @@ def fixed_point(network: nn.Module, x: Tensor, scheme: FixedPoint) -> FixedNetwo
     }
     limit, wide = limits(structure, layers, largest)
     _finish(operations, structure, layers, limit, wide, scheme)
+    ends = {structure.groups[node] for node in structure.groups if node.op == "output"}
+    scores = frozenset(one.name for group in ends for one in group.layers)
     norms = {one.name: one.norm for one in structure.layers if one.norm is not None}
     dtypes = {name: "float64" if name in wide else "float32" for name in layers}
-    return FixedNetwork(operations, scheme, layers, neurons, norms, dtypes, samples)
+    return FixedNetwork(operations, scheme, layers, neurons, norms, scores, dtypes, samples)
 
 
-def dequantised(network: nn.Module, fixed: FixedNetwork) -> nn.Module:
+def dequantised(network: nn.Module, fixed: FixedNetwork, exactly: bool = False) -> nn.Module:
     """The network in floats whose weights, biases and thresholds are what the whole numbers stand for.
 
     It has the modules of ``network``, a copy, BatchNorms that went into a layer among them: they add its bias. It
     differs from the whole numbers by what floats round, by how a leak is rounded, and by potentials that leave their
     range.
+
+    Args:
+        network: what the whole numbers were made from.
+        fixed: the whole numbers.
+        exactly: let one unit of a potential stand for a power of two, near what it stands for: weights, biases,
+            thresholds and resets are multiplied by one factor from 0.71 to 1.41, which changes no spike, and floats
+            hold every sum to the bit. What is the network's output stays as it is.
     """
     copied = copy.deepcopy(network)
     for name, one in fixed.layers.items():
+        factor = _factor(one.potential_unit) if exactly and name not in fixed.scores else 1.0
+        norm = copied.get_submodule(fixed.norms[name]) if name in fixed.norms else None
+        _dequantise(copied.get_submodule(name), norm, one, fixed.scheme, factor)
+    for name, neurons in fixed.neurons.items():
+        factor = _factor(neurons.unit) if exactly else 1.0
         module: Any = copied.get_submodule(name)
-        with torch.no_grad():
-            module.weight.copy_((one.codes * one.step).to(module.weight))
-        note(module, _stored(one, fixed.scheme, one.step))
-        bias = None if one.bias is None else one.bias * one.unit
-        norm: Any = copied.get_submodule(fixed.norms[name]) if name in fixed.norms else None
-        if norm is not None and bias is not None:
-            _let_add(norm, bias if module.bias is None else torch.zeros_like(bias))
-        if module.bias is not None and bias is not None:
-            with torch.no_grad():
-                module.bias.copy_(bias.to(module.bias))
-    for name, one_ in fixed.neurons.items():
-        neuron: Any = copied.get_submodule(name)
-        neuron.v_threshold = one_.threshold * one_.unit + (one_.reset or 0)
+        reset = None if neurons.reset is None else neurons.reset * factor
+        module.v_threshold, module.v_reset = neurons.threshold * neurons.unit * factor + (reset or 0), reset
+    functional.reset_net(copied)
     return copied
 
 
-def _let_add(norm: Any, bias: Tensor) -> None:
-    """Let a BatchNorm do nothing but add a bias."""
+def _factor(unit: float) -> float:
+    """What makes a unit a power of two."""
+    return float(2.0 ** round(math.log2(unit)) / unit)
+
+
+def _dequantise(module: Any, norm: Any, one: LayerIntegers, scheme: FixedPoint, factor: float) -> None:
+    grid = grid_of(one, scheme, factor)
+    bias = None if one.bias is None else one.bias * (one.unit * factor)
     with torch.no_grad():
-        norm.running_mean.copy_(-bias)
-        norm.running_var.fill_(1 - norm.eps)
-        if norm.weight is not None:
-            norm.weight.fill_(1)
-            norm.bias.zero_()
+        module.weight.copy_(grid.values(codes_of(one, scheme)))
+        if norm is not None and bias is not None:
+            norm.running_mean.copy_(-bias if module.bias is None else torch.zeros_like(bias))
+            norm.running_var.fill_(1 - norm.eps)
+            if norm.weight is not None:
+                norm.weight.fill_(1)
+                norm.bias.zero_()
+        if module.bias is not None and bias is not None:
+            module.bias.copy_(bias)
+    note(module, grid.stored())
+
+
+def grid_of(one: LayerIntegers, scheme: FixedPoint, factor: float = 1.0) -> Grid:
+    """The grid that a layer's weights lie on in floats, one for all of them."""
+    scale = torch.full((1, 1), one.step * factor)
+    return Grid(scheme.weight_bits, scale, torch.full_like(scale, 2.0 ** (scheme.weight_bits - 1)))
+
+
+def codes_of(one: LayerIntegers, scheme: FixedPoint) -> Tensor:
+    """A layer's codes on that grid, none below 0: uint8, the weight's shape."""
+    return (one.codes + 2 ** (scheme.weight_bits - 1)).to(torch.uint8)
 
 
 def _samples(operations: fx.GraphModule, x: Tensor) -> int:
@@ -224,7 +278,7 @@ def _finish(
     for name, one in layers.items():
         module = operations.get_submodule(name)
         set_integers(module, one, torch.float64 if name in wide else torch.float32)
-        note(module, _stored(one, scheme, 2.0**one.shift))
+        note(module, _stored(one, scheme))
     graph = operations.graph
     (start,) = (node for node in graph.nodes if node.op == "placeholder")
     (end,) = (node for node in graph.nodes if node.op == "output")
@@ -252,15 +306,8 @@ def _output_unit(structure: Structure, layers: Mapping[str, LayerIntegers]) -> f
     return layers[group.layers[0].name].unit / group.window
 
 
-def _stored(one: LayerIntegers, scheme: FixedPoint, step: float) -> StoredWeights:
+def _stored(one: LayerIntegers, scheme: FixedPoint) -> StoredWeights:
     """How a chip stores a layer: codes, by how much they are shifted, and biases as wide as potentials."""
     bits = scheme.weight_bits
-    scale = torch.full((1, 1), step)
     coding = WeightCoding(bits=bits, scales=1, scale_bits=SHIFT_BITS, bias_bits=scheme.potential_bits)
-    return StoredWeights(coding, scale, torch.full((1, 1), 2.0 ** (bits - 1)))
-
-
-def grid_of(one: LayerIntegers, scheme: FixedPoint) -> Grid:
-    """The grid that a layer's weights lie on in floats."""
-    bits = scheme.weight_bits
-    return Grid(bits, torch.full((1, 1), one.step), torch.full((1, 1), 2.0 ** (bits - 1)))
+    return StoredWeights(coding, torch.full((1, 1), 2.0**one.shift), torch.full((1, 1), 2.0 ** (bits - 1)))

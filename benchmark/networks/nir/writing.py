@@ -1,6 +1,6 @@
 """Networks as NIR graphs, for the simulators and chips that read them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,30 @@ from hardware.layers import TRANSPARENT
 Shape = tuple[int, ...]
 
 
-def write_nir(path: Path, network: nn.Module, input_shape: Shape, timestep: float | None = None) -> None:
+def write_nir(
+    path: Path,
+    network: nn.Module,
+    input_shape: Shape,
+    timestep: float | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write a network as a NIR file, at once or not at all; see :func:`to_nir`.
 
     Raises:
         NIRError: the network cannot be expressed.
         StoreError: the folder is read-only or full.
     """
-    graph = to_nir(network, input_shape, timestep)
+    graph = to_nir(network, input_shape, timestep, metadata)
     with replacing(path) as partial:
         nir.write(partial, graph)
 
 
-def to_nir(network: nn.Module, input_shape: Shape, timestep: float | None = None) -> nir.NIRGraph:
+def to_nir(
+    network: nn.Module,
+    input_shape: Shape,
+    timestep: float | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+) -> nir.NIRGraph:
     """A network's forward pass in evaluation mode as a NIR graph; sums become edges that meet.
 
     BatchNorm goes into the weights of the layer before it, which changes results by rounding only; everything else
@@ -48,6 +59,7 @@ def to_nir(network: nn.Module, input_shape: Shape, timestep: float | None = None
         input_shape: shape of one sample's time step.
         timestep: length of a step in the graph's unit of time; by default that of the graph the network was read
             from, else 1.
+        metadata: what else the nodes of layers and neurons say, by the modules' names: numbers, words and arrays.
 
     Raises:
         NIRError: control flow that depends on data, or an operation that NIR does not have; names it.
@@ -59,6 +71,8 @@ def to_nir(network: nn.Module, input_shape: Shape, timestep: float | None = None
     values: dict[fx.Node, list[str]] = {}  # which nodes' outputs add up to a value
     for node in operations.graph.nodes:
         values[node] = writer.write(node, [values[source] for source in node.all_input_nodes])
+    for name, words in (metadata or {}).items():
+        writer.nodes[name.replace(".", "_")].metadata |= words
     return nir.NIRGraph(writer.nodes, writer.edges, {"timestep": timestep}, type_check=False)
 
 

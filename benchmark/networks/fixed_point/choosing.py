@@ -6,7 +6,7 @@ to the left: a code is worth ``2^shift`` units. Few bits of a weight and many of
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class LayerIntegers:
         step: what one code stands for in the network that this one was made from.
         unit: what one unit of the layer's output stands for there.
         potential_unit: what one unit of the potential stands for that takes the output, or of the network's output.
+        window: entries whose sum stands for their mean, between the layer and what takes its output.
     """
 
     codes: Tensor
@@ -44,11 +45,17 @@ class LayerIntegers:
     step: float
     unit: float
     potential_unit: float
+    window: int
 
     @property
     def weight(self) -> Tensor:
         """The weights in units of the potential: int64."""
         return self.codes << self.shift
+
+    def in_sums(self, factor: float) -> "LayerIntegers":
+        """The same where pools add up and do not take means, and a unit stands for ``factor`` times as much."""
+        unit = self.unit / self.window * factor
+        return replace(self, step=unit * 2.0**self.shift, unit=unit, window=1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Choice:
         bias = None
         if layer.bias is not None:
             bias = (layer.bias / unit).round().clamp(scheme.lowest, scheme.highest).long()
-        return LayerIntegers(codes, shift, bias, step, unit, self.unit)
+        return LayerIntegers(codes, shift, bias, step, unit, self.unit, group.window)
 
 
 @dataclass

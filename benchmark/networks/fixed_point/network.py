@@ -177,20 +177,27 @@ def dequantised(network: nn.Module, fixed: FixedNetwork, exactly: bool = False) 
     Args:
         network: what the whole numbers were made from.
         fixed: the whole numbers.
-        exactly: let one unit of a potential stand for a power of two, near what it stands for: weights, biases,
-            thresholds and resets are multiplied by one factor from 0.71 to 1.41, which changes no spike, and floats
-            hold every sum to the bit. What is the network's output stays as it is.
+        exactly: let floats hold every sum to the bit, for other programs. One unit of a potential stands for a power
+            of two, near what it stands for: weights, biases, thresholds and resets are multiplied by one factor from
+            0.71 to 1.41, which changes no spike; currents that are the network's output stay as they are. Means
+            become sums, with smaller weights. Where the reset is to a value, thresholds lie half a unit lower, so
+            that it does not matter whether a neuron fires that just reaches it.
     """
     copied = copy.deepcopy(network)
     for name, one in fixed.layers.items():
-        factor = _factor(one.potential_unit) if exactly and name not in fixed.scores else 1.0
         norm = copied.get_submodule(fixed.norms[name]) if name in fixed.norms else None
-        _dequantise(copied.get_submodule(name), norm, one, fixed.scheme, factor)
+        stands = one.in_sums(1.0 if name in fixed.scores else _factor(one.potential_unit)) if exactly else one
+        _dequantise(copied.get_submodule(name), norm, stands, fixed.scheme)
     for name, neurons in fixed.neurons.items():
         factor = _factor(neurons.unit) if exactly else 1.0
         module: Any = copied.get_submodule(name)
         reset = None if neurons.reset is None else neurons.reset * factor
-        module.v_threshold, module.v_reset = neurons.threshold * neurons.unit * factor + (reset or 0), reset
+        lower = 0.5 if exactly and reset is not None else 0.0
+        module.v_threshold = (neurons.threshold - lower) * neurons.unit * factor + (reset or 0)
+        module.v_reset = reset
+    if exactly:
+        for pool in [module for module in copied.modules() if type(module) in MEANS]:
+            pool.divisor_override = 1
     functional.reset_net(copied)
     return copied
 
@@ -200,9 +207,9 @@ def _factor(unit: float) -> float:
     return float(2.0 ** round(math.log2(unit)) / unit)
 
 
-def _dequantise(module: Any, norm: Any, one: LayerIntegers, scheme: FixedPoint, factor: float) -> None:
-    grid = grid_of(one, scheme, factor)
-    bias = None if one.bias is None else one.bias * (one.unit * factor)
+def _dequantise(module: Any, norm: Any, one: LayerIntegers, scheme: FixedPoint) -> None:
+    grid = grid_of(one, scheme)
+    bias = None if one.bias is None else one.bias * one.unit
     with torch.no_grad():
         module.weight.copy_(grid.values(codes_of(one, scheme)))
         if norm is not None and bias is not None:
@@ -216,9 +223,9 @@ def _dequantise(module: Any, norm: Any, one: LayerIntegers, scheme: FixedPoint, 
     note(module, grid.stored())
 
 
-def grid_of(one: LayerIntegers, scheme: FixedPoint, factor: float = 1.0) -> Grid:
+def grid_of(one: LayerIntegers, scheme: FixedPoint) -> Grid:
     """The grid that a layer's weights lie on in floats, one for all of them."""
-    scale = torch.full((1, 1), one.step * factor)
+    scale = torch.full((1, 1), one.step)
     return Grid(scheme.weight_bits, scale, torch.full_like(scale, 2.0 ** (scheme.weight_bits - 1)))
 
 

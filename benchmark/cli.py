@@ -18,7 +18,7 @@ from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
 from benchmark.commands.leaderboard import leaderboard
 from benchmark.commands.list import list_
-from benchmark.commands.network import compress, profile, sensitivity
+from benchmark.commands.network import compress, fixed_point, profile, sensitivity
 from benchmark.commands.plan import plan
 from benchmark.commands.run import run
 from benchmark.commands.wandb import wandb
@@ -63,7 +63,8 @@ def main() -> None:
     ]  # module:attribute finds a file beside the suite; last, so that it hides nothing
 
 
-for command in (check, compare, compress, data, doctor, leaderboard, list_, plan, profile, run, sensitivity, wandb):
+NETWORK = (compress, fixed_point, profile, sensitivity)
+for command in (check, compare, data, doctor, leaderboard, list_, plan, run, wandb, *NETWORK):
     main.add_command(command)
 
 

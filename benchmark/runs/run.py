@@ -33,7 +33,7 @@ from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
 from benchmark.runs.opening import OpenedData, OpenedRun, Setting
 from compressors.base import Compressor
 from compressors.compression import Compression
-from compressors.progress import Item
+from compressors.progress import Item, Track
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport, HardwareCost
 
@@ -129,17 +129,47 @@ def _fit_and_test(
         fit.fit(module, datamodule=data)
         fitted = time.perf_counter()
         compression = compressor.done()
-        counter, answers = HardwareCost(), Answers()
-        shown = EvaluationBar(compressor.state.track)
-        test = Trainer(callbacks=[counter, answers, shown], **trainer_settings(devices))
+    seconds = {"compress": compression.seconds, "fit": fitted - started}
+    return measure(module, data, compression, seconds, devices=devices, track=compressor.state.track)
+
+
+def measure(
+    module: SNNClassifier,
+    data: LightningDataModule,
+    compression: Compression,
+    seconds: Mapping[str, float],
+    *,
+    state_bits: int = 32,
+    devices: Devices | None = None,
+    track: Track = silent,
+) -> Measured:
+    """Test a compressed network, and count what it costs.
+
+    Args:
+        module: the network.
+        data: what it is tested on.
+        compression: what was done to it.
+        seconds: what that took, part by part.
+        state_bits: bits of one neuron state variable.
+        devices: what to work on; by default a single one.
+        track: shows progress.
+
+    Raises:
+        ScoreError: the network's weights or scores are not finite.
+    """
+    started = time.perf_counter()
+    counter, answers = HardwareCost(state_bits=state_bits), Answers()
+    with quiet():
+        callbacks: list[Callback] = [counter, answers, EvaluationBar(track)]
+        test = Trainer(callbacks=callbacks, **trainer_settings(devices or Devices()))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
     if cost is None:
         raise RuntimeError("the test ended without a report of the cost")
     functional.reset_net(module)
     metrics = finite_metrics(module, results[0])
-    seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
-    return Measured(module, compression, metrics, cost, seconds, answers.correct)
+    spent = {**seconds, "test": time.perf_counter() - started}
+    return Measured(module, compression, metrics, cost, spent, answers.correct)
 
 
 def finite_metrics(module: SNNClassifier, results: Mapping[str, float]) -> Metrics:

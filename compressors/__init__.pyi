@@ -7,6 +7,7 @@ from .channels.pruner import ChannelPruner as ChannelPruner
 from .compression import Compression as Compression
 from .compression import LayerCompression as LayerCompression
 from .masks import largest as largest
+from .methods.dst import DST as DST
 from .methods.identity import Identity as Identity
 from .methods.lamp import LAMP as LAMP
 from .methods.lottery import Lottery as Lottery

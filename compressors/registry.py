@@ -16,6 +16,7 @@ COMPRESSORS = Registry(
         "lottery": Entry(
             "compressors.methods.lottery:Lottery", "rounds of magnitude pruning, each rewound to an early state"
         ),
+        "dst": Entry("compressors.methods.dst:DST", "sparse from the first step on; weights move while it learns"),
         "rtn": Entry("compressors.methods.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
         "wanda": Entry("compressors.methods.wanda:Wanda", "weights of weak inputs removed, no update (control)"),
         "ria": Entry("compressors.methods.ria:RIA", "wanda with magnitudes relative to row and column (control)"),

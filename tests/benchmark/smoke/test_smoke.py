@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from benchmark import smoke
+from benchmark.questions.suite import FromScratch
 from compressors.registry import COMPRESSORS
 from tests.benchmark.factory import make_failed, make_record
 
@@ -45,6 +46,19 @@ def test_other_arithmetic_may_move_counts_a_little_but_not_the_weights_kept(boun
     recorded["synops"] *= 1.05
     recorded["weights_kept"] += 1
     assert [line.split()[1] for line in smoke.differences(RECORDS, bounds)] == ["weights_kept", "synops"]
+
+
+def test_what_is_trained_from_scratch_is_compared_wholly_on_the_same_arithmetic_alone():
+    records = [make_record("dst", 0.2, asked={"from_scratch": FromScratch(epochs=2)})]
+    bounds = copy.deepcopy(smoke.as_bounds(records))
+    recorded = bounds["methods"]["dst from scratch"]
+    recorded["synops"] *= 3
+    recorded["accuracy"] = 1.0
+    assert [line.split()[3] for line in smoke.differences(records, bounds)] == ["accuracy", "synops"]
+    bounds["arithmetic"]["instructions"] = "another"
+    assert list(smoke.differences(records, bounds)) == []
+    recorded["weights_kept"] += 1
+    assert [line.split()[3] for line in smoke.differences(records, bounds)] == ["weights_kept"]
 
 
 def test_failures_and_strangers_are_differences(bounds):

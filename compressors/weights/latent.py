@@ -51,15 +51,14 @@ class LatentWeights:
                 self.kept[name] = weight.detach().clone()
                 weight.copy_(rule.value(weight))
 
-    def settle(self, module: nn.Module) -> None:
-        """Put values into the module at the end, also where somebody else wrote others in their place."""
-        for name, latent in self.kept.items():
-            rule, weight = self.rules[name], module.get_parameter(f"{name}.weight").detach()
-            if not torch.equal(weight, rule.value(latent)):
-                self.kept = {**self.kept, name: weight.clone()}
-                with torch.no_grad():
-                    weight.copy_(rule.value(weight))
-        self.put(module)
+    def recall(self, module: nn.Module) -> None:
+        """Put the latent weights back; where somebody wrote others in the values' place, those are the latent ones."""
+        with torch.no_grad():
+            for name, latent in self.kept.items():
+                weight = module.get_parameter(f"{name}.weight")
+                if torch.equal(weight, self.rules[name].value(latent)):
+                    weight.copy_(latent)
+        self.kept = {}
 
     def take(self, module: nn.Module) -> None:
         """Put the latent weights back, with their gradients."""
@@ -99,9 +98,17 @@ class LatentTraining(Compressor):
         """Values are what is validated, and what a checkpoint holds."""
         self.latent.put(pl_module)
 
+    def conclude(self, module: LightningModule) -> None:
+        """Bring the rules to where they end, with the latent weights in the module; nothing, where they do not change.
+
+        May be called again, with what others wrote in place of the values as latent weights.
+        """
+
     def settle(self, module: LightningModule) -> None:
         """Leave values, and take down what they are; what others wrote in the meantime goes through the rules anew."""
-        self.latent.settle(module)
+        self.latent.recall(module)
+        self.conclude(module)
+        self.latent.put(module)
         done = self.done()
         self.state.compression = replace(done, layers=tuple(map(self.account, done.layers)))
 

@@ -24,6 +24,7 @@ from .methods.sbc import SBC as SBC
 from .methods.slamp import SLAMP as SLAMP
 from .methods.spatiotemporal import SpatioTemporal as SpatioTemporal
 from .methods.stds import STDS as STDS
+from .methods.upf import UPF as UPF
 from .methods.wanda import Wanda as Wanda
 from .network.layers import Layer as Layer
 from .network.layers import LayerError as LayerError

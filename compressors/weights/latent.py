@@ -1,6 +1,6 @@
 """Training of latent weights: layers compute with a function of them, and gradients go to what stands behind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -85,6 +85,37 @@ class LatentTraining(Compressor):
     def account(self, entry: LayerCompression) -> LayerCompression:
         """The account of a layer whose value is in the module."""
         raise NotImplementedError(f"{type(self).__name__} must implement account()")
+
+    def beside(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Layer name -> what is trained beside its weight, by the same optimizer and with the same settings."""
+        return {}
+
+    # Lightning's hooks, in their order -------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, and let the optimizers train what is beside the weights."""
+        super().on_fit_start(trainer, pl_module)
+        for parameters, weight, others in self._trained(trainer.optimizers, pl_module):
+            for parameter in others:
+                if parameter.device != weight.device:
+                    parameter.data = parameter.data.to(weight.device)
+            parameters.extend(others)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The result holds; the optimizers have their own parameters again."""
+        for parameters, _, others in self._trained(trainer.optimizers, pl_module):
+            parameters[:] = [parameter for parameter in parameters if not any(parameter is other for other in others)]
+        super().on_fit_end(trainer, pl_module)
+
+    def _trained(
+        self, optimizers: Iterable[Optimizer], module: LightningModule
+    ) -> Iterator[tuple[list[Tensor], Tensor, Sequence[nn.Parameter]]]:
+        """Where optimizers train a layer's weight: the group's parameters, the weight, what is trained beside it."""
+        beside = {module.get_parameter(f"{name}.weight"): others for name, others in self.beside().items()}
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                found = [weight for weight in group["params"] if weight in beside]
+                yield from ((group["params"], weight, beside[weight]) for weight in found)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Values are what the network computes with."""

@@ -283,6 +283,7 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is of a search: give --max-drop, or a limit")
     if len(arguments["methods"]) > 1:
         raise click.UsageError("several methods are searched: give --max-drop, or a limit; or one --method")
+    scheme = _scheme(arguments)
     density = 1.0 if arguments["density"] is None else arguments["density"]
     budget = Budget(density, arguments["bits"], arguments["synops"])
     units = {"density": "", "bits": "b", "synops": "synops"}
@@ -291,7 +292,6 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     words += ["fixed"] if arguments["fixed"] else []
     target = _target(output, [method, *words], arguments)
     (named,), aftercare, given = _named(arguments), arguments["aftercare"], _given(arguments)
-    scheme = _scheme(arguments)
 
     from rich.console import Console
 

@@ -80,16 +80,15 @@ def figures(record: RunRecord) -> Figures:
     }
 
 
-def named(record: RunRecord) -> str:
+def named(question: Question) -> str:
     """What a run's figures are kept under: the compressor, where it started, and the width where it has quantised."""
-    question = record.question
     method = question.compressor.name + (" from scratch" if question.from_scratch else "")
     return method if question.budget.bits is None else f"{method} to {question.budget.bits} bits"
 
 
 def as_bounds(records: list[RunRecord]) -> dict[str, Any]:
     """What is kept of a recording."""
-    methods = {named(record): figures(record) for record in records}
+    methods = {named(record.question): figures(record) for record in records}
     return {"arithmetic": arithmetic(), "methods": dict(sorted(methods.items()))}
 
 
@@ -97,7 +96,7 @@ def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator
     """One line for everything that is not as recorded."""
     alike = bounds["arithmetic"] == arithmetic()
     for record in records:
-        name = named(record)
+        name = named(record.question)
         if record.status == "failed":
             yield f"{name}: failed with {record.error}"
         elif name not in bounds["methods"]:
@@ -108,7 +107,7 @@ def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator
                 recorded = measured | {figure: recorded[figure] for figure in EXACT}
             for line in compared(measured, recorded, 0.0 if alike else SLACK):
                 yield f"{name}: {line}"
-    for name in bounds["methods"].keys() - set(map(named, records)):
+    for name in bounds["methods"].keys() - {named(record.question) for record in records}:
         yield f"{name}: recorded, and not registered any more"
 
 

@@ -94,9 +94,7 @@ def test_the_suite_of_that_name_is_what_is_run():
     """There is one smoke: what `snnbench run smoke` asks is what `make smoke` compares with its figures."""
     suite = load_suite(suite_path("smoke"))
     assert smoke.questions() == questions_of(suite)
-    assert {*smoke.load_bounds()["methods"]} == {
-        q.compressor.name if q.budget.bits is None else f"{q.compressor.name} to 4 bits" for q in questions_of(suite)
-    }
+    assert {*smoke.load_bounds()["methods"]} == {*map(smoke.named, questions_of(suite))}
 
 
 def test_the_shipped_figures_are_worth_comparing_with():

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from benchmark.commands.check import check
+from benchmark.commands.claims import claims
 from benchmark.commands.compare import compare
 from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
@@ -63,7 +64,9 @@ def main() -> None:
     ]  # module:attribute finds a file beside the suite; last, so that it hides nothing
 
 
-for command in (check, compare, compress, data, doctor, leaderboard, list_, plan, profile, run, sensitivity, wandb):
+for command in (check, claims, compare, compress, data, doctor, leaderboard, list_):
+    main.add_command(command)
+for command in (plan, profile, run, sensitivity, wandb):
     main.add_command(command)
 
 

@@ -91,6 +91,7 @@ class Row:
         runs: seed -> record id.
         measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
             its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
+        values: seed -> name of :data:`MEASURES` -> the value of that run; ``difference`` is never among them.
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
     """
 
@@ -100,6 +101,7 @@ class Row:
     control: bool
     runs: Mapping[int, str]
     measured: Mapping[str, Spread]
+    values: Mapping[int, Mapping[str, float]]
     fronts: frozenset[str] = frozenset()
 
     @property
@@ -383,6 +385,7 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
         control=entries[0].record.control,
         runs={seed: by_seed[seed].record.id for seed in seeds},
         measured=measured,
+        values={seed: by_seed[seed].values for seed in seeds},
     )
 
 

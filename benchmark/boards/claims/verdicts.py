@@ -239,7 +239,7 @@ def _measurement(
         value, low, high = _interval([a - b for a, b in values.values()], error)
         at_least, in_part = test.at_least / 100, test.in_part / 100
     else:
-        value, low, high = _interval([log(b / a) for a, b in values.values()], 0.0)
+        value, low, high = _interval([log(b) - log(a) for a, b in values.values()], 0.0)
         value = _factor(value)
         low, high = (None if end is None else _factor(end) for end in (low, high))
         at_least, in_part = test.at_least, test.in_part

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
-from benchmark.boards.reported import beside
+from benchmark.boards.reported import as_points, beside
 from benchmark.boards.standings import Board, Row, Table
 from benchmark.questions.reading import FLOAT
 from benchmark.records import Answer, RunRecord
@@ -132,6 +132,7 @@ def _table(table: Table) -> dict[str, Any]:
         "rows": [{**_row(row), "place": place} for place, row in enumerate(table.rows)],
         "summary": {"heads": SUMMARY_HEADS, "rows": summary_cells(table)},
         "reported": published,
+        "marks": as_points(setup.data_name, table.division),
     }
 
 

@@ -160,6 +160,7 @@ function drawPlot(found) {
     [...grouped(group, (row) => row.kind)].sort(([a]) => (a.includes("bits") ? 1 : -1)).map(([, points], i) => (
       { ...curve(points, axes, tables.size > 1), legendgroup: name, showlegend: i === 0 })));
   if (tables.size === 1 && usable.length) traces.unshift(frontTrace(usable, axes)); // only what is comparable has a front
+  traces.push(...reportedTrace(tables, axes));
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: "system-ui" },
@@ -213,6 +214,23 @@ function curve(group, { x, y }, manyTables) {
     line: { color: shade, dash: kind.includes("bits") ? "dot" : control ? "dash" : "solid" },
     marker: { color: shade, symbol: dense ? "star" : SYMBOLS[i % SYMBOLS.length], size: dense ? 13 : 8 },
   };
+}
+
+// What papers report of the same data set, on networks of their own: hollow, and in no table, front or count.
+function reportedTrace(tables, { x, y }) {
+  const texts = new Set();
+  const points = [...tables].flatMap((table) => table.marks).filter(({ measured, text }) => {
+    const fresh = x in measured && y in measured && !texts.has(text);
+    texts.add(text);
+    return fresh;
+  });
+  if (!points.length) return [];
+  const at = (name) => points.map(({ measured }) => measured[name] * content.measures[name].scale);
+  return [{
+    name: "reported, not measured here", x: at(x), y: at(y), mode: "markers",
+    text: points.map(({ text }) => `reported, not measured here<br>${forPlotly(text)}`), hovertemplate: "%{text}<extra></extra>",
+    marker: { color: colour("--faint"), symbol: "circle-open", size: 10, line: { width: 1.5 } },
+  }];
 }
 
 function hoverText(row, x, y) {

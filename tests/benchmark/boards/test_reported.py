@@ -46,7 +46,7 @@ LATER = "arXiv:2506.03996, later version, known from a summary"
     ("begins", "ends"),
     [
         ("SBC (2FC, T=100) at 3 % of the weights: ", f"-1.59 points ({LATER})"),
-        ("QP-SNN (VGG16, T=4) at 9.61 % of the weights, 4 bit, 0.74 MB, ", "-2.44 points (arXiv:2502.05905, submission)"),
+        ("QP-SNN (VGG16, T=4) at 9.61 % of the weights, 4 bit, ", "-2.44 points (arXiv:2502.05905, submission)"),
         ("SCA (VGG16, T=4) at 28.4 % of the weights, 67.8 % of the operations: ", "its tables, known from a summary)"),
     ],
 )  # fmt: skip

@@ -22,6 +22,7 @@ from benchmark.commands.list import list_
 from benchmark.commands.network import compress, profile, sensitivity
 from benchmark.commands.plan import plan
 from benchmark.commands.run import run
+from benchmark.commands.submit import submit
 from benchmark.commands.wandb import wandb
 
 IN_ASCII = {"–": "-", "−": "-", "—": "-", "Δ": "d", "µ": "u", "·": "*", "±": "+/-", "×": "x", "→": "->", "…": "..."}
@@ -66,7 +67,7 @@ def main() -> None:
 
 for command in (check, claims, compare, compress, data, doctor, leaderboard, list_):
     main.add_command(command)
-for command in (plan, profile, run, sensitivity, wandb):
+for command in (plan, profile, run, sensitivity, submit, wandb):
     main.add_command(command)
 
 

@@ -41,7 +41,7 @@ COMPRESSORS = {
 
 # The rooms of `benchmark`, each of which may import those after it.
 BENCHMARK = (
-    *("classifier", "models", "cli", "commands", "contract", "smoke", "perf"),
+    *("classifier", "models", "cli", "commands", "submissions", "contract", "smoke", "perf"),
     *("single_network", "runs", "tracking", "boards"),
     *("records", "questions", "networks", "catalog", "wording", "files"),
 )

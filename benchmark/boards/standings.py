@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmark.boards.origins import origins
+from benchmark.boards.repeatable import is_report
 from benchmark.questions.suite import Named, digest
 from benchmark.records import RunRecord
 from compressors.budget import Budget
@@ -92,6 +93,7 @@ class Row:
         measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
             its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
         values: seed -> name of :data:`MEASURES` -> the value of that run; ``difference`` is never among them.
+        reported: whether a record is its author's report: submitted, and made of what others do not have.
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
     """
 
@@ -102,6 +104,7 @@ class Row:
     runs: Mapping[int, str]
     measured: Mapping[str, Spread]
     values: Mapping[int, Mapping[str, float]]
+    reported: bool = False
     fronts: frozenset[str] = frozenset()
 
     @property
@@ -386,6 +389,7 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
         runs={seed: by_seed[seed].record.id for seed in seeds},
         measured=measured,
         values={seed: by_seed[seed].values for seed in seeds},
+        reported=any(is_report(entry.record) for entry in entries),
     )
 
 

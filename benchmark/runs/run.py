@@ -24,7 +24,7 @@ from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
 from benchmark.questions.suite import RECONSTRUCTED, FineTuning, Question
-from benchmark.records import CompressionAccount, Metrics, RunRecord
+from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
@@ -36,8 +36,6 @@ from compressors.compression import Compression
 from compressors.progress import Item
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport, HardwareCost
-
-PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
 
 
 def silent(items: Iterable[Item], description: str) -> Iterable[Item]:

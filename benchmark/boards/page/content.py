@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
+from benchmark.boards.repeatable import origin
 from benchmark.boards.reported import as_points, beside
 from benchmark.boards.standings import Board, Row, Table
 from benchmark.questions.reading import FLOAT
@@ -139,7 +140,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     return {
         "method": row.label,
-        "name": named(row.label, row.control),
+        "name": named(row.label, row.control, row.reported),
         "dense": row.dense,
         "control": row.control,
         "budget": row.budget.short,
@@ -184,6 +185,7 @@ def _facts(record: RunRecord, answer: Answer) -> dict[str, Any]:
         "compressor version": record.version,
         "data fingerprint": str(record.data["fingerprint"]),
         "dense network": answer.dense.id,
+        **origin(record),
         "dense checkpoint (SHA-256)": answer.dense.sha256,
         **{f"seconds to {phase}": round(seconds, 3) for phase, seconds in record.seconds.items()},
         "made": record.created,

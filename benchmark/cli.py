@@ -50,7 +50,7 @@ def main() -> None:
     """Which compressor makes a spiking network smallest and cheapest at which loss of accuracy?
 
     \b
-    snnbench run smoke          run a suite; every run leaves a record in results/
+    snnbench run demo           run a suite; every run leaves a record in results/
     snnbench leaderboard        turn the records into tables and plots
     snnbench compress --help    compress a network of your own
 

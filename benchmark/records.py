@@ -4,10 +4,11 @@ A record may come from anybody. :func:`read_record` is the one way to read one, 
 has the types, sizes and names that boards, commands and pages can rely on.
 """
 
+import base64
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,7 +35,7 @@ SCHEMA = 5
 """Raised when records get something that an older snnbench cannot read.
 
 2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
-4: ``options``. 5: ``submission``.
+4: ``options``. 5: ``correct``, ``submission``.
 """
 
 
@@ -186,13 +187,37 @@ class Answer:
     cost: CostReport
 
 
+def packed_answers(correct: Sequence[bool]) -> str:
+    """Whether each test sample is classified right, as text: eight samples a byte, the first one in the highest bit."""
+    bits = "".join("1" if right else "0" for right in correct)
+    padded = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    return base64.b64encode(int(padded or "0", 2).to_bytes(len(padded) // 8, "big")).decode("ascii")
+
+
+def answers_of(packed: str, samples: int) -> int:
+    """What :func:`packed_answers` made of ``samples`` answers, as the bits of a number, the first sample highest.
+
+    Raises:
+        ValueError: it is no such text, or of another number of samples.
+    """
+    content = base64.b64decode(packed, validate=True)
+    if len(content) != -(-samples // 8):
+        raise ValueError(f"answers in {len(content)} bytes are not those to {samples} samples")
+    bits, beyond = int.from_bytes(content, "big"), 8 * len(content) - samples
+    if bits & ((1 << beyond) - 1):
+        raise ValueError(f"answers to more than {samples} samples")
+    return bits >> beyond
+
+
 class RunRecord(BaseModel):
     """Question and answer of one run.
 
     ``compression`` says what was done to each layer; ``cost`` has the raw counts, from which SynOps, memory and energy
     follow; ``options`` are all options of the compressor, defaults included (from schema 4 on); ``seconds`` is the wall
     time of each phase; ``peak_memory_bytes`` the process's largest resident set during
-    the run, and None where the system does not tell or the record is of schema 1. A failed run has no ``metrics``,
+    the run, and None where the system does not tell or the record is of schema 1; ``correct`` says of each test sample
+    whether it is classified right (:func:`packed_answers`), and is None for runs on several devices, which take the
+    samples in another order, and in older records. A failed run has no ``metrics``,
     ``compression`` and ``cost``: they are None here, and ``{}`` in the file.
 
     Raises:
@@ -217,6 +242,7 @@ class RunRecord(BaseModel):
     metrics: Metrics | None = None
     compression: CompressionAccount | None = None
     cost: CostReport | None = None
+    correct: str | None = Field(default=None, exclude_if=lambda correct: correct is None)
     seconds: dict[str, Amount] = {}
     peak_memory_bytes: Number | None = None
     environment: dict[str, Any] = {}
@@ -259,6 +285,17 @@ class RunRecord(BaseModel):
         missing = [name for name in ("dense", "metrics", "compression", "cost") if getattr(self, name) is None]
         if self.status == "done" and missing:
             raise ValueError(f"a finished run without {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_those_of_the_accuracy(self) -> "RunRecord":
+        if self.correct is None:
+            return self
+        if self.cost is None or self.metrics is None:
+            raise ValueError("answers to samples of a test that was not made")
+        right, samples = answers_of(self.correct, self.cost.samples).bit_count(), self.cost.samples
+        if not math.isclose(right / samples, self.metrics.accuracy, abs_tol=1e-6):
+            raise ValueError(f"{right} of {samples} samples are right, which is another accuracy")
         return self
 
     @field_validator("cost")

@@ -14,7 +14,7 @@ from benchmark.boards.claims import pages
 from benchmark.boards.claims.statements import load_claims
 from benchmark.boards.claims.verdicts import Judged, judged
 from benchmark.boards.markdown import PICTURES, markdown
-from benchmark.boards.page import render
+from benchmark.boards.page import NAME, render, render_folder
 from benchmark.boards.plots import plot
 from benchmark.boards.standings import Apart, Board, standings
 from benchmark.boards.tabular import as_csv
@@ -71,18 +71,20 @@ def claim_files(found: Sequence[Judged], out: Path) -> dict[Path, str | bytes]:
     return {out / "claims.md": pages.markdown(found), out / "claims.html": pages.html(found)}
 
 
-def write(board: Board, out: Path, whole: Board | None = None) -> None:
+def write(board: Board, out: Path, whole: Board | None = None, *, single_file: bool = False) -> None:
     """Write ``leaderboard.md``, ``.csv`` and ``.html``, a picture per table, and the claims: all of them, or none.
 
     Args:
         board: the tables.
         out: the folder.
         whole: of all records, where ``board`` is of some: claims are judged by it.
+        single_file: put the page's data and plotting library into it, and not beside it.
 
     Raises:
         StoreError: the folder is read-only or full.
     """
     pictures = {out / PICTURES / f"{table.slug}.png": plot(table) for table in board.tables}
-    texts = {"csv": as_csv(board), "html": render(board), "md": markdown(board)}
-    boards = {out / f"leaderboard.{kind}": text for kind, text in texts.items()}
+    page = {NAME: render(board)} if single_file else render_folder(board)
+    texts = {"leaderboard.csv": as_csv(board), "leaderboard.md": markdown(board), **page}
+    boards = {out / name: text for name, text in texts.items()}
     write_together(pictures | boards | claim_files(claims(whole or board), out))

@@ -7,7 +7,7 @@ from benchmark.boards.reported import beside
 from benchmark.boards.standings import Apart, Board, Table
 
 PICTURES = "leaderboard"
-"""The folder of the pictures, beside the file; a table's is ``<slug>.png``."""
+"""The folder of the pictures and of the page's parts, beside the file; a table's picture is ``<slug>.png``."""
 
 
 def markdown(board: Board) -> str:

@@ -17,15 +17,18 @@ from benchmark.commands.options import (
     Bits,
     Pairs,
     call_without,
+    check_model,
+    data_sets,
     device_options,
     is_given,
+    known,
+    models,
     once,
     user_errors,
 )
 
 if TYPE_CHECKING:
     from benchmark.single_network.search import Wish
-    from benchmark.single_network.subject import Source
     from benchmark.single_network.trials import Candidate
 
 OPTIONS = (
@@ -43,9 +46,15 @@ OPTIONS = (
         type=click.Choice(["subtract", "value"]),
         help="How the neurons of the NIR file are reset, where it does not say: less the threshold, or to v_reset.",
     ),
-    click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
+    click.option(
+        "--model", callback=known(models), help="The network; not needed for a checkpoint that snnbench wrote."
+    ),
     click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
-    click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
+    click.option(
+        "--data",
+        callback=known(data_sets),
+        help="To calibrate and test on; not needed for what snnbench wrote.",
+    ),
     click.option(
         "--data-option",
         type=Pairs(),
@@ -72,8 +81,14 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _source(arguments: dict[str, Any]) -> "Source":
-    from benchmark.single_network.subject import Source
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `Source` takes, as far as a call is right; found out before anything heavy is imported.
+
+    Raises:
+        UsageError: options are missing or contradict each other.
+        CheckpointError: there is no such file.
+        BuilderError: the network's builder takes something else than builders are given.
+    """
 
     def named(kind: str) -> dict[str, Any] | None:
         name, options = arguments[kind], once(arguments[f"{kind}_option"])
@@ -87,8 +102,17 @@ def _source(arguments: dict[str, Any]) -> "Source":
         model = {"name": "nir", "path": str(file.absolute()), **options}
     elif options:
         raise click.UsageError("--reset and --nir-option need --nir")
+    _check_file(file)
+    if model is not None:
+        check_model(**model)
     plain = {name: arguments[name] for name in ("data_root", "calibration_samples", "seed")}
-    return Source(checkpoint=file, model=model, data=data, **plain)
+    return {"checkpoint": file, "model": model, "data": data, **plain}
+
+
+def _check_file(file: Path) -> None:
+    from benchmark.networks.weights.published import require_file
+
+    require_file(file)
 
 
 def _nir_options(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -204,10 +228,6 @@ def compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
 
 def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     """Compress to the budget that is given."""
-    from rich.console import Console
-
-    from benchmark.runs.distributed import Devices
-    from benchmark.single_network.compress import compress_checkpoint, show
     from compressors.budget import Budget
 
     for name in OF_SEARCHES:
@@ -221,9 +241,16 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     (method,) = arguments["methods"]
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
     target = _target(output, [method, *words], arguments)
+    (named,), aftercare, given = _named(arguments), arguments["aftercare"], _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.runs.distributed import Devices
+    from benchmark.single_network.compress import compress_checkpoint, show
+    from benchmark.single_network.subject import Source
+
     devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
-    (named,), aftercare = _named(arguments), arguments["aftercare"]
-    summary = compress_checkpoint(_source(arguments), named, budget, target, aftercare, devices, arguments["plain"])
+    summary = compress_checkpoint(Source(**given), named, budget, target, aftercare, devices, arguments["plain"])
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -232,21 +259,26 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
 
 def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
     """Search the budget, and compress to it."""
+    if arguments["synops"] is not None:
+        raise click.UsageError("--synops is a budget, and the budget is searched: leave it out (or --max-synops)")
+    if arguments["count"] > 1:
+        raise click.UsageError("a search works on one device: leave --devices out")
+    if arguments["minimise"] is not None and arguments["max_drop"] is None:
+        raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
+    given, named = _given(arguments), _named(arguments)
+
     from rich.console import Console
 
     from benchmark.single_network import path
     from benchmark.single_network.compress import show
     from benchmark.single_network.searching import Space, search_checkpoint
+    from benchmark.single_network.subject import Source
     from benchmark.single_network.trials import HELD_OUT
 
-    if arguments["synops"] is not None:
-        raise click.UsageError("--synops is a budget, and the budget is searched: leave it out (or --max-synops)")
-    if arguments["count"] > 1:
-        raise click.UsageError("a search works on one device: leave --devices out")
-    space = Space(_named(arguments), arguments["density"], arguments["bits"])
+    space = Space(named, arguments["density"], arguments["bits"])
     target = _target(output, ["searched"], arguments)
     summary = search_checkpoint(
-        _source(arguments),
+        Source(**given),
         space,
         _wish(arguments),
         target,
@@ -269,8 +301,6 @@ def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
 def _wish(arguments: dict[str, Any]) -> "Wish":
     from benchmark.single_network.search import Wish
 
-    if arguments["minimise"] is not None and arguments["max_drop"] is None:
-        raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
     return Wish(
         max_drop=None if arguments["max_drop"] is None else arguments["max_drop"] / 100,
         minimise=arguments["minimise"] or "memory",
@@ -314,17 +344,21 @@ def _target(output: Path | None, words: list[str], arguments: dict[str, Any]) ->
 @user_errors
 def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
-    from rich.console import Console
-
     from benchmark.files import replacing, require_writable, write_atomically
-    from benchmark.single_network.profile import profile_checkpoint, summary_lines
-    from hardware.table import draw, table_rows, to_csv, to_table
 
     if csv_file is not None:
         require_writable(csv_file)
     if picture is not None:
         require_writable(picture, ".png", ".svg", ".pdf")
-    measured = profile_checkpoint(_source(arguments), energy)
+    given = _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.single_network.profile import profile_checkpoint, summary_lines
+    from benchmark.single_network.subject import Source
+    from hardware.table import draw, table_rows, to_csv, to_table
+
+    measured = profile_checkpoint(Source(**given), energy)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
     if picture is not None:
@@ -361,16 +395,20 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
 @user_errors
 def sensitivity(picture: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what each layer's density and width cost by themselves, and which layers to exclude."""
-    from rich.console import Console
-
     from benchmark.files import replacing, require_writable
-    from benchmark.single_network import sensitivity as layers
-    from benchmark.single_network.trials import HELD_OUT
 
     if picture is not None:
         require_writable(picture, ".png", ".svg", ".pdf")
+    given = _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.single_network import sensitivity as layers
+    from benchmark.single_network.subject import Source
+    from benchmark.single_network.trials import HELD_OUT
+
     account = layers.sensitivity(
-        _source(arguments),
+        Source(**given),
         {"name": arguments["method"], **once(arguments["options"])},
         layers.Grid(arguments["densities"], arguments["widths"]),
         samples=arguments["held_out"] or HELD_OUT,

@@ -24,7 +24,7 @@ from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
 from benchmark.questions.suite import RECONSTRUCTED, FineTuning, Question
-from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord
+from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord, packed_answers
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
@@ -193,6 +193,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             "metrics": measured.metrics,
             "compression": CompressionAccount.model_validate(measured.compression.to_dict()),
             "cost": measured.cost,
+            "correct": None if group.devices.grouped else packed_answers(measured.correct.tolist()),
             "seconds": measured.seconds,
             "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
         }

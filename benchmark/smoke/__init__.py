@@ -1,4 +1,4 @@
-"""Every registered compressor once, on one shipped dense network, against the figures that were recorded with it.
+"""The suite ``smoke``, every compressor once, on a shipped dense network, against the figures recorded with it.
 
 Training ends in other weights on another processor, so the dense network is shipped and not trained. What remains of
 the machine is the order in which floats are added: it can move single spikes and, where weights are about equally
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmark.catalog import suite_path
 from benchmark.files import write_atomically
 from benchmark.questions import build
-from benchmark.questions.suite import Data, Model, Named, Question, Suite, Training
+from benchmark.questions.suite import Question, Suite, load_suite
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.dense import dense_network, dense_path
 from benchmark.runs.executors.local import Display, LocalExecutor
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.run import silent
 from benchmark.wording import percent
-from compressors.registry import COMPRESSORS, OWN
 
 SHIPPED = Path(__file__).parent
 NETWORK, BOUNDS = SHIPPED / "dense.safetensors", SHIPPED / "bounds.json"
@@ -36,17 +36,8 @@ Figures = dict[str, float]
 
 
 def suite() -> Suite:
-    """Every compressor that comes with snnbench, at a density and at a width of weights, as far as it meets them."""
-    return Suite(
-        name="ci",
-        description="every compressor once, for make smoke",
-        data=(Data(name="digits_dvs", timesteps=5),),
-        models=(Model.model_validate({"name": "conv", "width": 8, "hidden": 32}),),
-        compressors=tuple(Named(name=name) for name, entry in COMPRESSORS.items() if entry.origin == OWN),
-        densities=(0.2,),
-        bits=(4,),
-        training=Training(epochs=12, batch_size=16),
-    )
+    """The shipped suite `smoke`: every compressor that comes with snnbench."""
+    return load_suite(suite_path("smoke"))
 
 
 def questions() -> list[Question]:

@@ -11,11 +11,10 @@ from typing import Any, Literal
 from scipy import stats
 
 from benchmark.boards.claims.statements import GAIN, Claim, Comparison, Rows
+from benchmark.boards.noise import CONFIDENCE, sampling_error
 from benchmark.boards.standings import Board, Row, Spread, Table
 from benchmark.questions.names import Named
 from benchmark.records import RunRecord
-
-CONFIDENCE = 0.95
 
 Outcome = Literal["met", "met in part", "not met", "within noise", "one seed"]
 Verdict = Literal["met", "met in part", "not met", "not testable here"]
@@ -29,8 +28,9 @@ RULE = (
     "as comparisons of rows of the leaderboard, seed by seed from the same dense network: accuracies by their "
     "difference in points, costs by how many times smaller they are.",
     f"Each of these has a {100 * CONFIDENCE:.0f} % interval. It holds the spread over seeds (Student's t) and, for an "
-    "accuracy, the sampling error of both networks on the test samples, as if each had been tested on samples of its "
-    "own. One seed has no spread: it is shown, and decides nothing.",
+    "accuracy, what another draw of test samples could change: sample by sample where both records keep their "
+    "answers, elsewhere as if each network had been tested on samples of its own. One seed has no spread: it is shown, "
+    "and decides nothing.",
     "A comparison is met if its interval lies above the lesser mark and reaches the claimed figure; met in part if it "
     "lies above the lesser mark and below the figure; not met if it neither lies above the mark nor reaches the "
     "figure; within noise if it reaches both. The lesser mark is no effect at all (no difference, a factor of 1) "
@@ -60,8 +60,8 @@ class Measurement:
 
     Args:
         measure: what is compared.
-        data: label of the data set, with its time steps.
-        model: label of the network.
+        data: the data set and its time steps, for people.
+        model: the network, for people.
         samples: number of test samples.
         of: the row that something is claimed of.
         against: the other row.
@@ -235,7 +235,7 @@ def _measurement(
     samples = of.record.answer.cost.samples
     left, right = ([pair[side] for pair in values.values()] for side in (0, 1))
     if test.measure == GAIN:
-        error = sqrt(sum(mean * (1 - mean) / samples for mean in (fmean(left), fmean(right))))
+        error = sampling_error(of.row, against.row, tuple(values))
         value, low, high = _interval([a - b for a, b in values.values()], error)
         at_least, in_part = test.at_least / 100, test.in_part / 100
     else:
@@ -245,8 +245,8 @@ def _measurement(
         at_least, in_part = test.at_least, test.in_part
     return Measurement(
         measure=test.measure,
-        data=f"{of.table.setup.data}, T={of.table.setup.timesteps}",
-        model=of.table.setup.model,
+        data=f"{of.table.data or of.table.setup.data}, T = {of.table.setup.timesteps}",
+        model=of.table.network or of.table.setup.model,
         samples=samples,
         of=_side(of, left),
         against=_side(against, right),

@@ -122,12 +122,15 @@ def test_pictures_have_hollow_marks_where_both_measures_are_reported(monkeypatch
 
 def test_the_page_draws_them_hollow_on_the_axes_that_they_know(chromium: Any, tmp_path: Any) -> None:
     page = opened(chromium, tmp_path, make_suite_records(seeds=(0,)))
-    traces = "document.getElementById('plot').data.filter(trace => trace.name.startsWith('reported'))"
     for x, y in (("density", "difference"), ("weight_bits", "accuracy"), ("synops", "accuracy")):
-        page.select_option("#x", x)
-        page.select_option("#y", y)
-        found = page.evaluate(f"{traces}.map(({{x, marker}}) => [x.length, marker.symbol])")
+        page.evaluate(f"history.replaceState(null, '', '#/table?x={x}&y={y}'); draw()")
+        drawn = f"byId('plot').layout?.xaxis.title.text === content.measures.{x}.axis"
+        page.wait_for_function(drawn)
+        found = page.evaluate(
+            "byId('plot').data.filter(trace => trace.name.startsWith('reported'))"
+            ".map(({x, marker}) => [x.length, marker.symbol])"
+        )
         wanted = len(marks("nmnist", "post-training", x, y))
-        assert found == ([[wanted, "circle-open"]] if wanted else [])
+        assert found == ([[wanted, "pentagon-open"]] if wanted else [])
     assert page.complaints == []
     page.context.close()

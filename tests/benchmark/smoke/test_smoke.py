@@ -5,6 +5,9 @@ import copy
 import pytest
 
 from benchmark import smoke
+from benchmark.catalog import suite_path
+from benchmark.questions.build import questions_of
+from benchmark.questions.suite import load_suite
 from compressors.registry import COMPRESSORS
 from tests.benchmark.factory import make_failed, make_record
 
@@ -59,9 +62,23 @@ def test_failures_and_strangers_are_differences(bounds):
     ]
 
 
-def test_every_compressor_of_snnbench_is_run():
-    own = {name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench"}
-    assert {question.compressor.name for question in smoke.questions()} == own
+OWN = sorted(name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_compressor_is_run_once_for_each_budget_that_it_meets(name):
+    asked = [question.budget.kind for question in smoke.questions() if question.compressor.name == name]
+    met = set(COMPRESSORS[name].load().budgets) & {"density", "bits"} or {"none"}
+    assert sorted(asked) == sorted(met), f"list {name} in benchmark/suites/smoke.yaml"
+
+
+def test_the_suite_of_that_name_is_what_is_run():
+    """There is one smoke: what `snnbench run smoke` asks is what `make smoke` compares with its figures."""
+    suite = load_suite(suite_path("smoke"))
+    assert smoke.questions() == questions_of(suite)
+    assert {*smoke.load_bounds()["methods"]} == {
+        q.compressor.name if q.budget.bits is None else f"{q.compressor.name} to 4 bits" for q in questions_of(suite)
+    }
 
 
 def test_the_shipped_figures_are_worth_comparing_with():

@@ -48,7 +48,7 @@ def test_a_pull_request_has_the_records_in_their_places_and_a_text(tmp_path: Pat
     text = Path("submission/pull-request.md").read_text()
     assert "# 1 of 1 records pass" in text
     assert "- submitted by: me" in text
-    assert "| new | nmnist" in text
+    assert "| new | N-MNIST" in text
     reviewed = call(path, "--review", "--results", "submission/results")
     assert reviewed.exit_code == 0, reviewed.output
 

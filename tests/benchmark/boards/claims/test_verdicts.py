@@ -14,7 +14,7 @@ from benchmark.boards.claims.statements import Claim
 from benchmark.boards.claims.verdicts import Judged, by_row, judged, outcome, verdict
 from benchmark.boards.standings import standings
 from benchmark.questions.suite import FineTuning
-from benchmark.records import RunRecord
+from benchmark.records import RunRecord, packed_answers
 from tests.benchmark.factory import SAMPLES, make_record
 
 SEEDS = (0, 1, 2)
@@ -130,6 +130,26 @@ def test_the_interval_is_of_students_t_and_of_the_test_samples() -> None:
     assert (measured.low, measured.high) == pytest.approx((differences.mean() - half, differences.mean() + half))
     assert measured.samples == SAMPLES
     assert measured.seeds == SEEDS
+
+
+def test_answers_to_the_same_samples_tell_what_independent_ones_cannot() -> None:
+    right = {"sbc": [True] * 90 + [False] * 10, "obc": [True] * 78 + [False] * 22}  # wrong where the other is, and more
+
+    def found(kept: bool) -> Judged:
+        records = [
+            make_record(method, 0.1, seed, accuracy=sum(correct) / SAMPLES,
+                        **({"correct": packed_answers(correct)} if kept else {}))
+            for method, correct in right.items() for seed in SEEDS
+        ]  # fmt: skip
+        return judge(claim(test_of(0)), records)
+
+    assert (found(kept=False).verdict, found(kept=True).verdict) == ("met", "met")
+    alone, paired = (found(kept).measured[0] for kept in (False, True))
+    assert paired.value == alone.value == pytest.approx(0.12)
+    assert alone.low is not None
+    assert paired.low is not None
+    assert paired.value - paired.low == pytest.approx(1.96 * sqrt(0.12 * 0.88 / SAMPLES), rel=0.01)
+    assert alone.low < paired.low
 
 
 def test_a_cost_is_compared_by_how_many_times_less_it_is() -> None:

@@ -19,7 +19,7 @@ from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
 from benchmark.commands.leaderboard import leaderboard
 from benchmark.commands.list import list_
-from benchmark.commands.network import compress, profile, sensitivity
+from benchmark.commands.network import compress, fixed_point, profile, sensitivity
 from benchmark.commands.plan import plan
 from benchmark.commands.run import run
 from benchmark.commands.submit import submit
@@ -65,9 +65,9 @@ def main() -> None:
     ]  # module:attribute finds a file beside the suite; last, so that it hides nothing
 
 
-for command in (check, claims, compare, compress, data, doctor, leaderboard, list_):
-    main.add_command(command)
-for command in (plan, profile, run, sensitivity, submit, wandb):
+NETWORK = (compress, fixed_point, profile, sensitivity)
+RECORDS = (claims, compare, leaderboard, submit)
+for command in (check, data, doctor, list_, plan, run, wandb, *NETWORK, *RECORDS):
     main.add_command(command)
 
 

@@ -17,6 +17,7 @@ from compressors.budget import Budget
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 
 DENSE = "identity"  # the compressor that leaves the network as it is
+DENSE_FROM_SCRATCH = "dense, from scratch"  # it again, beside a training as long as that of those trained sparse
 COSTS = ("synops", "stored_bits")  # each has a Pareto front of its own
 MEASURES = {
     "accuracy": "share of test samples classified correctly",
@@ -207,7 +208,9 @@ class _Entry:
 
     @cached_property
     def method(self) -> str:
-        return self.record.question.compressor.label
+        question = self.record.question
+        anew = question.from_scratch is not None and question.compressor.label == DENSE
+        return DENSE_FROM_SCRATCH if anew else question.compressor.label
 
     @property
     def dense(self) -> bool:

@@ -1,4 +1,7 @@
-"""The commands for a network of one's own: ``compress``, ``profile``, ``sensitivity``; each imports what it needs."""
+"""The commands for a network of one's own: ``compress``, ``profile``, ``sensitivity`` and ``fixed-point``.
+
+Each imports what it needs.
+"""
 
 import json
 import math
@@ -13,6 +16,7 @@ from benchmark.commands.options import (
     DATA_ROOT,
     ENERGY,
     METHOD,
+    METHOD_BEFORE,
     METHOD_OF_LAYERS,
     Bits,
     Pairs,
@@ -28,6 +32,7 @@ from benchmark.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from benchmark.networks.fixed_point.scheme import FixedPoint
     from benchmark.single_network.search import Wish
     from benchmark.single_network.trials import Candidate
 
@@ -180,6 +185,48 @@ def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+OF_WHOLE_NUMBERS = (
+    click.option(
+        "--overflow",
+        type=click.Choice(["saturate", "wrap"]),
+        help="What a potential beyond its range does [default: saturate].",
+    ),
+    click.option(
+        "--leak",
+        type=click.Choice(["factor", "shift"]),
+        help="How a potential in whole numbers leaks: by a factor of 12 fractional bits, or by a shift "
+        "[default: factor].",
+    ),
+)
+
+
+def whole_number_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of all whole numbers, be there one width or several."""
+    for option in reversed(OF_WHOLE_NUMBERS):
+        command = option(command)
+    return command
+
+
+FIXED_POINT = (
+    click.option(
+        "--fixed-point",
+        "fixed",
+        is_flag=True,
+        help="Make whole numbers of the compressed network's weights, thresholds and potentials, and test these.",
+    ),
+    click.option("--weight-bits", type=int, help="Of a weight in whole numbers, 2 to 8 [default: --bits, else 8]."),
+    click.option("--potential-bits", type=int, help="Of a potential in whole numbers, 8 to 24 [default: 16]."),
+)
+
+
+def fixed_point_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a compressed network in whole numbers."""
+    command = whole_number_options(command)
+    for option in reversed(FIXED_POINT):
+        command = option(command)
+    return command
+
+
 @click.command()
 @network_options
 @METHOD
@@ -187,6 +234,7 @@ def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--bits", type=int, help="Width of a weight, 2 to 8 [default: floats, or what is searched].")
 @click.option("--synops", type=float, help="Share of the dense network's SynOps to keep, in place of a density.")
 @search_options
+@fixed_point_options
 @click.option(
     "--aftercare",
     type=click.Choice(["batchnorm", "means", "scales", "reconstruct"]),
@@ -235,11 +283,13 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is of a search: give --max-drop, or a limit")
     if len(arguments["methods"]) > 1:
         raise click.UsageError("several methods are searched: give --max-drop, or a limit; or one --method")
+    scheme = _scheme(arguments)
     density = 1.0 if arguments["density"] is None else arguments["density"]
     budget = Budget(density, arguments["bits"], arguments["synops"])
     units = {"density": "", "bits": "b", "synops": "synops"}
     (method,) = arguments["methods"]
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
+    words += ["fixed"] if arguments["fixed"] else []
     target = _target(output, [method, *words], arguments)
     (named,), aftercare, given = _named(arguments), arguments["aftercare"], _given(arguments)
 
@@ -250,7 +300,9 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     from benchmark.single_network.subject import Source
 
     devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
-    summary = compress_checkpoint(Source(**given), named, budget, target, aftercare, devices, arguments["plain"])
+    summary = compress_checkpoint(
+        Source(**given), named, budget, target, aftercare, devices, arguments["plain"], scheme
+    )
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -265,6 +317,8 @@ def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
         raise click.UsageError("a search works on one device: leave --devices out")
     if arguments["minimise"] is not None and arguments["max_drop"] is None:
         raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
+    if _scheme(arguments) is not None:
+        raise click.UsageError("a search judges networks in floats: leave --fixed-point to the call that repeats it")
     given, named = _given(arguments), _named(arguments)
 
     from rich.console import Console
@@ -296,6 +350,20 @@ def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
     console.print(show(summary))
     for line in path.lines(summary["search"]):
         click.echo(line)
+
+
+def _scheme(arguments: dict[str, Any]) -> "FixedPoint | None":
+    """The widths of whole numbers, where these are asked for."""
+    from benchmark.networks.fixed_point.scheme import FixedPoint
+
+    names = ("weight_bits", "potential_bits", "overflow", "leak")
+    given: dict[str, Any] = {name: arguments[name] for name in names if arguments[name] is not None}
+    if not arguments["fixed"]:
+        for name in given:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of whole numbers: give --fixed-point too")
+        return None
+    given.setdefault("weight_bits", arguments["bits"] or 8)
+    return FixedPoint(**given)
 
 
 def _wish(arguments: dict[str, Any]) -> "Wish":
@@ -425,3 +493,55 @@ def sensitivity(picture: Path | None, as_json: bool, **arguments: Any) -> None:
         Console().print(table)
     for line in layers.lines(account):
         click.echo(line)
+
+
+@click.command("fixed-point")
+@network_options
+@METHOD_BEFORE
+@click.option("--density", type=float, help="Share of weights that the method keeps, in (0, 1] [default: all].")
+@click.option(
+    "-o", "--option", "options", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the compressor."
+)
+@click.option(
+    "--weight-bits", "weights", type=int, multiple=True, help="A width of weights to try [default: 8, 4, 3 and 2]."
+)
+@click.option(
+    "--potential-bits",
+    "potentials",
+    type=int,
+    multiple=True,
+    help="A width of potentials to try [default: 24, 16, 12 and 8].",
+)
+@whole_number_options
+@AS_JSON
+@user_errors
+def fixed_point(as_json: bool, **arguments: Any) -> None:
+    """Show what weights and potentials in whole numbers of several widths change: accuracy and spikes.
+
+    For each width of weights the first row has thresholds and potentials in floats.
+    """
+    source = _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.single_network import fixed
+    from benchmark.single_network.subject import Source
+    from compressors.budget import Budget
+
+    given = {
+        "weights": arguments["weights"],
+        "potentials": arguments["potentials"],
+        "overflow": arguments["overflow"],
+        "leak": arguments["leak"],
+    }
+    account = fixed.compare_widths(
+        Source(**source),
+        {"name": arguments["method"], **once(arguments["options"])},
+        Budget(1.0 if arguments["density"] is None else arguments["density"]),
+        fixed.Widths(**{name: value for name, value in given.items() if value}),
+        told=lambda words: click.echo(words, err=True),
+    )
+    if as_json:
+        click.echo(json.dumps(account))
+    else:
+        Console().print(fixed.table(account))

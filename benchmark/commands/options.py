@@ -251,6 +251,13 @@ METHOD = click.option(
 METHOD_OF_LAYERS = click.option(
     "--method", default="sbc", show_default=True, callback=known(_compressors), help="The compressor."
 )
+METHOD_BEFORE = click.option(
+    "--method",
+    default="identity",
+    show_default=True,
+    callback=known(_compressors),
+    help="What compresses the network before; identity for nothing.",
+)
 DATA_SET = click.argument("name", metavar="SET", callback=known(data_sets))
 
 

@@ -251,6 +251,11 @@ def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:
     return {named.name: named.found_in(COMPRESSORS).load().budgets for named in suite.compressors}
 
 
+def beginners_of(suite: Suite) -> set[str]:
+    """The names of a suite's compressors that train from scratch."""
+    return {named.name for named in suite.compressors if named.found_in(COMPRESSORS).load().from_scratch}
+
+
 def questions_of(suite: Suite) -> list[Question]:
     """All runs of a suite."""
-    return list(suite.questions(kinds_of(suite)))
+    return list(suite.questions(kinds_of(suite), beginners_of(suite)))

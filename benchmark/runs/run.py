@@ -23,17 +23,17 @@ from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
-from benchmark.questions.suite import RECONSTRUCTED, FineTuning, Question
+from benchmark.questions.suite import RECONSTRUCTED, FineTuning, FromScratch, Question
 from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord, packed_answers
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
-from benchmark.runs.dense import dense_network, quiet, trainer_settings
+from benchmark.runs.dense import dense_network, new_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
 from benchmark.runs.opening import OpenedData, OpenedRun, Setting
 from compressors.base import Compressor
 from compressors.compression import Compression
-from compressors.progress import Item
+from compressors.progress import Item, Track
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport, HardwareCost
 
@@ -75,18 +75,18 @@ def compress_and_measure(
     compressor: Compressor,
     seed: int,
     *,
-    finetuning: FineTuning | None = None,
+    course: FineTuning | FromScratch | None = None,
     callbacks: Sequence[Callback] = (),
     group: DeviceGroup | None = None,
 ) -> Measured:
     """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter.
 
     Args:
-        module: the dense network; on one device it is changed in place.
+        module: the network that it starts from; on one device it is changed in place.
         data: what it is calibrated, fine-tuned and tested on.
         compressor: the method.
         seed: of everything random.
-        finetuning: the fit's epochs and learning rate; without it the fit has no epochs.
+        course: the fit's epochs and learning rate; without it the fit has no epochs.
         callbacks: for the training, such as a progress bar; a group of processes shows no progress.
         group: the devices; by default a single one.
 
@@ -99,7 +99,7 @@ def compress_and_measure(
     group = group or DeviceGroup()
     if group.devices.grouped:
         compressor.state.track, callbacks = silent, ()
-    return group.call(_fit_and_test, module, data, compressor, seed, finetuning, callbacks, group.devices)
+    return group.call(_fit_and_test, module, data, compressor, seed, course, callbacks, group.devices)
 
 
 def _fit_and_test(
@@ -107,16 +107,16 @@ def _fit_and_test(
     data: LightningDataModule,
     compressor: Compressor,
     seed: int,
-    finetuning: FineTuning | None,
+    course: FineTuning | FromScratch | None,
     callbacks: Sequence[Callback],
     devices: Devices,
 ) -> Measured:
     memory.keep_freed()
     started = time.perf_counter()
     seed_everything(seed, workers=True, verbose=False)
-    if finetuning is not None:
-        module.optimization = module.optimization.fine_tuning(finetuning.learning_rate)
-    epochs = 0 if finetuning is None else finetuning.epochs
+    if course is not None:
+        module.optimization = course.of(module.optimization)
+    epochs = 0 if course is None else course.epochs
     with quiet():
         fit = Trainer(
             max_epochs=epochs,
@@ -127,17 +127,47 @@ def _fit_and_test(
         fit.fit(module, datamodule=data)
         fitted = time.perf_counter()
         compression = compressor.done()
-        counter, answers = HardwareCost(), Answers()
-        shown = EvaluationBar(compressor.state.track)
-        test = Trainer(callbacks=[counter, answers, shown], **trainer_settings(devices))
+    seconds = {"compress": compression.seconds, "fit": fitted - started}
+    return measure(module, data, compression, seconds, devices=devices, track=compressor.state.track)
+
+
+def measure(
+    module: SNNClassifier,
+    data: LightningDataModule,
+    compression: Compression,
+    seconds: Mapping[str, float],
+    *,
+    state_bits: int = 32,
+    devices: Devices | None = None,
+    track: Track = silent,
+) -> Measured:
+    """Test a compressed network, and count what it costs.
+
+    Args:
+        module: the network.
+        data: what it is tested on.
+        compression: what was done to it.
+        seconds: what that took, part by part.
+        state_bits: bits of one neuron state variable.
+        devices: what to work on; by default a single one.
+        track: shows progress.
+
+    Raises:
+        ScoreError: the network's weights or scores are not finite.
+    """
+    started = time.perf_counter()
+    counter, answers = HardwareCost(state_bits=state_bits), Answers()
+    with quiet():
+        callbacks: list[Callback] = [counter, answers, EvaluationBar(track)]
+        test = Trainer(callbacks=callbacks, **trainer_settings(devices or Devices()))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
     if cost is None:
         raise RuntimeError("the test ended without a report of the cost")
     functional.reset_net(module)
     metrics = finite_metrics(module, results[0])
-    seconds = {"compress": compression.seconds, "fit": fitted - started, "test": time.perf_counter() - fitted}
-    return Measured(module, compression, metrics, cost, seconds, answers.correct)
+    spent = {**seconds, "test": time.perf_counter() - started}
+    return Measured(module, compression, metrics, cost, spent, answers.correct)
 
 
 def finite_metrics(module: SNNClassifier, results: Mapping[str, float]) -> Metrics:
@@ -175,11 +205,11 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
         compressor.state.track = setting.track
         record = record.model_copy(update={"options": compressor.options_to_dict()})
         measured = compress_and_measure(
-            dense.module,
+            dense.module if question.from_scratch is None else new_network(question, data.of(question)),
             data.of(question),
             compressor,
             question.seed,
-            finetuning=question.finetuning,
+            course=question.course,
             callbacks=setting.training_callbacks(),
             group=group,
         )
@@ -211,7 +241,7 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
         question=question,
         version=target.version_with(question.compressor.options),
         control=target.control,
-        division=RECONSTRUCTED if target.reconstructs and question.finetuning is None else question.division,
+        division=RECONSTRUCTED if target.reconstructs and question.course is None else question.division,
         data=dict(run.data),
         environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmark.files import OutputError, require_writable, write_atomically
+from benchmark.networks.fixed_point.network import FixedNetwork
+from benchmark.networks.fixed_point.reading import read
+from benchmark.networks.fixed_point.scheme import FixedPoint
 from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.nir.writing import to_nir, write_nir
 from benchmark.networks.weights import checkpoints
@@ -17,7 +20,9 @@ from benchmark.questions.suite import Named
 from benchmark.runs.distributed import Devices
 from benchmark.single_network.comparison import Result, compress, notes_on, table
 from benchmark.single_network.compression_map import write_map
+from benchmark.single_network.fixed import for_a_file, in_whole_numbers
 from benchmark.single_network.subject import Source, Subject, open_subject
+from benchmark.wording import percent, points
 from compressors.base import Compressor
 from compressors.budget import Budget, BudgetError
 from datamodules.storage import cache_folder
@@ -31,6 +36,7 @@ def compress_checkpoint(
     aftercare: Sequence[str] = (),
     devices: Devices | None = None,
     plain: bool = False,
+    scheme: FixedPoint | None = None,
 ) -> dict[str, Any]:
     """Compress, test before and after, write the network, and beside it a summary and a map of what was done (JSON).
 
@@ -42,23 +48,35 @@ def compress_checkpoint(
         aftercare: see :class:`compressors.base.Compressor`.
         devices: what to work on; by default a single one.
         plain: write the safetensors unpacked, every weight as a float.
+        scheme: make whole numbers of the compressed network, of these widths, test these, and write what they stand
+            for; the map holds them.
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
-        ``output``, ``bytes``: those of a packed file, by what they hold; and ``reset``: how the neurons of a NIR
-        file's network were taken to be reset.
+        ``output``, ``bytes``: those of a packed file, by what they hold; ``reset``: how the neurons of a NIR file's
+        network were taken to be reset; ``floats`` (the figures before whole numbers were made, if they were) and
+        ``fixed_point``: their widths and units, and what became of each neuron's spikes.
 
     Raises:
         OutputError, StoreError: the network cannot be written under this name; found before the work.
         BudgetError, OptionError, CheckpointError, DataMissing, CalibrationTooLarge, CalibrationError, LayerError,
-            NIRError: see there.
+            NIRError, FixedPointError: see there.
     """
     named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
     subject = open_for(source, output)
-    _refuse_idle(compressor, named.name)
+    if scheme is None:
+        _refuse_idle(compressor, named.name)
+    else:
+        read(subject.module().network)  # what has no form in whole numbers is found before the work
     result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
-    return write(subject, named, result, output, plain)
+    if scheme is None:
+        return write(subject, named, result, output, plain)
+    fixed = in_whole_numbers(result.compressed, subject.data, scheme)
+    more = {"floats": result.to_dict()["compressed"], "fixed_point": fixed.to_dict()}
+    told = for_a_file(fixed, result.compressed, exactly=output.suffix == ".nir")
+    whole = replace(result, compressed=replace(fixed.measured, module=told))
+    return write(subject, named, whole, output, plain, more, fixed.numbers)
 
 
 def open_for(source: Source, output: Path) -> Subject:
@@ -78,7 +96,13 @@ def open_for(source: Source, output: Path) -> Subject:
 
 
 def write(
-    subject: Subject, named: Named, result: Result, output: Path, plain: bool, more: Mapping[str, Any] | None = None
+    subject: Subject,
+    named: Named,
+    result: Result,
+    output: Path,
+    plain: bool,
+    more: Mapping[str, Any] | None = None,
+    numbers: FixedNetwork | None = None,
 ) -> dict[str, Any]:
     """Write a compressed network, and beside it its summary, which is returned, and its map.
 
@@ -88,10 +112,12 @@ def write(
         result: what it made of the network.
         output, plain: see :func:`compress_checkpoint`.
         more: what else the summary says.
+        numbers: the whole numbers that the network's weights stand for.
     """
     description = subject.description
     reset = stated_reset(result.module.network)
     account = result.compression.to_dict()
+    told = description | {"compressed": account}
     summary = {
         "checkpoint": str(subject.path),
         "sha256": subject.checkpoint.sha256,
@@ -99,11 +125,11 @@ def write(
         "method": named.label,
         "data": description["data"],
         "output": str(output),
-        "bytes": _write(output, result, subject.data.input_shape, description | {"compressed": account}, plain),
+        "bytes": _write(output, result, subject.data.input_shape, told, plain, numbers),
         **({} if reset is None else {"reset": reset}),
         **(more or {}),
     }
-    write_map(output.with_suffix(".map.json"), result.compression, reset)
+    write_map(output.with_suffix(".map.json"), result.compression, reset, numbers)
     write_atomically(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -152,7 +178,12 @@ def _is_summary(path: Path) -> bool:
 
 
 def _write(
-    output: Path, result: Result, input_shape: tuple[int, int, int], description: dict[str, Any], plain: bool
+    output: Path,
+    result: Result,
+    input_shape: tuple[int, int, int],
+    description: dict[str, Any],
+    plain: bool,
+    numbers: FixedNetwork | None,
 ) -> dict[str, int]:
     """Write the network; the bytes of the file, of a packed one by what they hold."""
     module = result.module
@@ -161,7 +192,7 @@ def _write(
         size = checkpoints.save_packed(output, module.network, description, result.compression)
         return {**asdict(size), "file": size.file}
     if output.suffix == ".nir":
-        write_nir(output, module.network, input_shape)
+        write_nir(output, module.network, input_shape, metadata=None if numbers is None else numbers.metadata())
     else:
         checkpoints.save(output, module.network, description)
     return {"file": output.stat().st_size}
@@ -173,8 +204,23 @@ def show(summary: dict[str, Any]) -> Table:
     notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
     if "reset" in summary:
         notes.append(f"reset of the neurons: {summary['reset']}")
-    notes = [*notes_on(summary["compression"]), *notes]
+    notes = [*notes_on(summary["compression"]), *_words_on_numbers(summary), *notes]
     return table(title, summary["dense"], summary["compressed"], "\n".join(notes))
+
+
+def _words_on_numbers(summary: Mapping[str, Any]) -> list[str]:
+    """What whole numbers changed, and in which neurons most."""
+    if "fixed_point" not in summary:
+        return []
+    numbers, change = summary["fixed_point"], summary["compressed"]["accuracy"] - summary["floats"]["accuracy"]
+    most = max(numbers["neurons"], key=lambda neurons: float(neurons["mismatch"]))
+    lines = [
+        f"whole numbers: weights of {numbers['weight_bits']} bits, potentials of {numbers['potential_bits']}, which "
+        f"{numbers['overflow']}; {points(change)} points beside {percent(summary['floats']['accuracy'])} % in floats",
+        f"spikes that differ from those in floats: {percent(most['mismatch'])} % in {most['name']}, fewer elsewhere",
+    ]
+    beyond = [neurons["name"] for neurons in numbers["neurons"] if neurons["overflows"]]
+    return lines + ([f"potentials left their range in {', '.join(beyond)}"] if beyond else [])
 
 
 def _sizes(summary: dict[str, Any]) -> str:

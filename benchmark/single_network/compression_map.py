@@ -10,6 +10,9 @@ from torch import nn
 
 from benchmark.files import write_atomically
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.fixed_point.choosing import LayerIntegers, NeuronIntegers
+from benchmark.networks.fixed_point.network import FixedNetwork
+from benchmark.networks.fixed_point.scheme import FixedPoint
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.arrays import LARGEST_BYTES, Array, ArrayError, StoredGrid, Strict
 from benchmark.networks.weights.checkpoints import Checkpoint
@@ -22,6 +25,13 @@ READING = (
     "dtype 'bits' packs eight entries a byte, the first in the highest bit, the last byte filled up with zeros. "
     "'mask' is 1 where a weight is kept. The weight of a layer with 'codes' is scale * (codes - zero) * mask, with one "
     "scale and zero for each output or for all; other weights stand in the network's own file."
+)
+NUMBERS = (
+    "A layer's weight in units of the potential is (code - zero) * 2^shift, and its bias is added. In each step a "
+    "potential leaks (none: stays; shift: less itself >> amount; factor: times amount / 4096, rounded towards zero), "
+    "takes the sum of weights and bias, saturates or wraps in potential_bits, and fires where it reaches the "
+    "threshold, which then is subtracted from it, or it becomes zero. A unit stands for so much of the network in "
+    "floats."
 )
 
 
@@ -39,20 +49,25 @@ class _Layer(Strict):
     codes: Array | None = None
     scale: Array | None = None
     zero: Array | None = None
+    shift: int | None = None
+    bias: Array | None = None  # whole numbers
 
     @property
     def size(self) -> int:
         """Bytes of all arrays, as they declare them."""
-        arrays = (self.mask, self.outputs, self.codes, self.scale, self.zero)
+        arrays = (self.mask, self.outputs, self.codes, self.scale, self.zero, self.bias)
         return sum(array.size for array in arrays if array is not None)
 
     @classmethod
-    def of(cls, layer: LayerCompression) -> "_Layer":
+    def of(cls, layer: LayerCompression, integers: LayerIntegers | None = None) -> "_Layer":
         quantised: dict[str, Any] = {}
         if layer.grid is not None and layer.codes is not None:
             stored = StoredGrid.of(layer.grid.bits, layer.grid.scale, layer.grid.zero)
             quantised = {"bits": stored.bits, "codes": Array.of(layer.codes), "scale": stored.scale}
             quantised |= {"zero": stored.zero}
+        if integers is not None:
+            quantised["shift"] = integers.shift
+            quantised |= {} if integers.bias is None else {"bias": Array.of(integers.bias)}
         outputs = None if layer.outputs is None else Array.of(layer.outputs)
         return cls(shape=list(layer.shape), mask=Array.of(layer.mask), outputs=outputs, **quantised)
 
@@ -90,6 +105,18 @@ def _expect(what: str, array: Array, dtype: str, shape: list[int]) -> None:
         raise ArrayError(f"{what} is {array.dtype} of shape {array.shape} instead of {dtype} of {shape}")
 
 
+class _Neurons(Strict):
+    """The neurons behind layers of whole numbers."""
+
+    threshold: int
+    unit: float
+    reset: Literal["subtract", "zero"]
+    leak: Literal["none", "shift", "factor"]
+    amount: int
+    potential_bits: int
+    overflow: Literal["saturate", "wrap"]
+
+
 class _File(BaseModel):
     """A whole map."""
 
@@ -99,9 +126,12 @@ class _File(BaseModel):
     reading: str
     reset: str | None = None  # of the neurons, where the dense network is a NIR file's
     layers: dict[str, _Layer]
+    neurons: dict[str, _Neurons] | None = None  # of a network in whole numbers
 
 
-def write_map(path: Path, compression: Compression, reset: str | None = None) -> None:
+def write_map(
+    path: Path, compression: Compression, reset: str | None = None, numbers: FixedNetwork | None = None
+) -> None:
     """Write masks, and of quantised layers codes, scales, zero points and widths, as one JSON file.
 
     The file says itself how it is read.
@@ -110,13 +140,33 @@ def write_map(path: Path, compression: Compression, reset: str | None = None) ->
         path: the file.
         compression: what was done.
         reset: how the neurons of a NIR file's network were taken to be reset.
+        numbers: the whole numbers of a network that has them.
 
     Raises:
         StoreError: the folder is read-only or full.
     """
-    layers = {layer.name.removeprefix("network."): _Layer.of(layer) for layer in compression.layers}
-    content = _File(format=FORMAT, reading=READING, reset=reset, layers=layers).model_dump(exclude_none=True)
+    by_name = {layer.name.removeprefix("network."): layer for layer in compression.layers}
+    integers = {} if numbers is None else numbers.layers
+    layers = {name: _Layer.of(layer, integers.get(name)) for name, layer in by_name.items()}
+    neurons = (
+        None if numbers is None else {name: _neurons(one, numbers.scheme) for name, one in numbers.neurons.items()}
+    )
+    reading = READING if numbers is None else f"{READING} {NUMBERS}"
+    file = _File(format=FORMAT, reading=reading, reset=reset, layers=layers, neurons=neurons)
+    content = file.model_dump(exclude_none=True)
     write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def _neurons(one: NeuronIntegers, scheme: FixedPoint) -> _Neurons:
+    return _Neurons(
+        threshold=one.threshold,
+        unit=one.unit,
+        reset="subtract" if one.reset is None else "zero",
+        leak=one.leak.kind,
+        amount=one.leak.amount,
+        potential_bits=scheme.potential_bits,
+        overflow=scheme.overflow,
+    )
 
 
 def load(path: Path) -> Compression:

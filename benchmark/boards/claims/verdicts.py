@@ -12,7 +12,7 @@ from scipy import stats
 
 from benchmark.boards.claims.statements import GAIN, Claim, Comparison, Rows
 from benchmark.boards.noise import CONFIDENCE, sampling_error
-from benchmark.boards.standings import Board, Row, Spread, Table
+from benchmark.boards.standings import DENSE_FROM_SCRATCH, Board, Row, Spread, Table
 from benchmark.questions.names import Named
 from benchmark.records import RunRecord
 
@@ -193,6 +193,8 @@ def _is_meant(rows: Rows, found: _Found) -> bool:
     method = rows.method
     if method is None or (method.name, method.options) != (question.compressor.name, question.compressor.options):
         return False
+    if row.method == DENSE_FROM_SCRATCH:
+        return False  # a control of its own, which no claim is about
     wanted: list[tuple[Any, Any]] = [(rows.timesteps, question.data.timesteps)]
     if not row.dense:
         plain = tuple(care for care in question.aftercare if care != "reconstruct")

@@ -231,7 +231,7 @@ def command(record: RunRecord) -> str:
         "seeds": [question.seed],
         "calibration_samples": question.calibration_samples,
         "training": question.training.model_dump(mode="json"),
-        **question.model_dump(mode="json", include={"aftercare", "finetuning"}, exclude_defaults=True),
+        **question.model_dump(mode="json", include={"aftercare", "finetuning", "from_scratch"}, exclude_defaults=True),
     }
     text = "".join(_yaml(json.dumps({key: value})) for key, value in suite.items())
     name = f"run-{record.id}"

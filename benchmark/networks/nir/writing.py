@@ -1,6 +1,6 @@
 """Networks as NIR graphs, for the simulators and chips that read them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,30 +14,40 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.files import replacing
-from benchmark.networks.errors import NIRError
+from benchmark.networks.errors import NetworkError, NIRError
 from benchmark.networks.nir.converters import Scale
 from benchmark.networks.nir.reading import Graph
+from benchmark.networks.tracing import is_addition, traced
 from compressors.network.layers import evaluating
-from hardware.functions import Kind, describe
 from hardware.layers import TRANSPARENT
-from hardware.neurons import is_neuron, is_unknown_neuron
 
 Shape = tuple[int, ...]
 
 
-def write_nir(path: Path, network: nn.Module, input_shape: Shape, timestep: float | None = None) -> None:
+def write_nir(
+    path: Path,
+    network: nn.Module,
+    input_shape: Shape,
+    timestep: float | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write a network as a NIR file, at once or not at all; see :func:`to_nir`.
 
     Raises:
         NIRError: the network cannot be expressed.
         StoreError: the folder is read-only or full.
     """
-    graph = to_nir(network, input_shape, timestep)
+    graph = to_nir(network, input_shape, timestep, metadata)
     with replacing(path) as partial:
         nir.write(partial, graph)
 
 
-def to_nir(network: nn.Module, input_shape: Shape, timestep: float | None = None) -> nir.NIRGraph:
+def to_nir(
+    network: nn.Module,
+    input_shape: Shape,
+    timestep: float | None = None,
+    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+) -> nir.NIRGraph:
     """A network's forward pass in evaluation mode as a NIR graph; sums become edges that meet.
 
     BatchNorm goes into the weights of the layer before it, which changes results by rounding only; everything else
@@ -50,47 +60,42 @@ def to_nir(network: nn.Module, input_shape: Shape, timestep: float | None = None
         input_shape: shape of one sample's time step.
         timestep: length of a step in the graph's unit of time; by default that of the graph the network was read
             from, else 1.
+        metadata: what else the nodes of layers and neurons say, by the modules' names: numbers, words and arrays.
 
     Raises:
         NIRError: control flow that depends on data, or an operation that NIR does not have; names it.
     """
     if timestep is None:
         timestep = network.timestep if isinstance(network, Graph) else 1.0
-    traced = _trace(network, input_shape)
-    writer = _Writer(traced, timestep, {}, [])
+    operations = _trace(network, input_shape)
+    writer = _Writer(operations, timestep, {}, [])
     values: dict[fx.Node, list[str]] = {}  # which nodes' outputs add up to a value
-    for node in traced.graph.nodes:
+    for node in operations.graph.nodes:
         values[node] = writer.write(node, [values[source] for source in node.all_input_nodes])
+    for name, words in (metadata or {}).items():
+        writer.nodes[name.replace(".", "_")].metadata |= words
     return nir.NIRGraph(writer.nodes, writer.edges, {"timestep": timestep}, type_check=False)
-
-
-class _Tracer(fx.Tracer):
-    """Looks into containers only."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        neurons = is_neuron(m) or is_unknown_neuron(m)
-        return neurons or isinstance(m, layer.SeqToANNContainer) or not any(m.children())
 
 
 def _trace(network: nn.Module, input_shape: Shape) -> fx.GraphModule:
     """The network's operations in order, each with the shape of its result under ``tensor_meta``."""
     with evaluating(network):
         try:
-            traced = fx.GraphModule(network, _Tracer().trace(network))
-        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-            raise NIRError(f"the network's forward pass is no fixed graph: {str(error).splitlines()[0]}") from error
-        _require_known(traced)  # before it runs: a neuron that NIR does not have may want another number of steps
+            graph = traced(network)
+        except NetworkError as error:
+            raise NIRError(str(error)) from error
+        _require_known(graph)  # before it runs: a neuron that NIR does not have may want another number of steps
         parameter = next(network.parameters(), torch.zeros(()))
-        ShapeProp(traced).propagate(torch.zeros(1, 1, *input_shape, device=parameter.device))
-    return traced
+        ShapeProp(graph).propagate(torch.zeros(1, 1, *input_shape, device=parameter.device))
+    return graph
 
 
-def _require_known(traced: fx.GraphModule) -> None:
-    for node in traced.graph.nodes:
+def _require_known(network: fx.GraphModule) -> None:
+    for node in network.graph.nodes:
         if node.op != "call_module":
             continue
         name = str(node.target)
-        module = traced.get_submodule(name)
+        module = network.get_submodule(name)
         if type(module) not in CONVERTERS and not isinstance(module, (*TRANSPARENT, _BatchNorm)):
             raise NIRError(f"layer {name!r} is a {type(module).__name__}, which NIR does not have")
 
@@ -104,7 +109,7 @@ def _shape(node: fx.Node) -> Shape:
 class _Writer:
     """Nodes and edges as they come to be."""
 
-    traced: fx.GraphModule
+    network: fx.GraphModule
     timestep: float
     nodes: dict[str, nir.NIRNode]
     edges: list[tuple[str, str]]
@@ -120,7 +125,7 @@ class _Writer:
                 return self._add("output", nir.Output(np.array(_shape(steps))), sources[0])
             case "call_method" | "call_function" if _is_readout(node):
                 return sources[0]
-            case "call_function" if _is_addition(node):
+            case "call_function" if is_addition(node):
                 return self._sum(node, *sources)
             case "call_module":
                 return self._module(node, sources[0])
@@ -137,7 +142,7 @@ class _Writer:
 
     def _module(self, node: fx.Node, sources: list[str]) -> list[str]:
         name = str(node.target)
-        module = self.traced.get_submodule(name)
+        module = self.network.get_submodule(name)
         if isinstance(module, TRANSPARENT):
             return sources
         if isinstance(module, _BatchNorm):
@@ -172,12 +177,6 @@ def _is_readout(node: fx.Node) -> bool:
         return False
     options = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | dict(node.kwargs)
     return options.get("dim") in (0, (0,), [0]) and options.keys() <= {"dim", "keepdim"} and len(node.args) <= 3
-
-
-def _is_addition(node: fx.Node) -> bool:
-    """Whether an operation adds its arguments as they are (``torch.add`` can multiply one of them by ``alpha``)."""
-    function = describe(node.target) if callable(node.target) else None
-    return function is not None and function.kind is Kind.ADDITION and bool(node.kwargs.get("alpha", 1) == 1)
 
 
 def _folded(node: Any, norm: _BatchNorm) -> nir.NIRNode:

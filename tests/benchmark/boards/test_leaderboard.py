@@ -20,7 +20,7 @@ from benchmark.boards.standings import Board, Spread, Table, pareto, standings
 from benchmark.boards.tabular import as_csv, as_json
 from benchmark.boards.terminal import WIDE, terminal
 from benchmark.files import StoreError
-from benchmark.questions.suite import FineTuning, Training
+from benchmark.questions.suite import FineTuning, FromScratch, Training
 from benchmark.records import RecordStore
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
@@ -162,6 +162,25 @@ def test_what_is_not_comparable_stands_in_a_table_of_its_own(other: dict) -> Non
     assert [len(table.rows) for table in board.tables] == [21, 21]
     assert len({table.slug for table in board.tables}) == 2
     assert not board.apart
+
+
+def test_trained_sparse_stands_apart_with_a_dense_control_of_its_own_beside_the_dense_network() -> None:
+    anew = {"from_scratch": FromScratch(epochs=35)}
+    told = {"asked": anew, "division": "trained sparse"}
+    records = [
+        make_record(accuracy=0.9),
+        make_record("sbc", 0.1, accuracy=0.8),
+        make_record("identity", accuracy=0.92, **told),
+        make_record("dst", 0.1, accuracy=0.85, **told),
+    ]
+    tables = {table.division: table for table in standings(records).tables}
+    assert {division: [row.label for row in table.rows] for division, table in tables.items()} == {
+        "post-training": ["dense", "sbc"],
+        "trained sparse": ["dense", "dense, from scratch", "dst"],
+    }
+    rows = tables["trained sparse"].rows
+    assert [row.measured["difference"].mean for row in rows] == pytest.approx([0.0, 0.02, -0.05])
+    assert "from scratch, 35 epochs" in tables["trained sparse"].title
 
 
 def test_calibration_samples_make_rows_of_their_own_but_one_dense_network() -> None:

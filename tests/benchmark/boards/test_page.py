@@ -16,7 +16,7 @@ from benchmark.boards.columns import COLUMNS, summary_cells
 from benchmark.boards.page import render, render_folder
 from benchmark.boards.page.content import command, content
 from benchmark.boards.standings import standings
-from benchmark.questions.suite import FineTuning, Suite, Training, load_suite
+from benchmark.questions.suite import FineTuning, FromScratch, Suite, Training, load_suite
 from benchmark.wording import count
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
@@ -114,8 +114,10 @@ def test_a_method_has_a_page_of_its_own_with_its_variants_and_places() -> None:
         make_record("rtn", asked={"bits": 3, "aftercare": ("batchnorm", "means")}),
         make_record("sbc", 0.25, asked={"bits": 4, "finetuning": FineTuning(epochs=2, learning_rate=1e-4)}),
         make_record("obc", asked={"synops": 0.3}),
+        make_record("dst", 0.1, asked={"from_scratch": FromScratch(epochs=9)}),
+        make_record("identity", asked={"from_scratch": FromScratch(epochs=9)}),
     ],
-    ids=["plain", "dense", "options", "small numbers", "tricky YAML", "bits", "joint", "synops"],
+    ids=["plain", "dense", "options", "small numbers", "tricky YAML", "bits", "joint", "synops", "sparse", "control"],
 )
 def test_the_command_asks_the_very_same_question(tmp_path: Path, record: Any) -> None:
     lines = command(record).splitlines()
@@ -128,8 +130,9 @@ def test_the_command_asks_the_very_same_question(tmp_path: Path, record: Any) ->
     path.write_text("\n".join(body))
     asked = record.question
     kinds = ("none",) if asked.compressor.name == "identity" else ("density", "bits", "density+bits", "synops")
-    (question,) = load_suite(path).questions({asked.compressor.name: kinds})
+    *dense, question = load_suite(path).questions({asked.compressor.name: kinds}, {"dst"})
     assert question == asked
+    assert len(dense) == (asked.from_scratch is not None and kinds == ("none",))
     assert question.id(record.data["fingerprint"], record.version) == record.id
 
 

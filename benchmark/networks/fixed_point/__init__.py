@@ -1,0 +1,1 @@
+"""Spiking networks in whole numbers: weights, thresholds and potentials as a chip holds them, to the bit."""

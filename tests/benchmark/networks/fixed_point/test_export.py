@@ -1,0 +1,107 @@
+"""What other programs read fires as the whole numbers do, to the bit: NIR as snnbench, sinabs and norse take it."""
+
+import nir
+import numpy as np
+import pytest
+import torch
+from spikingjelly.activation_based import layer, neuron
+from torch import nn
+
+from benchmark.networks.fixed_point.network import dequantised, fixed_point
+from benchmark.networks.fixed_point.scheme import FixedPoint
+from benchmark.networks.nir.reading import nir_network
+from benchmark.networks.nir.writing import write_nir
+from tests.benchmark.networks.fixed_point.test_network import events, run
+
+SHAPE = (2, 8, 8)
+
+
+def network(reset):
+    torch.manual_seed(3)
+    made = nn.Sequential(
+        layer.Conv2d(2, 4, 3, padding=1, bias=False, step_mode="m"),
+        layer.BatchNorm2d(4, step_mode="m"),
+        neuron.IFNode(v_threshold=0.7, v_reset=reset, step_mode="m"),
+        layer.AvgPool2d(2, step_mode="m"),
+        layer.Conv2d(4, 6, 3, padding=1, step_mode="m"),
+        layer.AvgPool2d(2, step_mode="m"),
+        neuron.IFNode(v_reset=reset, step_mode="m"),
+        layer.Flatten(step_mode="m"),
+        layer.Linear(24, 5, bias=False, step_mode="m"),
+        neuron.IFNode(v_threshold=1.3, v_reset=reset, step_mode="m"),
+    ).eval()
+    with torch.no_grad():
+        made[1].bias.normal_()
+        for module in made:
+            if hasattr(module, "weight"):
+                module.weight.mul_(4)
+    return made
+
+
+@pytest.fixture(scope="module", params=[None, 0.0], ids=["subtract", "value"])
+def written(request, tmp_path_factory):
+    """A file, inputs, the whole numbers' spikes for them, and the account of the whole numbers."""
+    made, x = network(request.param), events(11, steps=40)
+    numbers = fixed_point(made, events(steps=40), FixedPoint(4, 20))
+    path = tmp_path_factory.mktemp("nir") / "whole.nir"
+    write_nir(path, dequantised(made, numbers, exactly=True), SHAPE, metadata=numbers.metadata())
+    spikes = run(numbers.network, x)
+    assert 0.05 < spikes.mean() < 0.95
+    assert not any(numbers.overflows().values())
+    return path, x, spikes, numbers
+
+
+def test_snnbench_reads_it_back(written):
+    path, x, spikes, _ = written
+    assert torch.equal(run(nir_network(SHAPE, 5, path=str(path)), x), spikes)
+
+
+def test_the_whole_numbers_stand_beside_what_they_stand_for(written):
+    path, _, _, numbers = written
+    graph = nir.read(path)
+    said, fired = graph.nodes["0"].metadata, graph.nodes["2"].metadata
+    unit = float(fired["unit"])
+    assert float(np.log2(unit)).is_integer()
+    assert (said["weight_bits"], fired["potential_bits"]) == (4, 20)
+    assert (fired["overflow"], fired["leak"]) == ("saturate", "none")
+    assert said["weight_codes"].dtype == np.int8
+    assert -8 <= said["weight_codes"].min() < said["weight_codes"].max() <= 7
+    assert np.array_equal(graph.nodes["0"].weight, said["weight_codes"] * 2.0 ** said["weight_shift"] * unit)
+    assert np.array_equal(graph.nodes["0"].bias, said["bias_integers"] * unit)
+    assert said["bias_integers"].any()
+    below = 0 if numbers.neurons["2"].reset is None else 0.5
+    assert np.all(graph.nodes["2"].v_threshold == (fired["threshold_integer"] - below) * unit)
+
+
+def test_sinabs_fires_alike(written):
+    """Told that neurons fire once a step, how they are reset, and that a potential has no lower end."""
+    sinabs = pytest.importorskip("sinabs")
+    from sinabs.activation import MembraneReset, MembraneSubtract, SingleSpike
+
+    path, x, spikes, numbers = written
+    loaded = sinabs.from_nir(nir.read(path), batch_size=x.shape[1])
+    soft = numbers.neurons["2"].reset is None
+    for module in loaded.modules():
+        if isinstance(module, sinabs.layers.IAFSqueeze):
+            module.spike_fn, module.min_v_mem = SingleSpike, None
+            module.reset_fn = MembraneSubtract() if soft else MembraneReset()
+    with torch.no_grad():
+        got = loaded(x.transpose(0, 1).flatten(0, 1))  # batch and time as one, the batch outside
+    got = got[0] if isinstance(got, tuple) else got
+    assert torch.equal(got.view(x.shape[1], len(x), -1).transpose(0, 1), spikes)
+
+
+def test_norse_fires_alike(written):
+    """It resets integrate-and-fire neurons to a value, and fires above the threshold."""
+    norse = pytest.importorskip("norse.torch")
+    path, x, spikes, numbers = written
+    if numbers.neurons["2"].reset is None:
+        pytest.skip("norse has no integrate-and-fire neuron whose reset subtracts")
+    loaded = norse.from_nir(nir.read(path))
+    for sample, expected in zip(x.unbind(1), spikes.unbind(1), strict=True):  # it takes no batches of flattened maps
+        state, got = None, []
+        with torch.no_grad():
+            for step in sample:
+                output, state = loaded(step, state)
+                got.append(output.flatten())
+        assert torch.equal(torch.stack(got), expected)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from hardware.energy import EnergyReport
+from hardware.energy import STATIC, EnergyReport
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 from hardware.units import count, joules
 
@@ -54,6 +54,7 @@ def table_rows(report: CostReport, energy: EnergyReport) -> list[Row]:
         *(_layer_row(layer, report.samples) for layer in report.layers),
         *(_neuron_row(neuron, report.samples) for neuron in report.neurons),
         *(_other_row(other, report.samples) for other in report.others),
+        *([{"layer": STATIC, "kind": "power"}] if STATIC in joules else []),
         _totals_row(report),
     ]
     seen: set[str] = set()
@@ -89,9 +90,10 @@ def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Tab
     """Return the rows as a table for a terminal of ``width`` characters; a narrow one gets the columns ``MAIN``."""
     low, high = energy.joules_range
     span = "" if low == high else f" (sources: {joules(low)} to {joules(high)})"
+    dynamic = f", dynamic only: {energy.dynamic_only}" if energy.dynamic_only else ""
     table = Table(
         title=f"{report.samples} samples, {report.timesteps} steps; operations per sample, memory in bits",
-        caption=f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants){span}."
+        caption=f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants){span}{dynamic}."
         f" {energy.uncertainty}",
         caption_justify="left",
         box=SIMPLE_HEAD,

@@ -324,12 +324,13 @@ def _scheme(arguments: dict[str, Any]) -> "FixedPoint | None":
     from benchmark.networks.fixed_point.scheme import FixedPoint
 
     names = ("weight_bits", "potential_bits", "overflow", "leak")
-    given = {name: arguments[name] for name in names if arguments[name] is not None}
+    given: dict[str, Any] = {name: arguments[name] for name in names if arguments[name] is not None}
     if not arguments["fixed"]:
         for name in given:
             raise click.UsageError(f"--{name.replace('_', '-')} is of whole numbers: give --fixed-point too")
         return None
-    return FixedPoint(**{"weight_bits": arguments["bits"] or 8} | given)
+    given.setdefault("weight_bits", arguments["bits"] or 8)
+    return FixedPoint(**given)
 
 
 def _wish(arguments: dict[str, Any]) -> "Wish":
@@ -374,11 +375,24 @@ def _target(output: Path | None, words: list[str], arguments: dict[str, Any]) ->
 @click.command()
 @network_options
 @ENERGY
+@click.option(
+    "--seconds-per-step",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="That a time step takes, for what static power costs [default: the chip's own step, if it has one].",
+)
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Also write the table as CSV.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw bars per layer, as .png, .svg or .pdf.")
 @AS_JSON
 @user_errors
-def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **arguments: Any) -> None:
+def profile(
+    energy: str,
+    seconds_per_step: float | None,
+    csv_file: Path | None,
+    picture: Path | None,
+    as_json: bool,
+    **arguments: Any,
+) -> None:
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from rich.console import Console
 
@@ -390,7 +404,7 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
         require_writable(csv_file)
     if picture is not None:
         require_writable(picture, ".png", ".svg", ".pdf")
-    measured = profile_checkpoint(_source(arguments), energy)
+    measured = profile_checkpoint(_source(arguments), energy, seconds_per_step)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
     if picture is not None:

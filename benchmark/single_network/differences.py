@@ -82,7 +82,7 @@ def _run(module: SNNClassifier, x: Tensor, y: Tensor, found: Differences, spikes
     names = {neuron: name for name, neuron in module.network.named_modules() if is_neuron(neuron)}
 
     def compare(neuron: nn.Module, inputs: Any, output: Tensor) -> None:
-        name = names[neuron]  # type: ignore[index]
+        name = names[neuron]
         found.count(name, output, spikes.setdefault(name, output != 0))
 
     with evaluating(module.network), hooks([*names], compare):

@@ -4,9 +4,10 @@ Each layer has as few cores as it fits on. In a step a core goes through its neu
 and their synapses, sends what fires, and waits for all others. Traffic on the mesh, the host and its input and output
 cost time on top, so that both ends are least times of their kind:
 
-- the low end shares each layer's work evenly between its cores, lets each event reach one core, and takes the shortest
-  time of each operation;
-- the high end lets each event reach every core of its layer, and takes the longest time of each operation.
+- the low end shares each layer's work evenly between its cores, lets each event reach one core, lets a core's neurons
+  and its synapses work at the same time, and takes the shortest time of each operation;
+- the high end lets each event reach every core of its layer, one part of a core wait for the other, and takes the
+  longest time of each operation.
 
 Times are those of SANA-FE's architecture file for Loihi, which is fitted to measurements on a board (Boyle et al.,
 TCAD 2025). Layers work at the same time, each on what the one before sent in the last step.
@@ -78,9 +79,6 @@ def _core_ns(layer: LayerCost, report: CostReport, step: int, firing_rate: float
     neurons = prod(layer.output_shape) / cores
     reached = events if end else events / cores
     updated = neurons if end else min(neurons, synops / cores / max(1, layer.fan_in))
-    return (
-        neurons * (ACCESS_NS + firing_rate * (SPIKE_NS + MESSAGE_OUT_NS))
-        + updated * UPDATE_NS
-        + reached * MESSAGE_IN_NS
-        + synops / cores * SYNAPSE_NS[end]
-    )
+    somas = neurons * (ACCESS_NS + firing_rate * (SPIKE_NS + MESSAGE_OUT_NS)) + updated * UPDATE_NS
+    synapses = reached * MESSAGE_IN_NS + synops / cores * SYNAPSE_NS[end]
+    return somas + synapses if end else max(somas, synapses)

@@ -15,9 +15,9 @@ def test_one_core_in_closed_form():
     least = latency(report)
     assert least.cores == 1
     assert least.heaviest == "layer"
-    core = 3 * 6.0 + 3 * 3.7 + 4 * 16.0
-    assert least.low_s == pytest.approx(1e-9 * (core + 12 * 3.1 + 600))
-    assert least.high_s == pytest.approx(1e-9 * (core + 12 * 4.7 + 1800))
+    somas = 3 * 6.0 + 3 * 3.7
+    assert least.low_s == pytest.approx(1e-9 * (4 * 16.0 + 12 * 3.1 + 600))  # the neurons are done before
+    assert least.high_s == pytest.approx(1e-9 * (somas + 4 * 16.0 + 12 * 4.7 + 1800))
 
 
 def test_work_is_shared_by_the_cores_of_a_layer():
@@ -25,9 +25,16 @@ def test_work_is_shared_by_the_cores_of_a_layer():
     least = latency(wide)
     assert least.cores == 2
     per_core = 2048 / least.cores
-    core = per_core * (6.0 + 3.7)
-    assert least.low_s == pytest.approx(1e-9 * (core + 64 / least.cores * 16 + 64 * per_core * 3.1 + 600))
-    assert least.high_s == pytest.approx(1e-9 * (core + 64 * 16 + 64 * per_core * 4.7 + 1800))
+    assert least.low_s == pytest.approx(1e-9 * (64 / least.cores * 16 + 64 * per_core * 3.1 + 600))
+    assert least.high_s == pytest.approx(1e-9 * (per_core * (6.0 + 3.7) + 64 * 16 + 64 * per_core * 4.7 + 1800))
+
+
+def test_neurons_decide_where_few_events_come():
+    quiet = torch.zeros(1, 64)
+    quiet[0, 0] = 1
+    least = latency(profile(Alone(nn.Linear(64, 1000, bias=False)), loader(quiet)))
+    updated = 1000 / 64  # neurons, at the least, that a thousand operations are enough for
+    assert least.low_s == pytest.approx(1e-9 * (1000 * 6.0 + updated * 3.7 + 600))
 
 
 def test_each_step_takes_as_long_as_its_heaviest_layer():

@@ -19,6 +19,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor
 
 from benchmark.catalog import DATA, MODELS
+from benchmark.distribution import COMMAND, installed
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
@@ -37,7 +38,7 @@ from compressors.progress import Item, Track
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport, HardwareCost
 
-PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
+PACKAGES = ("torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
 
 
 def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
@@ -275,7 +276,7 @@ def environment() -> dict[str, Any]:
         "processor": platform.machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {COMMAND: installed().version, **{name: version(name) for name in PACKAGES}},
         "git": _revision(),
     }
 

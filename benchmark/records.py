@@ -35,7 +35,7 @@ SCHEMA = 5
 """Raised when records get something that an older snnbench cannot read.
 
 2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
-5: ``correct``.
+4: ``options``. 5: ``correct``, ``submission``.
 """
 
 
@@ -47,6 +47,9 @@ LONGEST = 1_000_000
 
 FREE_TEXTS = ("error", "traceback")
 """What may have several lines: nothing else in a record has."""
+
+PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
+"""Whose versions every record has; others in it are packages that what was asked for comes from."""
 
 LINES = str.maketrans("\n\t", "  ")
 
@@ -102,6 +105,24 @@ class Metrics(BaseModel):
 
     accuracy: Share
     loss: float = Field(allow_inf_nan=False, strict=True)
+
+
+class Submission(BaseModel):
+    """Where a record comes from that was not made by the project: whose it is, and on whose hardware and code.
+
+    Attributes:
+        by: who ran it.
+        hardware: on what machine.
+        code: address of the code that is not snnbench's own; empty where there is none, or it is not public.
+        repeated: when the second run was made that agreed with this one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: Annotated[str, Field(min_length=1, max_length=100)]
+    hardware: Annotated[str, Field(min_length=1, max_length=200)]
+    code: Annotated[str, Field(max_length=200)] = ""
+    repeated: str
 
 
 class LayerAccount(BaseModel):
@@ -225,6 +246,7 @@ class RunRecord(BaseModel):
     seconds: dict[str, Amount] = {}
     peak_memory_bytes: Number | None = None
     environment: dict[str, Any] = {}
+    submission: Submission | None = Field(default=None, exclude_if=lambda submission: submission is None)
     created: str = Field(description="ISO 8601, UTC; not part of the question")
 
     @field_validator("schema_version")
@@ -345,7 +367,7 @@ class RecordStore:
             StoreError: the folder is read-only or full; names the folder.
         """
         path = self.path(record.question, record.id)
-        write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+        write_atomically(path, as_text(record))
         return path
 
     def lock_path(self, run_id: str) -> Path:
@@ -380,8 +402,21 @@ class RecordStore:
             except RecordError as error:
                 unreadable(str(error))
 
+    def items(self) -> Iterator[tuple[Path, RunRecord]]:
+        """The readable records with their files; a warning names each of the others."""
+        for path in self._files():
+            try:
+                yield path, read_record(path)
+            except RecordError as error:
+                _log.warning("%s", error)
+
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/*/*.json"))
+
+
+def as_text(record: RunRecord) -> str:
+    """A record as it stands in its file."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
 
 
 def _countable(part: Any) -> bool:

@@ -5,7 +5,9 @@ regard to them. Where records keep which samples were right, two rows are compar
 elsewhere as if their errors were independent, which calls some a tie that is none, and none a difference that is not.
 """
 
+from collections.abc import Sequence
 from math import inf, sqrt
+from statistics import fmean
 
 import numpy as np
 from scipy.stats import t
@@ -47,12 +49,31 @@ def tied(a: Row, b: Row) -> bool:
     return _within(first.mean - second.mean, [*halves, of_seeds(first), of_seeds(second)])
 
 
+def sampling_error(a: Row, b: Row, seeds: Sequence[int]) -> float:
+    """Standard error, over the choice of test samples, of the difference of two accuracies, as a share.
+
+    Sample by sample where both rows know their answers to these seeds, elsewhere as if their errors were independent.
+    """
+    if a.samples == b.samples and all(seed in a.answers and seed in b.answers for seed in seeds):
+        return _over_samples(_changes(a, b, seeds))
+    means = [(fmean(row.values[seed]["accuracy"] for seed in seeds), row.samples) for row in (a, b)]
+    return sqrt(sum(mean * (1 - mean) / samples for mean, samples in means))
+
+
 def _tied_by_sample(a: Row, b: Row, seeds: list[int]) -> bool:
     """The same, paired: the difference in each sample, of which most are zero, and in each seed."""
-    changes = np.stack([_right(a.answers[seed], a.samples) - _right(b.answers[seed], b.samples) for seed in seeds])
-    over_samples = Z * float(changes.mean(0).std()) / sqrt(a.samples)
+    changes = _changes(a, b, seeds)
     over_seeds = of_seeds(Spread.of(changes.mean(1).tolist()))
-    return _within(float(changes.mean()), [over_samples, over_seeds])
+    return _within(float(changes.mean()), [Z * _over_samples(changes), over_seeds])
+
+
+def _changes(a: Row, b: Row, seeds: Sequence[int]) -> np.ndarray:
+    """1.0 where only ``a`` is right, -1.0 where only ``b`` is, else 0.0 ``[seeds, samples]``."""
+    return np.stack([_right(a.answers[seed], a.samples) - _right(b.answers[seed], b.samples) for seed in seeds])
+
+
+def _over_samples(changes: np.ndarray) -> float:
+    return float(changes.mean(0).std()) / sqrt(changes.shape[1])
 
 
 def _right(answers: int, samples: int) -> np.ndarray:

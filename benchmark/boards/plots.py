@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from benchmark.boards.reported import marks
 from benchmark.boards.standings import COSTS, DENSE, Row, Table
 from benchmark.boards.styles import Style, style
 from benchmark.wording import count
@@ -22,7 +23,7 @@ def plot(table: Table) -> bytes:
 
     Variants are thin and hollow in the colour of their method, which alone is named. Budgets of bits are joined by
     dotted lines. Controls are grey and dashed, the dense network is a dotted line, the
-    Pareto front a broad pale one.
+    Pareto front a broad pale one. Grey pentagons are what papers report, where they give both measures.
     """
     figure = Figure(figsize=(12, 5), dpi=110)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -31,6 +32,7 @@ def plot(table: Table) -> bytes:
     figure.subplots_adjust(left=0.06, right=0.99, top=0.92, bottom=0.13 + 0.05 * legend_rows, wspace=0.04)
     for axes, cost in zip((left, right), COSTS, strict=True):
         _draw(axes, table.rows, cost, plain)
+        _draw_reported(axes, table, cost)
     left.set_ylabel("accuracy [%]")
     figure.suptitle(table.title, parse_math=False)
     handles, labels = left.get_legend_handles_labels()
@@ -94,6 +96,16 @@ def _draw_front(axes: Axes, rows: Sequence[Row], cost: str) -> None:
         label="Pareto front",
         solid_capstyle="round",
     )
+
+
+def _draw_reported(axes: Axes, table: Table, cost: str) -> None:
+    """Hollow pentagons: what papers report of the same data set, on networks of their own."""
+    points = {name: marks(table.setup.data_name, table.division, name, "accuracy") for name in COSTS}
+    if not any(points.values()):
+        return
+    x, y = [point[0] * _SCALES[cost] for point in points[cost]], [100 * point[1] for point in points[cost]]
+    look: dict[str, Any] = {"marker": "p", "markersize": 7, "color": "#808080", "fillstyle": "none", "linestyle": ""}
+    axes.plot(x, y, label="reported", zorder=1, **look)
 
 
 def _styles(rows: Sequence[Row], plain: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmark.boards.origins import origins
+from benchmark.boards.repeatable import is_report
 from benchmark.boards.titles import data_title, network_title
 from benchmark.questions.suite import Named, digest
 from benchmark.records import RunRecord, answers_of
@@ -93,6 +94,8 @@ class Row:
         runs: seed -> record id.
         measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
             its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
+        values: seed -> name of :data:`MEASURES` -> the value of that run; ``difference`` is never among them.
+        reported: whether a record is its author's report: submitted, and made of what others do not have.
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
         family: plain name of the compressor, which its variants share.
         samples: test samples that the accuracy is of.
@@ -105,6 +108,8 @@ class Row:
     control: bool
     runs: Mapping[int, str]
     measured: Mapping[str, Spread]
+    values: Mapping[int, Mapping[str, float]]
+    reported: bool = False
     fronts: frozenset[str] = frozenset()
     family: str = ""
     samples: int = 0
@@ -411,6 +416,8 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
         control=entries[0].record.control,
         runs={seed: by_seed[seed].record.id for seed in seeds},
         measured=measured,
+        values={seed: by_seed[seed].values for seed in seeds},
+        reported=any(is_report(entry.record) for entry in entries),
         family=entries[0].record.question.compressor.name,
         samples=entries[0].record.answer.cost.samples,
         answers={seed: _answers(by_seed[seed].record) for seed in seeds if by_seed[seed].record.correct is not None},

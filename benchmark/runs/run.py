@@ -19,12 +19,13 @@ from spikingjelly.activation_based import functional
 from torch import Tensor
 
 from benchmark.catalog import DATA, MODELS
+from benchmark.distribution import COMMAND, installed
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
 from benchmark.questions.suite import RECONSTRUCTED, FineTuning, FromScratch, Question
-from benchmark.records import CompressionAccount, Metrics, RunRecord, packed_answers
+from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord, packed_answers
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
@@ -36,8 +37,6 @@ from compressors.compression import Compression
 from compressors.progress import Item, Track
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport, HardwareCost
-
-PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
 
 
 def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
@@ -275,7 +274,7 @@ def environment() -> dict[str, Any]:
         "processor": platform.machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {COMMAND: installed().version} | {name: version(name) for name in PACKAGES if name != COMMAND},
         "git": _revision(),
     }
 

@@ -12,7 +12,8 @@ import yaml
 from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
 from benchmark.boards.leaders import Leader, leaders
 from benchmark.boards.noise import of_test_set, tied
-from benchmark.boards.reported import beside
+from benchmark.boards.repeatable import origin
+from benchmark.boards.reported import as_points, beside
 from benchmark.boards.standings import DENSE, Board, Row, Table
 from benchmark.boards.styles import style
 from benchmark.boards.summary import summarize
@@ -267,6 +268,7 @@ def _table(table: Table) -> dict[str, Any]:
         ],
         "summary": {"heads": SUMMARY_HEADS, "rows": summary_cells(table)},
         "reported": published,
+        "marks": as_points(setup.data_name, table.division),
     }
 
 
@@ -289,7 +291,7 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "method": row.label,
         "family": row.family,
-        "name": named(row.label, row.control),
+        "name": named(row.label, row.control, row.reported),
         "dense": row.dense,
         "control": row.control,
         "budget": row.budget.short,
@@ -349,6 +351,7 @@ def _facts(record: RunRecord, answer: Answer) -> dict[str, Any]:
         "compressor version": record.version,
         "data fingerprint": str(record.data["fingerprint"]),
         "dense network": answer.dense.id,
+        **origin(record),
         "dense checkpoint (SHA-256)": answer.dense.sha256,
         **{f"time to {phase}": seconds(spent) for phase, spent in record.seconds.items()},
         "made": record.created,

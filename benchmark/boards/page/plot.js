@@ -11,10 +11,12 @@ async function drawPlot() {
     [...grouped(group, (row) => row.kind)].sort(([a]) => (a.includes("bits") ? 1 : -1)).map(([, points], i) => (
       { ...curve(points, axes), legendgroup: name, showlegend: i === 0 })));
   if (usable.length) traces.unshift(frontTrace(usable, axes));
+  traces.push(...reportedTrace(state.table, axes));
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: "system-ui" },
-    margin: { l: 55, r: 15, t: 10, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: -0.18 },
+    margin: { l: 55, r: 15, t: 10, b: 60 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
     xaxis: { ...axis, title: { text: content.measures[axes.x].axis }, ...scaleOfX() },
     yaxis: { ...axis, title: { text: content.measures[axes.y].axis } },
     hoverlabel: { bgcolor: colour("--shade"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
@@ -52,6 +54,18 @@ function curve(group, { x, y }) {
     line: { color: look.colour, width: variant ? 1 : 2, dash: kind.includes("bits") ? "dot" : control ? "dash" : "solid" },
     marker: { color: look.colour, symbol: variant ? `${look.symbol}-open` : look.symbol, size: dense ? 13 : 8 },
   };
+}
+
+// What papers report of the same data set, on networks of their own: hollow, and in no table, front or count.
+function reportedTrace(table, { x, y }) {
+  const points = table.marks.filter(({ measured: known }) => x in known && y in known);
+  if (!points.length) return [];
+  const at = (name) => points.map(({ measured: known }) => known[name] * content.measures[name].scale);
+  return [{
+    name: "reported, not measured here", x: at(x), y: at(y), mode: "markers",
+    text: points.map(({ text }) => `reported, not measured here<br>${forPlotly(text)}`), hovertemplate: "%{text}<extra></extra>",
+    marker: { color: colour("--faint"), symbol: "pentagon-open", size: 11, line: { width: 1.5 } },
+  }];
 }
 
 function hoverText(row, x, y) {

@@ -62,6 +62,7 @@ def _table(table: Table) -> dict[str, Any]:
         "division": table.division,
         "condition": table.condition,
         "rows": [_row(row) for row in table.rows],
+        "earlier": [{**_row(row), "version": row.version} for row in table.earlier],
         "summaries": [_summary(summary) for summary in summarize(table)],
         "reported": beside(table.setup.data_name, table.division),
     }

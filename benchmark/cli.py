@@ -24,6 +24,7 @@ from benchmark.commands.plan import plan
 from benchmark.commands.run import run
 from benchmark.commands.submit import submit
 from benchmark.commands.wandb import wandb
+from benchmark.distribution import COMMAND, installed
 
 IN_ASCII = {"–": "-", "−": "-", "—": "-", "Δ": "d", "µ": "u", "·": "*", "±": "+/-", "×": "x", "→": "->", "…": "..."}
 """What is printed for characters that a terminal does not have; for others it is a question mark."""
@@ -44,8 +45,16 @@ def _speak_to_every_terminal() -> None:
             stream.reconfigure(errors="snnbench")
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"{COMMAND}, version {installed().version}")
+        ctx.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="snnbench")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def main() -> None:
     """Which compressor makes a spiking network smallest and cheapest at which loss of accuracy?
 

@@ -113,7 +113,7 @@ def chip_fit(report: CostReport, name: str) -> ChipFit:
         raise UnknownName(f"unknown chip {name!r}: {suggestion(name, chips())}")
     chip = chips()[name]
     layers = [layer for layer in report.layers if layer.called and layer.weights]
-    needs = _needs(report, layers) | {"cores": sum(_cores(layer, chip) for layer in layers)}
+    needs = _needs(report, layers) | {"cores": sum(cores_of(layer, chip) for layer in layers)}
     checks = (
         Check(limit, needs.get(limit), entry.value, entry.source)
         for limit, entry in chip.limits.items()
@@ -146,7 +146,7 @@ def _needs(report: CostReport, layers: list[LayerCost]) -> dict[str, int]:
     }
 
 
-def _cores(layer: LayerCost, chip: Chip) -> int:
+def cores_of(layer: LayerCost, chip: Chip) -> int:
     """Least number of cores of one layer: neurons and memory, whichever needs more."""
     neurons = prod(layer.output_shape)
     state_bits = 32 * neurons

@@ -4,10 +4,14 @@ A profile has terms; a term multiplies one count with one price. The price may d
 of the memory it is read from, and is interpolated between published points. Counts are kept in the report, so
 an old record can be priced anew.
 
-Counts of a layer, over the test set: `ac`, `mac`, `synops` (both), `input_events`, `weight_bits_read` (synops
-times the stored bits per nonzero weight, index included), `synapse_state_accesses` (read and write per
-synop) and `synapse_state_bits`. Counts of a neuron layer: `updates`, `spikes`, `update_state_accesses` (read and
-write of each state variable per update) and `update_state_bits`. `other_operations`: pooling and additions.
+Counts of a layer, over the test set: `ac`, `mac`, `synops` (both), `input_events`, `further_cores` (the same, times
+the cores beyond the first that 1,024 neurons on each would take), `weight_bits_read` (synops times the stored bits per
+nonzero weight, index included), `synapse_state_accesses` (read and write per synop) and `synapse_state_bits`. Counts of
+a neuron layer: `updates`, `spikes`, `update_state_accesses` (read and write of each state variable per update) and
+`update_state_bits`. `other_operations`: pooling and additions.
+
+Static power costs what it costs in the seconds that an inference takes: steps times the length of a step, which the
+user or the chip says. Without one of the two the energy is dynamic only, and says so.
 """
 
 from bisect import bisect_left
@@ -25,6 +29,8 @@ from hardware.registry import OWN
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 
 DEFAULT_PROFILE = "horowitz_sram_45nm"
+STATIC = "static"
+NEURONS_PER_CORE = 1024  # of Loihi
 _TRUST = ("citable", "derived", "guess")
 _Numbers = Mapping[str, float]
 
@@ -84,6 +90,28 @@ class Term(BaseModel):
         return float(price), float(low), float(high), _least_trusted("derived", left.status, near.status)
 
 
+class Static(BaseModel):
+    """Power that a chip takes whatever it does, with the range where it is not certain."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    watts: float = Field(ge=0)
+    source: str
+    status: Literal["citable", "derived", "guess"]
+    low: float | None = None
+    high: float | None = None
+
+
+class Step(BaseModel):
+    """How long a chip takes for a time step by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: float = Field(gt=0)
+    source: str
+    status: Literal["citable", "derived", "guess"]
+
+
 class EnergyProfile(BaseModel):
     """A named set of prices.
 
@@ -92,6 +120,8 @@ class EnergyProfile(BaseModel):
         uncertainty: how far to believe it, in plain words.
         state_bits: width of one neuron state variable on that hardware.
         terms: price of each kind of event.
+        static: power that flows at rest as well, where it is known.
+        step: the chip's own time step, where it has one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -100,6 +130,18 @@ class EnergyProfile(BaseModel):
     uncertainty: str
     state_bits: int
     terms: dict[str, Term]
+    static: Static | None = None
+    step: Step | None = None
+
+    def static_energy(self, steps: int, seconds_per_step: float | None) -> "TermEnergy | None":
+        """What static power costs in so many time steps, in pJ; None where power or time is not known."""
+        seconds = seconds_per_step or (None if self.step is None else self.step.seconds)
+        if self.static is None or seconds is None:
+            return None
+        low, high = (self.static.watts if end is None else end for end in (self.static.low, self.static.high))
+        pj, low, high = (watts * seconds * steps * 1e12 for watts in (self.static.watts, low, high))
+        own = self.step.status if self.step is not None and seconds_per_step is None else "citable"
+        return TermEnergy(STATIC, STATIC, pj, low, high, _least_trusted(self.static.status, own))
 
 
 @dataclass(frozen=True)
@@ -122,13 +164,15 @@ class EnergyReport:
         profile: name of the profile.
         uncertainty: how far to believe it.
         samples: number of inferences the terms are summed over.
-        terms: each term of each layer.
+        terms: each term of each layer; static energy stands in a layer of its own.
+        dynamic_only: why static energy is not among them; empty where it is.
     """
 
     profile: str
     uncertainty: str
     samples: int
     terms: tuple[TermEnergy, ...]
+    dynamic_only: str = ""
 
     @property
     def joules(self) -> float:
@@ -201,12 +245,13 @@ def load_profile(name: str) -> EnergyProfile:
     return profile
 
 
-def energy(report: CostReport, profile: str = DEFAULT_PROFILE) -> EnergyReport:
+def energy(report: CostReport, profile: str = DEFAULT_PROFILE, seconds_per_step: float | None = None) -> EnergyReport:
     """Price stored counts.
 
     Args:
         report: what was counted.
         profile: see :func:`load_profile`.
+        seconds_per_step: that a time step takes; by default as long as the profile's chip says, if it does.
 
     Raises:
         UnknownName: there is no such profile.
@@ -224,7 +269,17 @@ def energy(report: CostReport, profile: str = DEFAULT_PROFILE) -> EnergyReport:
                 price, low, high, status = term.price(sizes.get(term.over or "", 0.0))
                 count = counts[term.count]
                 terms.append(TermEnergy(layer, name, count * price, count * low, count * high, status))
-    return EnergyReport(profile, prices.uncertainty, report.samples, tuple(terms))
+    static = prices.static_energy(report.timesteps * report.samples, seconds_per_step)
+    if static is not None:
+        terms.append(static)
+    return EnergyReport(profile, prices.uncertainty, report.samples, tuple(terms), _why_not(prices, static))
+
+
+def _why_not(prices: EnergyProfile, static: TermEnergy | None) -> str:
+    """Why there is no static energy."""
+    if static is not None:
+        return ""
+    return "the profile has no static power" if prices.static is None else "give the seconds of a step"
 
 
 def _layer_counts(layer: LayerCost, state_bits: int) -> tuple[_Numbers, _Numbers]:
@@ -234,6 +289,7 @@ def _layer_counts(layer: LayerCost, state_bits: int) -> tuple[_Numbers, _Numbers
         "mac": layer.mac,
         "synops": layer.synops,
         "input_events": layer.input_events,
+        "further_cores": layer.input_events * ((prod(layer.output_shape) - 1) // NEURONS_PER_CORE),
         "weight_bits_read": layer.synops * stored / max(1, layer.nonzero),
         "synapse_state_accesses": 2 * layer.synops,
         "synapse_state_bits": 2 * layer.synops * state_bits,
@@ -265,7 +321,7 @@ def _other_counts(other: OtherCost) -> tuple[_Numbers, _Numbers]:
 
 COUNTS = frozenset(
     {
-        "ac", "mac", "synops", "input_events", "weight_bits_read", "synapse_state_accesses",
+        "ac", "mac", "synops", "input_events", "further_cores", "weight_bits_read", "synapse_state_accesses",
         "synapse_state_bits", "updates", "spikes", "update_state_accesses", "update_state_bits",
         "other_operations",
     }

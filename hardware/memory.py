@@ -15,7 +15,8 @@ A format stores a number of slots of `bits` bits, and an overhead of index bits.
 | narrowed | kept rows x kept channels x taps  | R + F, which rows and input channels are kept             |
 
 A format with more slots than kept weights stores zeros, so the weight grid must have a zero. The entropy bound
-N H(n / N) + n b is not a format: no format beats it on average over random masks.
+N H(n / N) + n log2(2^b - 1) is not a format: no format beats it on average over random masks, as a weight that is
+kept has one of the 2^b - 1 codes that are not zero.
 """
 
 from collections.abc import Mapping
@@ -175,9 +176,10 @@ def best_format(sizes: Mapping[str, int]) -> str:
 
 
 def entropy_bound_bits(weights: int, kept: int, bits: int) -> float:
-    """N H(n / N) + n b: the fewest bits, on average, for a random mask and arbitrary values."""
+    """N H(n / N) + n log2(2^b - 1): the fewest bits, on average, for a random mask and arbitrary nonzero codes."""
+    values = kept * log2(2**bits - 1)
     if kept in (0, weights):
-        return float(kept * bits)
+        return values
     density = kept / weights
     entropy = -density * log2(density) - (1 - density) * log2(1 - density)
-    return weights * entropy + kept * bits
+    return weights * entropy + values

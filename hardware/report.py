@@ -106,7 +106,7 @@ class LayerCost:
 
     @property
     def bound_bits(self) -> float:
-        """Entropy bound N H(d) + n b on the weights: how far a format can go."""
+        """Entropy bound N H(d) + n log2(2^b - 1) on the weights: how far a format can go."""
         return entropy_bound_bits(self.weights, self.nonzero, self.bits)
 
     @property

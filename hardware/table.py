@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from hardware.energy import EnergyReport
+from hardware.energy import STATIC, EnergyReport
 from hardware.report import CostReport, LayerCost, NeuronCost, OtherCost
 from hardware.units import count, joules
 
@@ -76,6 +76,7 @@ def table_rows(report: CostReport, energy: EnergyReport) -> list[Row]:
         *(_layer_row(layer, report.samples) for layer in report.layers),
         *(_neuron_row(neuron, report.samples) for neuron in report.neurons),
         *(_other_row(other, report.samples) for other in report.others),
+        *([{"layer": STATIC, "kind": "power"}] if STATIC in joules else []),
         _totals_row(report),
     ]
     seen: set[str] = set()
@@ -139,8 +140,10 @@ def _note(energy: EnergyReport) -> str:
     """What the energy is worth, in a line or two; the whole of it is in the profile, in JSON and on the page."""
     low, high = energy.joules_range
     span = "" if low == high else f", {joules(low)} to {joules(high)} by its sources"
+    dynamic = f", dynamic only: {energy.dynamic_only}" if energy.dynamic_only else ""
     first = energy.uncertainty.partition(". ")[0].rstrip(".")
-    return f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants{span}). {first}."
+    worth = f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants{span}){dynamic}"
+    return f"{worth}. {first}."
 
 
 def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:

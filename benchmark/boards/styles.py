@@ -13,6 +13,7 @@ FAMILIES = {
     "activations": ("wanda", "ria"),
     "quantisation": ("lsq", "rtn"),
     "structure": ("spatiotemporal", "qpsnn"),
+    "trained sparse": ("dst", "gradr", "stds", "upf"),
 }
 """Methods that work alike, by what they look at or take away; those of others are of the family ``OTHER``."""
 
@@ -26,6 +27,7 @@ MARKS = {
     "activations": ("D", "diamond"),
     "quantisation": ("^", "triangle-up"),
     "structure": ("P", "cross"),
+    "trained sparse": ("v", "triangle-down"),
     OTHER: ("X", "x"),
 }
 """Family -> the name of its mark in matplotlib and in plotly."""

@@ -406,11 +406,24 @@ def _target(output: Path | None, words: list[str], arguments: dict[str, Any]) ->
 @click.command()
 @network_options
 @ENERGY
+@click.option(
+    "--seconds-per-step",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="That a time step takes, for what static power costs [default: the chip's own step, if it has one].",
+)
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Also write the table as CSV.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw bars per layer, as .png, .svg or .pdf.")
 @AS_JSON
 @user_errors
-def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: bool, **arguments: Any) -> None:
+def profile(
+    energy: str,
+    seconds_per_step: float | None,
+    csv_file: Path | None,
+    picture: Path | None,
+    as_json: bool,
+    **arguments: Any,
+) -> None:
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
     from benchmark.files import replacing, require_writable, write_atomically
 
@@ -426,7 +439,7 @@ def profile(energy: str, csv_file: Path | None, picture: Path | None, as_json: b
     from benchmark.single_network.subject import Source
     from hardware.table import draw, table_rows, to_csv, to_table
 
-    measured = profile_checkpoint(Source(**given), energy)
+    measured = profile_checkpoint(Source(**given), energy, seconds_per_step)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
     if picture is not None:

@@ -19,6 +19,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor
 
 from benchmark.catalog import DATA, MODELS
+from benchmark.distribution import COMMAND, installed
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
@@ -273,7 +274,7 @@ def environment() -> dict[str, Any]:
         "processor": platform.machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {COMMAND: installed().version} | {name: version(name) for name in PACKAGES if name != COMMAND},
         "git": _revision(),
     }
 

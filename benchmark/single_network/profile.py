@@ -16,6 +16,7 @@ from benchmark.wording import count, joules, percent
 from hardware import CostReport, HardwareCost
 from hardware.chips import Check, ChipFit, chip_fit, chips
 from hardware.energy import EnergyReport, energy
+from hardware.latency import latency
 from hardware.table import table_rows
 
 
@@ -34,18 +35,20 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the counts, the energy, the table's rows, accuracy and chips."""
+        least = latency(self.report)
         return {
             "accuracy": self.accuracy,
             "joules_per_correct": self.energy.joules_per_correct(self.accuracy) if self.accuracy else None,
             "report": self.report.to_dict(),
             "energy": self.energy.to_dict(),
             "rows": table_rows(self.report, self.energy),
+            "latency": None if least is None else least.to_dict(),
             "chips": [fit.to_dict() for fit in self.chips],
         } | ({} if self.reset is None else {"reset": self.reset})
 
 
-def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
-    """Test a network and count what it costs.
+def profile_checkpoint(source: Source, energy_profile: str, seconds_per_step: float | None = None) -> Profile:
+    """Test a network and count what it costs; static power costs where a time step's seconds are known.
 
     Raises:
         CheckpointError, DataMissing, OptionError: see :func:`benchmark.single_network.subject.open_subject`.
@@ -62,8 +65,9 @@ def profile_checkpoint(source: Source, energy_profile: str) -> Profile:
     report = counter.report
     if report is None:
         raise RuntimeError(f"nothing was counted of {source.checkpoint}: the test ended before its last batch")
+    priced = energy(report, energy_profile, seconds_per_step)
     fits = tuple(chip_fit(report, name) for name in chips())
-    return Profile(report, energy(report, energy_profile), metrics.accuracy, fits, stated_reset(module.network))
+    return Profile(report, priced, metrics.accuracy, fits, stated_reset(module.network))
 
 
 def summary_lines(profile: Profile) -> list[str]:
@@ -73,6 +77,8 @@ def summary_lines(profile: Profile) -> list[str]:
         f"accuracy {percent(profile.accuracy)} % on {report.samples} test samples",
         f"{report.timesteps} time steps and {count(report.spikes_per_sample)} spikes an inference",
     ]
+    weights = sum(layer.memory_bits[layer.best_format] for layer in report.layers)
+    lines.append(f"weights: {count(weights)} bits with index, {count(report.bound_bits)} by their entropy")
     if profile.accuracy:
         lines.append(f"{joules(profile.energy.joules_per_correct(profile.accuracy))} per correct classification")
     if profile.reset is not None:
@@ -80,7 +86,16 @@ def summary_lines(profile: Profile) -> list[str]:
     lines += [f"never called, so not counted: {name}" for name in report.uncalled]
     lines += [f"not counted: {call}" for call in report.uncounted]
     lines += [f"counted as floats, because changed since it was quantised: {name}" for name in report.off_grid]
-    return lines + [chip_line(fit) for fit in profile.chips]
+    return [*lines, *latency_lines(report), *(chip_line(fit) for fit in profile.chips)]
+
+
+def latency_lines(report: CostReport) -> list[str]:
+    """How long a chip of Loihi's kind takes at least."""
+    least = latency(report)
+    if least is None:
+        return []
+    low, high = (f"{1e6 * end:,.4g}" for end in (least.low_s, least.high_s))
+    return [f"least time on {least.cores} cores of Loihi's kind: {low} to {high} us, {least.heaviest} being slowest"]
 
 
 SEARCHED = ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in")

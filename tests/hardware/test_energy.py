@@ -42,6 +42,73 @@ def test_loihi_in_closed_form(report):
     assert high * 6e12 == pytest.approx(35.5 * report.synops + 81 * updates + 8.9 * fired)
 
 
+def test_loihi_prices_what_silicon_was_fitted_to():
+    """SANA-FE 2.2.9's DVS-Gesture network: its counts, priced by us, give its energy term by term within a tenth."""
+    synops, updates, fired, packets = 5_462_418, 18_678 * 128, 38_250, 259_191
+    price = {name: term.price(0)[0] * 1e-6 for name, term in load_profile("loihi1").terms.items()}  # uJ
+    synapses = synops * price["synaptic_operation"]
+    somas = updates * (price["neuron_access"] + price["neuron_update"]) + fired * price["spike"]
+    network = packets * price["packet"]
+    assert synapses == pytest.approx(193.9, rel=0.01)
+    assert somas == pytest.approx(154.3, rel=0.01)
+    assert network == pytest.approx(30.6, rel=0.1)  # hops are left out
+    assert synapses + somas + network == pytest.approx(378.8, rel=0.01)
+
+
+def test_loihi_sends_a_packet_to_each_core_that_an_event_reaches():
+    report = profile(Alone(nn.Linear(10, 1025, bias=False)), loader(torch.ones(2, 10)))
+    terms = energy(report, "loihi1").joules_by("term")
+    assert terms["packet"] == pytest.approx(10 * 111e-12)
+    assert terms["further_packets"] == pytest.approx(10 * 55.5e-12)
+    low, high = energy(report, "loihi1").joules_range
+    assert low == pytest.approx(10 * 1025 * 23.6e-12)
+    assert high == pytest.approx(10 * 1025 * 35.5e-12 + 10 * 222e-12)
+
+
+def test_static_power_costs_where_seconds_are_known(report):
+    dynamic = energy(report, "speck_measured")
+    assert dynamic.dynamic_only == "give the seconds of a step"
+    assert dynamic.joules == pytest.approx(25e-12 * report.synops_per_sample)
+    timed = energy(report, "speck_measured", seconds_per_step=0.01)
+    assert timed.dynamic_only == ""
+    assert timed.joules == pytest.approx(dynamic.joules + 0.42e-3 * 0.01 * report.timesteps)
+    assert timed.joules_by("layer")["static"] == pytest.approx(0.42e-3 * 0.01 * report.timesteps)
+    assert energy(report).dynamic_only == "the profile has no static power"
+    assert energy(report, seconds_per_step=0.01).dynamic_only == "the profile has no static power"
+
+
+def test_a_chip_with_a_step_of_its_own_needs_no_seconds(report):
+    own = energy(report, "spinnaker2")
+    assert own.dynamic_only == ""
+    assert own.joules_by("term")["static"] == pytest.approx(0.15 * 1e-3 * report.timesteps)
+    assert own.status == "guess"
+    slower = energy(report, "spinnaker2", seconds_per_step=0.1)
+    assert slower.joules_by("term")["static"] == pytest.approx(0.15 * 0.1 * report.timesteps)
+
+
+def test_static_energy_covers_what_was_measured_on_spinnaker2():
+    """459 mJ a DVS gesture, of 1 to 6.5 seconds, nearly all of it static."""
+    static = load_profile("spinnaker2").static
+    assert static.low * 6.5 == pytest.approx(0.459, rel=0.01)
+    assert static.high * 1 == pytest.approx(0.459, rel=0.01)
+
+
+def test_static_energy_stands_in_the_table(report):
+    cost = energy(report, "speck_measured", seconds_per_step=0.01)
+    rows = {row["layer"]: row for row in table_rows(report, cost)}
+    assert rows["static"]["energy_j"] == pytest.approx(0.42e-5 * report.timesteps)
+    assert rows["total"]["energy_j"] == pytest.approx(cost.joules)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(to_table(report, energy(report, "speck_measured")))
+    assert "dynamic only: give the seconds of a step" in " ".join(console.export_text().split())
+
+
+def test_prices_of_lemaires_line_name_where_it_stands():
+    terms = load_profile("lemaire_45nm").terms
+    for name in ("weight_read", "potential_read_write", "neuron_update_read_write", "input_read", "output_write"):
+        assert all("qualia-plugin-snn" in point.source for point in terms[name].points)
+
+
 def test_eight_bit_weight_and_sixteen_bit_state_from_32_kb_cost_12_5_pj():
     # facts: 8-bit weight read + 16-bit state read and write at 20 pJ / 64 bit = 40 bits of 0.3125 pJ.
     terms = load_profile(DEFAULT_PROFILE).terms

@@ -1,5 +1,7 @@
 """Formats written and read back bit by bit; formula equals encoded length; published figures."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,8 +97,11 @@ def test_known_bits_per_weight(density, bits, per_weight):
 
 @pytest.mark.parametrize(("density", "bits", "bound"), [(0.5, 4, 3.0), (0.1, 4, 0.87), (0.1, 2, 0.67), (0.01, 4, 0.12)])
 def test_entropy_bound(density, bits, bound):
-    assert entropy_bound_bits(1000, round(1000 * density), bits) / 1000 == pytest.approx(bound, abs=0.005)
-    assert entropy_bound_bits(10, 10, 4) == 40
+    """The published figures give a kept weight all codes, zero among them, which it cannot have."""
+    no_zero = density * (bits - math.log2(2**bits - 1))
+    per_weight = entropy_bound_bits(1000, round(1000 * density), bits) / 1000
+    assert per_weight == pytest.approx(bound - no_zero, abs=0.005)
+    assert entropy_bound_bits(10, 10, 4) == 10 * math.log2(15)
     assert entropy_bound_bits(10, 0, 4) == 0
 
 
@@ -155,3 +160,18 @@ def test_wrong_requests_are_named():
 def test_side_information():
     coding = WeightCoding(bits=4, scales=16, scale_bits=16, zero_points=16, zero_point_bits=4)
     assert coding.side_bits == 16 * 16 + 16 * 4
+
+
+@pytest.mark.parametrize(("weights", "kept", "bits"), [(6, 3, 2), (5, 5, 3), (7, 1, 4), (4, 0, 8)])
+def test_the_entropy_bound_counts_masks_and_codes(weights, kept, bits):
+    """All ways to keep some weights, each with one of the nonzero codes: their number needs no more bits than that."""
+    ways = math.comb(weights, kept) * (2**bits - 1) ** kept
+    bound = entropy_bound_bits(weights, kept, bits)
+    assert math.log2(ways) <= bound + 1e-9
+    assert bound <= math.log2(ways) + math.log2(weights + 1)
+
+
+def test_dense_storage_of_two_bits_at_density_0_8_is_below_the_other_bound():
+    """N H + n b would lie above what dense storage takes; three codes a kept weight do not."""
+    bound = entropy_bound_bits(1000, 800, 2)
+    assert bound < 2000 < bound + 800 * (2 - math.log2(3))

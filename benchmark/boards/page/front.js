@@ -89,10 +89,11 @@ function drawMethod([name]) {
   byId("method-title").textContent = method ? method.name : `No method ${name}`;
   if (!method) { byId("method-body").replaceChildren(); return; }
   const options = Object.entries(method.options);
-  const heads = ["table", "place", ...content.tables[0].summary.heads.slice(1)];
-  heads.splice(1, 0, "variant");
-  const cells = method.standing.map(({ table, title, cells: [place, label, ...numbers] }) =>
-    [link(addressOf("table", [table]), title), label, place, ...numbers]);
+  const heads = ["variant", "place", ...content.tables[0].summary.heads.slice(1)];
+  const standing = [...grouped(method.standing, (line) => line.table)].flatMap(([table, lines]) => [
+    element("h3", {}, link(addressOf("table", [table]), lines[0].title)),
+    simpleTable(heads, lines.map(({ cells: [rank, label, ...numbers] }) => [label, rank, ...numbers])),
+  ]);
   byId("method-body").replaceChildren(
     element("p", {}, swatch(method), method.summary),
     element("p", { className: "note", textContent: [method.class, `family: ${method.family}`, `version ${method.version}`].filter(Boolean).join(" · ") }),
@@ -102,7 +103,7 @@ function drawMethod([name]) {
     element("p", { className: "note", textContent: `On this board: ${method.variants.join(", ")}` }),
     element("h2", { textContent: "Where it stands" }),
     element("p", { className: "note", textContent: "Place: by mean accuracy over operations, among the methods and variants of the table." }),
-    simpleTable(heads, cells, 2),
+    ...standing,
     element("p", {}, link(`claims.html#of-${encodeURIComponent(method.name)}`, "Claims about it, and whether they held here")),
   );
 }

@@ -15,7 +15,8 @@ async function drawPlot() {
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: "system-ui" },
-    margin: { l: 55, r: 15, t: 10, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: -0.18 },
+    margin: { l: 55, r: 15, t: 10, b: 60 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
     xaxis: { ...axis, title: { text: content.measures[axes.x].axis }, ...scaleOfX() },
     yaxis: { ...axis, title: { text: content.measures[axes.y].axis } },
     hoverlabel: { bgcolor: colour("--shade"), bordercolor: colour("--line"), font: { color: colour("--ink") } },

@@ -30,6 +30,7 @@ function facts(shown) {
   const cells = names.map((name) => [name, ...shown.map(([, run]) => String(run.facts[name] ?? "–"))]);
   const heads = ["", ...shown.map(([id, run]) => `${run.name} (${id.slice(0, 6)})`)];
   const table = simpleTable(heads, cells);
+  table.firstChild.classList.add("facts");
   for (const line of table.querySelectorAll("tbody tr")) {
     const texts = [...line.cells].slice(1).map((cell) => cell.textContent);
     if (new Set(texts).size > 1) line.classList.add("differs");

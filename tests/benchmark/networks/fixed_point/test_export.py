@@ -9,9 +9,12 @@ from torch import nn
 
 from benchmark.networks.fixed_point.network import dequantised, fixed_point
 from benchmark.networks.fixed_point.scheme import FixedPoint
+from benchmark.networks.inference.multistep import multistep
 from benchmark.networks.nir.reading import nir_network
 from benchmark.networks.nir.writing import write_nir
+from datamodules import NMNIST
 from tests.benchmark.networks.fixed_point.test_network import events, run
+from tests.conftest import REAL_DATA
 
 SHAPE = (2, 8, 8)
 
@@ -75,20 +78,51 @@ def test_the_whole_numbers_stand_beside_what_they_stand_for(written):
 
 def test_sinabs_fires_alike(written):
     """Told that neurons fire once a step, how they are reset, and that a potential has no lower end."""
+    path, x, spikes, numbers = written
+    assert torch.equal(in_sinabs(path, x, numbers.neurons["2"].reset is None), spikes)
+
+
+def in_sinabs(path, x, subtracts):
+    """Spikes ``[T, B, classes]`` of a NIR file's network in sinabs."""
     sinabs = pytest.importorskip("sinabs")
     from sinabs.activation import MembraneReset, MembraneSubtract, SingleSpike
 
-    path, x, spikes, numbers = written
     loaded = sinabs.from_nir(nir.read(path), batch_size=x.shape[1])
-    soft = numbers.neurons["2"].reset is None
     for module in loaded.modules():
         if isinstance(module, sinabs.layers.IAFSqueeze):
             module.spike_fn, module.min_v_mem = SingleSpike, None
-            module.reset_fn = MembraneSubtract() if soft else MembraneReset()
+            module.reset_fn = MembraneSubtract() if subtracts else MembraneReset()
     with torch.no_grad():
         got = loaded(x.transpose(0, 1).flatten(0, 1))  # batch and time as one, the batch outside
     got = got[0] if isinstance(got, tuple) else got
-    assert torch.equal(got.view(x.shape[1], len(x), -1).transpose(0, 1), spikes)
+    return got.view(x.shape[1], len(x), -1).transpose(0, 1)
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    """Two real N-MNIST recordings in steps of a millisecond: ``[T, B, 2, 34, 34]``."""
+    folder = REAL_DATA / "nmnist"
+    if not folder.is_dir():
+        pytest.skip(f"the recordings are not at {folder}")
+    data = NMNIST(folder, timesteps=310, window_us=1000, calibration_samples=10)
+    data.setup("fit")
+    x, _ = next(iter(data.calibration_dataloader(10)))
+    return x[:2].transpose(0, 1)
+
+
+def test_a_trained_network_on_real_recordings(recordings, tmp_path):
+    """The N-MNIST network of the NIR paper's repository, in 8 bits: sinabs fires every spike that we do."""
+    path = REAL_DATA / "nir" / "nmnist_cnn.nir"
+    trained = multistep(nir_network((2, 34, 34), 10, path=str(path)).eval())
+    numbers = fixed_point(trained, recordings, FixedPoint(8, 24))
+    told = dequantised(trained, numbers, exactly=True)
+    write_nir(tmp_path / "whole.nir", told, (2, 34, 34), metadata=numbers.metadata())
+    spikes = run(numbers.network, recordings)
+    assert spikes.sum() > 100
+    assert numbers.dtypes.keys() == numbers.layers.keys()
+    assert {*numbers.dtypes.values()} == {"float32"}
+    assert torch.equal(run(nir_network((2, 34, 34), 10, path=str(tmp_path / "whole.nir")), recordings), spikes)
+    assert torch.equal(in_sinabs(tmp_path / "whole.nir", recordings, subtracts=True), spikes)
 
 
 def test_norse_fires_alike(written):

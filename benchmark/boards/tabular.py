@@ -74,6 +74,7 @@ def _row(row: Row) -> dict[str, Any]:
         "budget": row.budget.short,
         "calibration_samples": row.calibration_samples,
         "control": row.control,
+        "reported": row.reported,
         "runs": {str(seed): run for seed, run in row.runs.items()},
         "measured": {name: asdict(spread) for name, spread in row.measured.items()},
         "pareto": [cost for cost in COSTS if cost in row.fronts],

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from benchmark.commands.check import check
+from benchmark.commands.claims import claims
 from benchmark.commands.compare import compare
 from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
@@ -21,7 +22,9 @@ from benchmark.commands.list import list_
 from benchmark.commands.network import compress, fixed_point, profile, sensitivity
 from benchmark.commands.plan import plan
 from benchmark.commands.run import run
+from benchmark.commands.submit import submit
 from benchmark.commands.wandb import wandb
+from benchmark.distribution import COMMAND, installed
 
 IN_ASCII = {"–": "-", "−": "-", "—": "-", "Δ": "d", "µ": "u", "·": "*", "±": "+/-", "×": "x", "→": "->", "…": "..."}
 """What is printed for characters that a terminal does not have; for others it is a question mark."""
@@ -42,13 +45,21 @@ def _speak_to_every_terminal() -> None:
             stream.reconfigure(errors="snnbench")
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"{COMMAND}, version {installed().version}")
+        ctx.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="snnbench")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def main() -> None:
     """Which compressor makes a spiking network smallest and cheapest at which loss of accuracy?
 
     \b
-    snnbench run smoke          run a suite; every run leaves a record in results/
+    snnbench run demo           run a suite; every run leaves a record in results/
     snnbench leaderboard        turn the records into tables and plots
     snnbench compress --help    compress a network of your own
 
@@ -64,7 +75,8 @@ def main() -> None:
 
 
 NETWORK = (compress, fixed_point, profile, sensitivity)
-for command in (check, compare, data, doctor, leaderboard, list_, plan, run, wandb, *NETWORK):
+RECORDS = (claims, compare, leaderboard, submit)
+for command in (check, data, doctor, list_, plan, run, wandb, *NETWORK, *RECORDS):
     main.add_command(command)
 
 

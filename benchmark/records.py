@@ -4,10 +4,11 @@ A record may come from anybody. :func:`read_record` is the one way to read one, 
 has the types, sizes and names that boards, commands and pages can rely on.
 """
 
+import base64
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,10 +31,11 @@ from benchmark.questions.suite import Division, Question
 from datamodules.files import sweep
 from hardware.report import CostReport, check_schema
 
-SCHEMA = 4
+SCHEMA = 5
 """Raised when records get something that an older snnbench cannot read.
 
 2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
+4: ``options``. 5: ``correct``, ``submission``.
 """
 
 
@@ -45,6 +47,9 @@ LONGEST = 1_000_000
 
 FREE_TEXTS = ("error", "traceback")
 """What may have several lines: nothing else in a record has."""
+
+PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
+"""Whose versions every record has; others in it are packages that what was asked for comes from."""
 
 LINES = str.maketrans("\n\t", "  ")
 
@@ -100,6 +105,24 @@ class Metrics(BaseModel):
 
     accuracy: Share
     loss: float = Field(allow_inf_nan=False, strict=True)
+
+
+class Submission(BaseModel):
+    """Where a record comes from that was not made by the project: whose it is, and on whose hardware and code.
+
+    Attributes:
+        by: who ran it.
+        hardware: on what machine.
+        code: address of the code that is not snnbench's own; empty where there is none, or it is not public.
+        repeated: when the second run was made that agreed with this one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: Annotated[str, Field(min_length=1, max_length=100)]
+    hardware: Annotated[str, Field(min_length=1, max_length=200)]
+    code: Annotated[str, Field(max_length=200)] = ""
+    repeated: str
 
 
 class LayerAccount(BaseModel):
@@ -164,13 +187,37 @@ class Answer:
     cost: CostReport
 
 
+def packed_answers(correct: Sequence[bool]) -> str:
+    """Whether each test sample is classified right, as text: eight samples a byte, the first one in the highest bit."""
+    bits = "".join("1" if right else "0" for right in correct)
+    padded = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    return base64.b64encode(int(padded or "0", 2).to_bytes(len(padded) // 8, "big")).decode("ascii")
+
+
+def answers_of(packed: str, samples: int) -> int:
+    """What :func:`packed_answers` made of ``samples`` answers, as the bits of a number, the first sample highest.
+
+    Raises:
+        ValueError: it is no such text, or of another number of samples.
+    """
+    content = base64.b64decode(packed, validate=True)
+    if len(content) != -(-samples // 8):
+        raise ValueError(f"answers in {len(content)} bytes are not those to {samples} samples")
+    bits, beyond = int.from_bytes(content, "big"), 8 * len(content) - samples
+    if bits & ((1 << beyond) - 1):
+        raise ValueError(f"answers to more than {samples} samples")
+    return bits >> beyond
+
+
 class RunRecord(BaseModel):
     """Question and answer of one run.
 
     ``compression`` says what was done to each layer; ``cost`` has the raw counts, from which SynOps, memory and energy
     follow; ``options`` are all options of the compressor, defaults included (from schema 4 on); ``seconds`` is the wall
     time of each phase; ``peak_memory_bytes`` the process's largest resident set during
-    the run, and None where the system does not tell or the record is of schema 1. A failed run has no ``metrics``,
+    the run, and None where the system does not tell or the record is of schema 1; ``correct`` says of each test sample
+    whether it is classified right (:func:`packed_answers`), and is None for runs on several devices, which take the
+    samples in another order, and in older records. A failed run has no ``metrics``,
     ``compression`` and ``cost``: they are None here, and ``{}`` in the file.
 
     Raises:
@@ -195,9 +242,11 @@ class RunRecord(BaseModel):
     metrics: Metrics | None = None
     compression: CompressionAccount | None = None
     cost: CostReport | None = None
+    correct: str | None = Field(default=None, exclude_if=lambda correct: correct is None)
     seconds: dict[str, Amount] = {}
     peak_memory_bytes: Number | None = None
     environment: dict[str, Any] = {}
+    submission: Submission | None = Field(default=None, exclude_if=lambda submission: submission is None)
     created: str = Field(description="ISO 8601, UTC; not part of the question")
 
     @field_validator("schema_version")
@@ -236,6 +285,17 @@ class RunRecord(BaseModel):
         missing = [name for name in ("dense", "metrics", "compression", "cost") if getattr(self, name) is None]
         if self.status == "done" and missing:
             raise ValueError(f"a finished run without {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_those_of_the_accuracy(self) -> "RunRecord":
+        if self.correct is None:
+            return self
+        if self.cost is None or self.metrics is None:
+            raise ValueError("answers to samples of a test that was not made")
+        right, samples = answers_of(self.correct, self.cost.samples).bit_count(), self.cost.samples
+        if not math.isclose(right / samples, self.metrics.accuracy, abs_tol=1e-6):
+            raise ValueError(f"{right} of {samples} samples are right, which is another accuracy")
         return self
 
     @field_validator("cost")
@@ -307,7 +367,7 @@ class RecordStore:
             StoreError: the folder is read-only or full; names the folder.
         """
         path = self.path(record.question, record.id)
-        write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+        write_atomically(path, as_text(record))
         return path
 
     def lock_path(self, run_id: str) -> Path:
@@ -342,8 +402,21 @@ class RecordStore:
             except RecordError as error:
                 unreadable(str(error))
 
+    def items(self) -> Iterator[tuple[Path, RunRecord]]:
+        """The readable records with their files; a warning names each of the others."""
+        for path in self._files():
+            try:
+                yield path, read_record(path)
+            except RecordError as error:
+                _log.warning("%s", error)
+
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/*/*.json"))
+
+
+def as_text(record: RunRecord) -> str:
+    """A record as it stands in its file."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
 
 
 def _countable(part: Any) -> bool:

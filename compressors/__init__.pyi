@@ -7,6 +7,8 @@ from .channels.pruner import ChannelPruner as ChannelPruner
 from .compression import Compression as Compression
 from .compression import LayerCompression as LayerCompression
 from .masks import largest as largest
+from .methods.dst import DST as DST
+from .methods.gradr import GradR as GradR
 from .methods.identity import Identity as Identity
 from .methods.lamp import LAMP as LAMP
 from .methods.lottery import Lottery as Lottery
@@ -21,6 +23,8 @@ from .methods.rtn import RTN as RTN
 from .methods.sbc import SBC as SBC
 from .methods.slamp import SLAMP as SLAMP
 from .methods.spatiotemporal import SpatioTemporal as SpatioTemporal
+from .methods.stds import STDS as STDS
+from .methods.upf import UPF as UPF
 from .methods.wanda import Wanda as Wanda
 from .network.layers import Layer as Layer
 from .network.layers import LayerError as LayerError

@@ -88,6 +88,7 @@ class Compressor(Configured):
     control: ClassVar[bool] = False  # a yardstick rather than a method of its own
     structured: ClassVar[bool] = False  # takes out whole channels: a density is met as nearly as widths allow
     reconstructs: ClassVar[bool] = False  # takes gradients towards the dense network of its own accord
+    from_scratch: ClassVar[bool] = False  # made for a network that was never trained, which suites then hand it
     budgets: ClassVar[tuple[str, ...]] = ("density",)  # the kinds of budget (of KINDS) that a method can meet
 
     density: float = field(default=1.0, kw_only=False)

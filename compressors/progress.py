@@ -1,4 +1,4 @@
-"""Progress of long work, shown by whoever runs it: bars on a terminal, a line a minute where there is none."""
+"""Progress of long work, shown by whoever runs it: bars on a terminal, lines in a file."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -12,15 +12,15 @@ Item = TypeVar("Item")
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
 """Takes items and what is done with them, and yields the items; on the way it shows how far they are."""
 
-LINE_EVERY_S = 60.0
+FIRST_LINE_S, LINE_EVERY_S = 5.0, 30.0
 
 
 class ShownProgress(Progress):
-    """Bars that go away when the work is done; where the console is no terminal, a line a minute says the same.
+    """Bars that go away when the work is done; where the console is no terminal, lines say the same.
 
     Args:
         console: where to show them.
-        every: seconds between two lines.
+        every: seconds between two lines; the first comes sooner.
     """
 
     def __init__(self, console: Console, every: float = LINE_EVERY_S) -> None:
@@ -43,7 +43,9 @@ class ShownProgress(Progress):
             self._speaker.join()
 
     def _speak(self) -> None:
-        while not self._ended.wait(self._every):
+        pause = min(FIRST_LINE_S, self._every)
+        while not self._ended.wait(pause):
+            pause = self._every
             said = "; ".join(_said(task) for task in self.tasks if not task.finished)
             if said:
                 self.console.print(said, highlight=False, soft_wrap=True, markup=False)

@@ -16,6 +16,12 @@ COMPRESSORS = Registry(
         "lottery": Entry(
             "compressors.methods.lottery:Lottery", "rounds of magnitude pruning, each rewound to an early state"
         ),
+        "dst": Entry("compressors.methods.dst:DST", "sparse from the first step on; weights move while it learns"),
+        "gradr": Entry(
+            "compressors.methods.gradr:GradR", "connections vanish and come back with the signs they began with"
+        ),
+        "stds": Entry("compressors.methods.stds:STDS", "weights behind a soft threshold that grows while they learn"),
+        "upf": Entry("compressors.methods.upf:UPF", "learnt masks of weights and neurons, priced by connections"),
         "rtn": Entry("compressors.methods.rtn:RTN", "weights rounded to the nearest level of a grid (control)"),
         "wanda": Entry("compressors.methods.wanda:Wanda", "weights of weak inputs removed, no update (control)"),
         "ria": Entry("compressors.methods.ria:RIA", "wanda with magnitudes relative to row and column (control)"),

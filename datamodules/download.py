@@ -11,7 +11,6 @@ from http import HTTPStatus
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from torchvision.datasets.utils import extract_archive
 
 from datamodules.errors import DataCorrupt, DataMissing
 from datamodules.files import checksum, settle
@@ -71,6 +70,8 @@ def _unpack(archive: Path, inner: tuple[str, ...]) -> None:
 
     What is there already stays.
     """
+    from torchvision.datasets.utils import extract_archive  # torch comes with it, which names and places do not need
+
     unfinished = archive.with_name(archive.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:

@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -101,6 +101,9 @@ VERSION = 1
 
 TRIAL = 100
 """Recordings that are simulated to say how long all of them will take."""
+
+MINUTE = 60.0
+"""Seconds between two lines about the simulation where there is no terminal."""
 
 WORTH_PROCESSES = 500
 """Fewer recordings than this are simulated before other processes have started."""
@@ -256,8 +259,23 @@ def _simulated(digits: Digits, chosen: list[tuple[str, int]], folder: Path) -> I
     console = Console(stderr=True)
     console.print(said, highlight=False)
     numbers = map_in_order(simulate, chosen, processes if len(chosen) >= WORTH_PROCESSES else 0)
-    for (part, number), events in zip(chosen, track(numbers, "simulating", len(chosen), console=console), strict=True):
+    for (part, number), events in zip(chosen, _told(numbers, len(chosen), console), strict=True):
         yield part, number, int(digits[part][1][number]), events
+
+
+def _told(recordings: Iterable[bytes], size: int, console: Console) -> Iterator[bytes]:
+    """The recordings, with a bar on a terminal, and elsewhere a line a minute."""
+    if console.is_terminal:
+        yield from track(recordings, "simulating", size, console=console)
+        return
+    begin = told = time.monotonic()
+    for done, recording in enumerate(recordings, 1):
+        yield recording
+        now = time.monotonic()
+        if now - told >= MINUTE:
+            told = now
+            left = (now - begin) / done * (size - done)
+            console.print(f"simulated {done:,} of {size:,}, about {left:,.0f} s left", highlight=False)
 
 
 def _recording(digits: Digits, image: tuple[str, int]) -> bytes:

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.markup import escape
 from rich.table import Table
 
 from hardware.energy import STATIC, EnergyReport
@@ -36,9 +38,29 @@ COLUMNS = {
 }
 """Columns of the table and what they mean."""
 
-MAIN = ("layer", "kind", "shape", "density", "bits", "rate", "ac", "mac", "memory_bits", "energy_share")
-"""Columns that a narrow terminal shows; the others need a hundred and sixty characters."""
+DISPENSABLE = ("operations", "format", "dense", "inputs", "energy_j", "shape", "bits", "rate", "density", "kind", "mac")
+"""Columns that a narrow terminal goes without, the first of them first; CSV and JSON have all of them."""
 WIDE = 160
+GAP = 2
+"""Characters between two columns of a terminal's table."""
+
+
+def columns_that_fit(widths: Mapping[str, int], dispensable: Sequence[str], room: int, gap: int = GAP) -> list[str]:
+    """The columns of a terminal's table without the first of the dispensable ones, so that the others are whole.
+
+    Args:
+        widths: column -> characters of its longest cell, heading included.
+        dispensable: columns that can be left out, the first of them first.
+        room: characters of a line.
+        gap: characters between two columns.
+    """
+    kept = list(widths)
+    for name in dispensable:
+        if sum(widths[column] for column in kept) + gap * (len(kept) - 1) <= room:
+            break
+        if name in widths:
+            kept.remove(name)
+    return kept
 
 
 def table_rows(report: CostReport, energy: EnergyReport) -> list[Row]:
@@ -87,31 +109,41 @@ def inert(row: Row) -> Row:
 
 
 def to_table(report: CostReport, energy: EnergyReport, width: int = WIDE) -> Table:
-    """Return the rows as a table for a terminal of ``width`` characters; a narrow one gets the columns ``MAIN``."""
-    low, high = energy.joules_range
-    span = "" if low == high else f" (sources: {joules(low)} to {joules(high)})"
-    dynamic = f", dynamic only: {energy.dynamic_only}" if energy.dynamic_only else ""
+    """Return the rows as a table for a terminal of ``width`` characters: the columns that have room, each whole."""
     table = Table(
         title=f"{report.samples} samples, {report.timesteps} steps; operations per sample, memory in bits",
-        caption=f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants){span}{dynamic}."
-        f" {energy.uncertainty}",
+        caption=_note(energy),
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, GAP - 1, 0, 0),
     )
     rows = table_rows(report, energy)
-    shown = COLUMNS if width >= WIDE else MAIN
+    cells = {column: [_text(column, row[column]) for row in rows] for column in COLUMNS}
+    longest = {column: max(map(cell_len, [_heading(column), *texts])) for column, texts in cells.items()}
+    shown = columns_that_fit(longest, DISPENSABLE, width)
     for column in shown:
-        cells = [_text(column, row[column]) for row in rows]
-        heading = column.removesuffix("_bits").removesuffix("_share").replace("_", " ")
-        if column in ("layer", "kind", "inputs", "format"):
-            table.add_column(heading, overflow="fold")
-        else:
-            table.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, [heading, *cells])))
-    for row in rows:
-        table.add_row(*(_text(column, row[column]) for column in shown), end_section=row is rows[-2])
+        words = column in ("layer", "kind", "inputs", "format")
+        table.add_column(
+            _heading(column), justify="left" if words else "right", no_wrap=True, min_width=longest[column]
+        )
+    for place, row in enumerate(rows):
+        table.add_row(*(escape(cells[column][place]) for column in shown), end_section=row is rows[-2])
     return table
+
+
+def _heading(column: str) -> str:
+    return column.removesuffix("_bits").removesuffix("_share").replace("_", " ")
+
+
+def _note(energy: EnergyReport) -> str:
+    """What the energy is worth, in a line or two; the whole of it is in the profile, in JSON and on the page."""
+    low, high = energy.joules_range
+    span = "" if low == high else f", {joules(low)} to {joules(high)} by its sources"
+    dynamic = f", dynamic only: {energy.dynamic_only}" if energy.dynamic_only else ""
+    first = energy.uncertainty.partition(". ")[0].rstrip(".")
+    worth = f"{joules(energy.joules)} per sample under {energy.profile} ({energy.status} constants{span}){dynamic}"
+    return f"{worth}. {first}."
 
 
 def draw(report: CostReport, energy: EnergyReport, path: Path) -> None:

@@ -41,9 +41,9 @@ COMPRESSORS = {
 
 # The rooms of `benchmark`, each of which may import those after it.
 BENCHMARK = (
-    *("classifier", "models", "cli", "commands", "contract", "smoke", "perf"),
+    *("classifier", "models", "cli", "commands", "submissions", "contract", "smoke", "perf"),
     *("single_network", "runs", "tracking", "boards"),
-    *("records", "questions", "networks", "catalog", "wording", "files"),
+    *("records", "questions", "networks", "catalog", "wording", "files", "distribution"),
 )
 
 # Names that earlier documents told people to import; the product itself has no use for them.

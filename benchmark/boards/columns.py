@@ -11,15 +11,16 @@ LEGEND = (
     "checkpoint; density as achieved; operations per sample; memory as stored, index included (weights: "
     "nonzero weights alone; + state: with neuron states); energy is an estimate from the counts; peak: largest memory "
     "of the process that compressed and tested. "
-    "Pareto: no other row is at least as accurate at lower cost (ops: operations, mem: memory). (c): control."
+    "Pareto: no other row is at least as accurate at lower cost (ops: operations, mem: memory). (c): control. "
+    "(r): reported by its author, of what others do not have."
 )
 
 _FRONT_NAMES = {"synops": "ops", "stored_bits": "mem"}
 
 
-def named(method: str, control: bool) -> str:
-    """A method's name, with a mark if it is a yardstick rather than a method of its own."""
-    return f"{method} (c)" if control else method
+def named(method: str, control: bool, reported: bool = False) -> str:
+    """A method's name, with a mark if it is a yardstick rather than a method of its own, or its author's report."""
+    return f"{method}{' (c)' if control else ''}{' (r)' if reported else ''}"
 
 
 def with_spread(spread: Spread | None, form: Callable[[float], str]) -> str:
@@ -36,7 +37,7 @@ def _peak(row: Row) -> str:
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "budget": lambda row: row.budget.short,
-    "method": lambda row: named(row.label, row.control),
+    "method": lambda row: named(row.label, row.control, row.reported),
     "accuracy": lambda row: with_spread(row.measured["accuracy"], percent),
     "Δ dense": lambda row: "" if row.dense else with_spread(row.measured.get("difference"), points),
     "density": lambda row: rounded(row.measured["density"].mean),

@@ -5,13 +5,16 @@ Tables are those of :mod:`benchmark.boards.standings`. People read rounded numbe
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmark.boards.claims import pages
+from benchmark.boards.claims.statements import load_claims
+from benchmark.boards.claims.verdicts import Judged, judged
 from benchmark.boards.markdown import PICTURES, markdown
-from benchmark.boards.page import render
+from benchmark.boards.page import NAME, render, render_folder
 from benchmark.boards.plots import plot
 from benchmark.boards.standings import Apart, Board, standings
 from benchmark.boards.tabular import as_csv
@@ -58,12 +61,30 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def write(board: Board, out: Path) -> None:
-    """Write ``leaderboard.md``, ``.csv`` and ``.html`` and a picture per table: all of them, or none.
+def claims(board: Board) -> tuple[Judged, ...]:
+    """Every claim that the project knows, with its verdict by the records of a board."""
+    return judged(load_claims(), board)
+
+
+def claim_files(found: Sequence[Judged], out: Path) -> dict[Path, str | bytes]:
+    """What is written of claims, by its place in a folder."""
+    return {out / "claims.md": pages.markdown(found), out / "claims.html": pages.html(found)}
+
+
+def write(board: Board, out: Path, whole: Board | None = None, *, single_file: bool = False) -> None:
+    """Write ``leaderboard.md``, ``.csv`` and ``.html``, a picture per table, and the claims: all of them, or none.
+
+    Args:
+        board: the tables.
+        out: the folder.
+        whole: of all records, where ``board`` is of some: claims are judged by it.
+        single_file: put the page's data and plotting library into it, and not beside it.
 
     Raises:
         StoreError: the folder is read-only or full.
     """
     pictures = {out / PICTURES / f"{table.slug}.png": plot(table) for table in board.tables}
-    texts = {"csv": as_csv(board), "html": render(board), "md": markdown(board)}
-    write_together(pictures | {out / f"leaderboard.{kind}": text for kind, text in texts.items()})
+    page = {NAME: render(board)} if single_file else render_folder(board)
+    texts = {"leaderboard.csv": as_csv(board), "leaderboard.md": markdown(board), **page}
+    boards = {out / name: text for name, text in texts.items()}
+    write_together(pictures | boards | claim_files(claims(whole or board), out))

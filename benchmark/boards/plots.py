@@ -1,7 +1,7 @@
 """The picture of a table: accuracy over operations and over memory, with each Pareto front."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil
 from typing import Any
 
@@ -9,30 +9,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmark.boards.standings import COSTS, Row, Table
+from benchmark.boards.reported import marks
+from benchmark.boards.standings import COSTS, DENSE, Row, Table
+from benchmark.boards.styles import Style, style
 from benchmark.wording import count
 
 _LABELS = {"synops": "synaptic operations per sample", "stored_bits": "stored weights [KiB]"}
 _SCALES = {"synops": 1.0, "stored_bits": 1 / 8192}
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them apart in grey as well
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX*"
-_GREYS = ("#505050", "#707070", "#909090", "#a8a8a8", "#c0c0c0")
-
 
 def plot(table: Table) -> bytes:
     """A PNG of a table: a curve a compressor and kind of budget, with the spread over seeds.
 
-    Budgets of bits are joined by dotted lines. Controls are grey and dashed, the dense network is a dotted line, the
-    Pareto front a broad pale one.
+    Variants are thin and hollow in the colour of their method, which alone is named. Budgets of bits are joined by
+    dotted lines. Controls are grey and dashed, the dense network is a dotted line, the
+    Pareto front a broad pale one. Grey pentagons are what papers report, where they give both measures.
     """
     figure = Figure(figsize=(12, 5), dpi=110)
     left, right = figure.subplots(1, 2, sharey=True)
-    legend_rows = ceil((2 + len(_styles(table.rows))) / 6)
+    plain = {label for family, label in table.plain.items() if family != DENSE}
+    legend_rows = ceil((2 + len(plain)) / 6)
     figure.subplots_adjust(left=0.06, right=0.99, top=0.92, bottom=0.13 + 0.05 * legend_rows, wspace=0.04)
     for axes, cost in zip((left, right), COSTS, strict=True):
-        _draw(axes, table.rows, cost)
+        _draw(axes, table.rows, cost, plain)
+        _draw_reported(axes, table, cost)
     left.set_ylabel("accuracy [%]")
     figure.suptitle(table.title, parse_math=False)
     handles, labels = left.get_legend_handles_labels()
@@ -44,18 +44,18 @@ def plot(table: Table) -> bytes:
     return png.getvalue()
 
 
-def _draw(axes: Axes, rows: Sequence[Row], cost: str) -> None:
+def _draw(axes: Axes, rows: Sequence[Row], cost: str, plain: Collection[str]) -> None:
     _draw_front(axes, rows, cost)
     for row in rows:
         if row.dense:
             axes.axhline(100 * row.measured["accuracy"].mean, color="black", linestyle=":", linewidth=1)
             _draw_curve(axes, [row], cost, label="dense", color="black", marker="*", markersize=11)
-    for label, style in _styles(rows).items():
+    for label, look in _styles(rows, plain).items():
         own = [row for row in rows if row.label == label]
         for place, kind in enumerate(sorted({row.budget.kind for row in own}, key=lambda kind: ("bits" in kind, kind))):
             joined = {"linestyle": ":"} if "bits" in kind else {}
             points = [row for row in own if row.budget.kind == kind]
-            _draw_curve(axes, points, cost, label=None if place else label, **(style | joined))
+            _draw_curve(axes, points, cost, label=None if place or label not in plain else label, **(look | joined))
     axes.set_xscale("log")
     axes.set_xlabel(_LABELS[cost])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -98,13 +98,24 @@ def _draw_front(axes: Axes, rows: Sequence[Row], cost: str) -> None:
     )
 
 
-def _styles(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Curve label -> how it is drawn: fixed by the names in the table, whatever the order of its rows."""
-    controls = sorted({row.label for row in rows if row.control and not row.dense})
-    methods = sorted({row.label for row in rows if not row.control})
-    styles = {}
-    for i, label in enumerate(methods):
-        styles[label] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
-    for i, label in enumerate(controls):
-        styles[label] = {"color": _GREYS[i % len(_GREYS)], "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "--"}
-    return styles
+def _draw_reported(axes: Axes, table: Table, cost: str) -> None:
+    """Hollow pentagons: what papers report of the same data set, on networks of their own."""
+    points = {name: marks(table.setup.data_name, table.division, name, "accuracy") for name in COSTS}
+    if not any(points.values()):
+        return
+    x, y = [point[0] * _SCALES[cost] for point in points[cost]], [100 * point[1] for point in points[cost]]
+    look: dict[str, Any] = {"marker": "p", "markersize": 7, "color": "#808080", "fillstyle": "none", "linestyle": ""}
+    axes.plot(x, y, label="reported", zorder=1, **look)
+
+
+def _styles(rows: Sequence[Row], plain: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Curve label -> how it is drawn, families together: variants as their method, but thin and hollow."""
+    looks = {row.label: (style(row.family, row.control), row) for row in rows if not row.dense}
+    order = sorted(looks, key=lambda label: (looks[label][1].control, looks[label][0].family, label))
+    return {label: _drawn(*looks[label], label in plain) for label in order}
+
+
+def _drawn(look: Style, row: Row, plain: bool) -> dict[str, Any]:
+    variant = {} if plain else {"markerfacecolor": "none", "linewidth": 0.8, "markersize": 4.5}
+    dashed = {"linestyle": "--"} if row.control else {}
+    return {"color": look.colour, "marker": look.mark, **variant, **dashed}

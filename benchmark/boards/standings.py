@@ -9,12 +9,15 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmark.boards.origins import origins
+from benchmark.boards.repeatable import is_report
+from benchmark.boards.titles import data_title, network_title
 from benchmark.questions.suite import Named, digest
-from benchmark.records import RunRecord
+from benchmark.records import RunRecord, answers_of
 from compressors.budget import Budget
 from hardware.energy import DEFAULT_PROFILE, energy, load_profile
 
 DENSE = "identity"  # the compressor that leaves the network as it is
+DENSE_FROM_SCRATCH = "dense, from scratch"  # it again, beside a training as long as that of those trained sparse
 COSTS = ("synops", "stored_bits")  # each has a Pareto front of its own
 MEASURES = {
     "accuracy": "share of test samples classified correctly",
@@ -91,7 +94,12 @@ class Row:
         runs: seed -> record id.
         measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
             its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
+        values: seed -> name of :data:`MEASURES` -> the value of that run; ``difference`` is never among them.
+        reported: whether a record is its author's report: submitted, and made of what others do not have.
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
+        family: plain name of the compressor, which its variants share.
+        samples: test samples that the accuracy is of.
+        answers: seed -> which of them are classified right (:func:`benchmark.records.answers_of`), where that is known.
     """
 
     method: str
@@ -100,7 +108,12 @@ class Row:
     control: bool
     runs: Mapping[int, str]
     measured: Mapping[str, Spread]
+    values: Mapping[int, Mapping[str, float]]
+    reported: bool = False
     fronts: frozenset[str] = frozenset()
+    family: str = ""
+    samples: int = 0
+    answers: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def dense(self) -> bool:
@@ -118,19 +131,35 @@ class Table:
     """Rows that may be compared: one setup, one division, one condition; the dense network first, then by budget.
 
     ``condition`` says how the compressed networks were fine-tuned and cared for; it is empty where they were not.
+    ``data`` and ``network`` are the names of what the setup names for programs.
     """
 
     setup: Setup
     division: str
     condition: str
     rows: tuple[Row, ...]
+    data: str = ""
+    network: str = ""
 
     @property
     def title(self) -> str:
         """One line for people."""
-        setup = self.setup
         condition = f" ({self.condition})" if self.condition else ""
-        return f"{setup.data} ({setup.split} split, T={setup.timesteps}) · {setup.model} · {self.division}{condition}"
+        return f"{self.subject} · {self.division}{condition}"
+
+    @property
+    def subject(self) -> str:
+        """The data set, the network and its time steps, for people."""
+        names = self.data or self.setup.data, self.network or self.setup.model
+        return f"{' · '.join(names)} · T = {self.setup.timesteps}"
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """Method -> the label under which its variants are folded: its plain name, or else the first of them."""
+        labels: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows:
+            labels[row.family].add(row.label)
+        return {family: family if family in own else min(own) for family, own in labels.items()}
 
     @property
     def slug(self) -> str:
@@ -179,7 +208,9 @@ class _Entry:
 
     @cached_property
     def method(self) -> str:
-        return self.record.question.compressor.label
+        question = self.record.question
+        anew = question.from_scratch is not None and question.compressor.label == DENSE
+        return DENSE_FROM_SCRATCH if anew else question.compressor.label
 
     @property
     def dense(self) -> bool:
@@ -352,8 +383,10 @@ def _tables(setup: Setup, entries: list[_Entry]) -> list[Table]:
     """A table for each division and condition that has more than the dense network, or one of that alone."""
     baselines = {entry.checkpoint: entry.values["accuracy"] for entry in entries if entry.dense}
     kinds = sorted({entry.kind for entry in entries if not entry.dense} or {entry.kind for entry in entries})
+    question = entries[0].record.question
+    names = data_title(question.data, setup.split), network_title(question.model)
     return [
-        Table(setup, *kind, _rows([entry for entry in entries if entry.dense or entry.kind == kind], baselines))
+        Table(setup, *kind, _rows([entry for entry in entries if entry.dense or entry.kind == kind], baselines), *names)
         for kind in kinds
     ]
 
@@ -383,7 +416,16 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
         control=entries[0].record.control,
         runs={seed: by_seed[seed].record.id for seed in seeds},
         measured=measured,
+        values={seed: by_seed[seed].values for seed in seeds},
+        reported=any(is_report(entry.record) for entry in entries),
+        family=entries[0].record.question.compressor.name,
+        samples=entries[0].record.answer.cost.samples,
+        answers={seed: _answers(by_seed[seed].record) for seed in seeds if by_seed[seed].record.correct is not None},
     )
+
+
+def _answers(record: RunRecord) -> int:
+    return answers_of(record.correct or "", record.answer.cost.samples)
 
 
 def _with_fronts(rows: list[Row]) -> tuple[Row, ...]:

@@ -10,18 +10,28 @@ from rich.table import Table as RichTable
 
 from benchmark.boards.columns import COLUMNS, LEGEND, SUMMARY_HEADS, TEXT, provenance, summary_cells
 from benchmark.boards.standings import Apart, Board, Table
+from hardware.table import columns_that_fit
 
-_DISPENSABLE = ("peak", "weights", "+ state", "bits", "energy", "calib.", "time", "seeds", "density")
+_DISPENSABLE = (
+    *("peak", "weights", "+ state", "bits", "energy", "calib.", "time", "seeds", "density"),
+    *("MAC", "Pareto", "AC", "Δ dense", "memory"),
+)
 """Columns that a narrow terminal goes without, the first of them first."""
+
+_TIGHT = 9
+"""How many of them are left out before columns stand closer."""
+
+WIDE = 1000
+"""Characters that every column of every table has room in."""
 
 
 def terminal(board: Board) -> RenderableType:
     """All tables, each with its summary, and what stands in none; a budget's rows stand together."""
     if not board.tables and not board.apart:
-        return "no records yet: `snnbench run smoke` makes some"
+        return "no records yet: `snnbench run demo` makes some"
     parts: list[RenderableType] = []
     for table in board.tables:
-        parts += [_Fitted(table), "", _summary(table), ""]
+        parts += [_Fitted(table), "", _Summary(table), ""]
     if board.apart:
         parts.append(_apart(board.apart))
     if board.tables:
@@ -37,32 +47,26 @@ class _Fitted:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = {name: max(map(cell_len, (name, *map(cell, self.table.rows)))) for name, cell in COLUMNS.items()}
-        for left_out in range(len(_DISPENSABLE) + 1):
-            without = _DISPENSABLE[:left_out]
-            shown = [width for name, width in widths.items() if name not in without]
-            if sum(shown) + len(shown) * _padding(without) + len(shown) - 1 <= options.max_width:
-                break
-        yield _table(self.table, without)
+        room = options.max_width
+        kept, padding = columns_that_fit(widths, _DISPENSABLE[:_TIGHT], room - 1), 1
+        if sum(widths[name] for name in kept) + 2 * len(kept) - 1 > room:
+            kept, padding = columns_that_fit(widths, _DISPENSABLE, room, gap=1), 0
+        yield _table(self.table, kept, padding)
 
 
-def _padding(without: Sequence[str]) -> int:
-    """Spaces behind a cell, besides the one between two columns: none where every dispensable column is left out."""
-    return int(len(without) < len(_DISPENSABLE))
-
-
-def _table(table: Table, without: Sequence[str]) -> RichTable:
-    columns = {name: cell for name, cell in COLUMNS.items() if name not in without}
+def _table(table: Table, kept: Sequence[str], padding: int) -> RichTable:
+    columns = {name: COLUMNS[name] for name in kept}
     shown = RichTable(
         title=escape(table.title),
         caption=provenance(table),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, _padding(without), 0, 0),
+        padding=(0, padding, 0, 0),
         show_edge=False,
     )
     for name in columns:
-        shown.add_column(name, justify="left" if name in TEXT else "right", no_wrap=name != "method")
+        shown.add_column(name, justify="left" if name in TEXT else "right", no_wrap=True, overflow="fold")
     for row, following in zip(table.rows, (*table.rows[1:], None), strict=True):
         last_of_budget = following is None or following.budget != row.budget or row.dense
         cells = [escape(cell(row)) for cell in columns.values()]
@@ -70,13 +74,26 @@ def _table(table: Table, without: Sequence[str]) -> RichTable:
     return shown
 
 
-def _summary(table: Table) -> RichTable:
-    shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for head in SUMMARY_HEADS:
-        shown.add_column(head, justify="left" if head == SUMMARY_HEADS[0] else "right")
-    for cells in summary_cells(table):
-        shown.add_row(*map(escape, cells))
-    return shown
+class _Summary:
+    """The table in a few numbers per method; a narrow terminal goes without the last of them, and breaks no name."""
+
+    def __init__(self, table: Table) -> None:
+        self.cells = summary_cells(table)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [dict(zip(SUMMARY_HEADS, cells, strict=True)) for cells in self.cells]
+        words = {head: max(map(cell_len, head.split())) for head in SUMMARY_HEADS}  # a heading may take several lines
+        widths = {head: max(words[head], *(cell_len(line[head]) for line in lines)) for head in SUMMARY_HEADS}
+        shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        room = options.max_width - 1
+        kept = columns_that_fit(widths, SUMMARY_HEADS[:0:-1], room)
+        spare = max(0, room - sum(widths[head] + 2 for head in kept)) // len(kept)  # for headings of fewer lines
+        for head in kept:
+            width = max(widths[head], min(cell_len(head), widths[head] + spare))
+            shown.add_column(head, justify="left" if head == SUMMARY_HEADS[0] else "right", width=width)
+        for line in lines:
+            shown.add_row(*(escape(line[head]) for head in kept))
+        yield shown
 
 
 def _apart(apart: Sequence[Apart]) -> RichTable:

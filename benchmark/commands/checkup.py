@@ -6,13 +6,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 
 from benchmark.catalog import DATA
+from benchmark.distribution import installed
 from benchmark.wording import size
 from datamodules.storage import cache_folder
 
@@ -39,19 +40,19 @@ def checkup() -> list[Finding]:
 
 def versions() -> Iterator[Finding]:
     """Whether the packages that snnbench requires are there in the versions it requires."""
-    for text in requires("snnbench") or ():
+    for text in installed().requires or ():
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
-            installed = version(wanted.name)
+            there = version(wanted.name)
         except PackageNotFoundError:
             yield Finding(wanted.name, "bad", "is not installed: install snnbench again")
             continue
-        if wanted.specifier.contains(installed, prereleases=True):
-            yield Finding(wanted.name, "ok", installed)
+        if wanted.specifier.contains(there, prereleases=True):
+            yield Finding(wanted.name, "ok", there)
         else:
-            yield Finding(wanted.name, "bad", f"{installed} does not meet {wanted.specifier}: install snnbench again")
+            yield Finding(wanted.name, "bad", f"{there} does not meet {wanted.specifier}: install snnbench again")
 
 
 def wheel_index() -> Iterator[Finding]:

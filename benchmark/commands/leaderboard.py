@@ -14,12 +14,22 @@ from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, uncollected, us
 @click.option("--data", help="Only this data set.")
 @click.option("--model", help="Only this network.")
 @ENERGY
-@click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv and the plots.")
+@click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv, plots and claims.")
+@click.option("--single-file", is_flag=True, help="The page as one file, in place of one with its parts beside it.")
+@click.option("--wide", is_flag=True, help="All columns, however wide the terminal is.")
 @AS_JSON
 @user_errors
 @uncollected()
 def leaderboard(
-    results: Path, suite: str | None, data: str | None, model: str | None, energy: str, write: bool, as_json: bool
+    results: Path,
+    suite: str | None,
+    data: str | None,
+    model: str | None,
+    energy: str,
+    write: bool,
+    single_file: bool,
+    wide: bool,
+    as_json: bool,
 ) -> None:
     """Render the records: a table here; a page, Markdown, CSV and plots in the results folder."""
     from rich.console import Console
@@ -28,10 +38,14 @@ def leaderboard(
     from benchmark.boards import tabular, terminal
     from benchmark.records import RecordStore
 
-    board = boards.build(RecordStore(results), suite=suite, data=data, model=model, energy_profile=energy)
+    store = RecordStore(results)
+    board = boards.build(store, suite=suite, data=data, model=model, energy_profile=energy)
     if write:
-        boards.write(board, results)
+        part = any((suite, data, model))
+        boards.write(
+            board, results, boards.build(store, energy_profile=energy) if part else board, single_file=single_file
+        )
     if as_json:
         click.echo(json.dumps(tabular.as_json(board)))
     else:
-        Console().print(terminal.terminal(board))
+        Console(width=terminal.WIDE if wide else None).print(terminal.terminal(board))

@@ -21,8 +21,12 @@ from benchmark.commands.options import (
     Bits,
     Pairs,
     call_without,
+    check_model,
+    data_sets,
     device_options,
     is_given,
+    known,
+    models,
     once,
     user_errors,
 )
@@ -30,7 +34,6 @@ from benchmark.commands.options import (
 if TYPE_CHECKING:
     from benchmark.networks.fixed_point.scheme import FixedPoint
     from benchmark.single_network.search import Wish
-    from benchmark.single_network.subject import Source
     from benchmark.single_network.trials import Candidate
 
 OPTIONS = (
@@ -48,9 +51,15 @@ OPTIONS = (
         type=click.Choice(["subtract", "value"]),
         help="How the neurons of the NIR file are reset, where it does not say: less the threshold, or to v_reset.",
     ),
-    click.option("--model", help="The network's name; not needed for a checkpoint that snnbench wrote."),
+    click.option(
+        "--model", callback=known(models), help="The network; not needed for a checkpoint that snnbench wrote."
+    ),
     click.option("--model-option", type=Pairs(), multiple=True, metavar="KEY=VALUE", help="An option of the network."),
-    click.option("--data", help="The data set to calibrate and test on; not needed for what snnbench wrote."),
+    click.option(
+        "--data",
+        callback=known(data_sets),
+        help="To calibrate and test on; not needed for what snnbench wrote.",
+    ),
     click.option(
         "--data-option",
         type=Pairs(),
@@ -77,8 +86,14 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _source(arguments: dict[str, Any]) -> "Source":
-    from benchmark.single_network.subject import Source
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `Source` takes, as far as a call is right; found out before anything heavy is imported.
+
+    Raises:
+        UsageError: options are missing or contradict each other.
+        CheckpointError: there is no such file.
+        BuilderError: the network's builder takes something else than builders are given.
+    """
 
     def named(kind: str) -> dict[str, Any] | None:
         name, options = arguments[kind], once(arguments[f"{kind}_option"])
@@ -92,8 +107,17 @@ def _source(arguments: dict[str, Any]) -> "Source":
         model = {"name": "nir", "path": str(file.absolute()), **options}
     elif options:
         raise click.UsageError("--reset and --nir-option need --nir")
+    _check_file(file)
+    if model is not None:
+        check_model(**model)
     plain = {name: arguments[name] for name in ("data_root", "calibration_samples", "seed")}
-    return Source(checkpoint=file, model=model, data=data, **plain)
+    return {"checkpoint": file, "model": model, "data": data, **plain}
+
+
+def _check_file(file: Path) -> None:
+    from benchmark.networks.weights.published import require_file
+
+    require_file(file)
 
 
 def _nir_options(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -252,10 +276,6 @@ def compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
 
 def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     """Compress to the budget that is given."""
-    from rich.console import Console
-
-    from benchmark.runs.distributed import Devices
-    from benchmark.single_network.compress import compress_checkpoint, show
     from compressors.budget import Budget
 
     for name in OF_SEARCHES:
@@ -263,6 +283,7 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is of a search: give --max-drop, or a limit")
     if len(arguments["methods"]) > 1:
         raise click.UsageError("several methods are searched: give --max-drop, or a limit; or one --method")
+    scheme = _scheme(arguments)
     density = 1.0 if arguments["density"] is None else arguments["density"]
     budget = Budget(density, arguments["bits"], arguments["synops"])
     units = {"density": "", "bits": "b", "synops": "synops"}
@@ -270,10 +291,17 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
     words += ["fixed"] if arguments["fixed"] else []
     target = _target(output, [method, *words], arguments)
+    (named,), aftercare, given = _named(arguments), arguments["aftercare"], _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.runs.distributed import Devices
+    from benchmark.single_network.compress import compress_checkpoint, show
+    from benchmark.single_network.subject import Source
+
     devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
-    (named,), aftercare = _named(arguments), arguments["aftercare"]
     summary = compress_checkpoint(
-        _source(arguments), named, budget, target, aftercare, devices, arguments["plain"], _scheme(arguments)
+        Source(**given), named, budget, target, aftercare, devices, arguments["plain"], scheme
     )
     if as_json:
         click.echo(json.dumps(summary))
@@ -283,23 +311,28 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
 
 def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
     """Search the budget, and compress to it."""
+    if arguments["synops"] is not None:
+        raise click.UsageError("--synops is a budget, and the budget is searched: leave it out (or --max-synops)")
+    if arguments["count"] > 1:
+        raise click.UsageError("a search works on one device: leave --devices out")
+    if arguments["minimise"] is not None and arguments["max_drop"] is None:
+        raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
+    if _scheme(arguments) is not None:
+        raise click.UsageError("a search judges networks in floats: leave --fixed-point to the call that repeats it")
+    given, named = _given(arguments), _named(arguments)
+
     from rich.console import Console
 
     from benchmark.single_network import path
     from benchmark.single_network.compress import show
     from benchmark.single_network.searching import Space, search_checkpoint
+    from benchmark.single_network.subject import Source
     from benchmark.single_network.trials import HELD_OUT
 
-    if arguments["synops"] is not None:
-        raise click.UsageError("--synops is a budget, and the budget is searched: leave it out (or --max-synops)")
-    if arguments["count"] > 1:
-        raise click.UsageError("a search works on one device: leave --devices out")
-    if _scheme(arguments) is not None:
-        raise click.UsageError("a search judges networks in floats: leave --fixed-point to the call that repeats it")
-    space = Space(_named(arguments), arguments["density"], arguments["bits"])
+    space = Space(named, arguments["density"], arguments["bits"])
     target = _target(output, ["searched"], arguments)
     summary = search_checkpoint(
-        _source(arguments),
+        Source(**given),
         space,
         _wish(arguments),
         target,
@@ -336,8 +369,6 @@ def _scheme(arguments: dict[str, Any]) -> "FixedPoint | None":
 def _wish(arguments: dict[str, Any]) -> "Wish":
     from benchmark.single_network.search import Wish
 
-    if arguments["minimise"] is not None and arguments["max_drop"] is None:
-        raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
     return Wish(
         max_drop=None if arguments["max_drop"] is None else arguments["max_drop"] / 100,
         minimise=arguments["minimise"] or "memory",
@@ -394,17 +425,21 @@ def profile(
     **arguments: Any,
 ) -> None:
     """Show what a network costs, layer by layer: SynOps, memory, energy, and which chips it fits."""
-    from rich.console import Console
-
     from benchmark.files import replacing, require_writable, write_atomically
-    from benchmark.single_network.profile import profile_checkpoint, summary_lines
-    from hardware.table import draw, table_rows, to_csv, to_table
 
     if csv_file is not None:
         require_writable(csv_file)
     if picture is not None:
         require_writable(picture, ".png", ".svg", ".pdf")
-    measured = profile_checkpoint(_source(arguments), energy, seconds_per_step)
+    given = _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.single_network.profile import profile_checkpoint, summary_lines
+    from benchmark.single_network.subject import Source
+    from hardware.table import draw, table_rows, to_csv, to_table
+
+    measured = profile_checkpoint(Source(**given), energy, seconds_per_step)
     if csv_file is not None:
         write_atomically(csv_file, to_csv(table_rows(measured.report, measured.energy)))
     if picture is not None:
@@ -441,16 +476,20 @@ def profile(
 @user_errors
 def sensitivity(picture: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what each layer's density and width cost by themselves, and which layers to exclude."""
-    from rich.console import Console
-
     from benchmark.files import replacing, require_writable
-    from benchmark.single_network import sensitivity as layers
-    from benchmark.single_network.trials import HELD_OUT
 
     if picture is not None:
         require_writable(picture, ".png", ".svg", ".pdf")
+    given = _given(arguments)
+
+    from rich.console import Console
+
+    from benchmark.single_network import sensitivity as layers
+    from benchmark.single_network.subject import Source
+    from benchmark.single_network.trials import HELD_OUT
+
     account = layers.sensitivity(
-        _source(arguments),
+        Source(**given),
         {"name": arguments["method"], **once(arguments["options"])},
         layers.Grid(arguments["densities"], arguments["widths"]),
         samples=arguments["held_out"] or HELD_OUT,
@@ -494,9 +533,12 @@ def fixed_point(as_json: bool, **arguments: Any) -> None:
 
     For each width of weights the first row has thresholds and potentials in floats.
     """
+    source = _given(arguments)
+
     from rich.console import Console
 
     from benchmark.single_network import fixed
+    from benchmark.single_network.subject import Source
     from compressors.budget import Budget
 
     given = {
@@ -506,7 +548,7 @@ def fixed_point(as_json: bool, **arguments: Any) -> None:
         "leak": arguments["leak"],
     }
     account = fixed.compare_widths(
-        _source(arguments),
+        Source(**source),
         {"name": arguments["method"], **once(arguments["options"])},
         Budget(1.0 if arguments["density"] is None else arguments["density"]),
         fixed.Widths(**{name: value for name, value in given.items() if value}),

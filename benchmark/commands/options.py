@@ -160,6 +160,7 @@ def opened(name: str) -> "Suite":
 
     Raises:
         UnknownName, SuiteError: there is no such suite, or what is there is none.
+        BuilderError: a builder of a network that it names takes something else than builders are given.
     """
     from benchmark.catalog import suite_path
     from benchmark.questions.suite import load_suite
@@ -167,17 +168,34 @@ def opened(name: str) -> "Suite":
     suite = load_suite(suite_path(name))
     if suite.modules:
         click.echo(f"{name} runs code that it names: {', '.join(suite.modules)}", err=True)
+    for model in suite.models:
+        check_model(model.name, **model.options)
     return suite
 
 
-def _known(registry: Callable[[], "Registry"]) -> Callable[..., str]:
+def check_model(name: str, **options: Any) -> None:
+    """Refuse a network of the user's own whose builder, by its source, cannot be called; nothing of it is run.
+
+    Raises:
+        BuilderError: there is no such function, or it takes something else than builders are given.
+    """
+    from benchmark.questions.builders import check_builder, signature_of
+
+    if ":" in name and name not in models():
+        signature = signature_of(name)
+        if signature is not None:
+            check_builder(name, signature, options)
+
+
+def known(registry: Callable[[], "Registry"]) -> Callable[..., Any]:
     """A callback that answers a misspelt name before anything heavy is imported."""
 
-    def check(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         from hardware.registry import UnknownName
 
         try:
-            registry().by_user(value)
+            if value is not None:
+                registry().by_user(value)
         except UnknownName as error:
             raise click.BadParameter(str(error), ctx, param) from error
         return value
@@ -202,10 +220,18 @@ def _compressors() -> "Registry":
     return COMPRESSORS
 
 
-def _data_sets() -> "Registry":
+def data_sets() -> "Registry":
+    """The data sets."""
     from benchmark.catalog import DATA
 
     return DATA
+
+
+def models() -> "Registry":
+    """The networks."""
+    from benchmark.catalog import MODELS
+
+    return MODELS
 
 
 def _energy_profiles() -> "Registry":
@@ -219,25 +245,25 @@ METHOD = click.option(
     "methods",
     required=True,
     multiple=True,
-    callback=_each(_known(_compressors)),
+    callback=_each(known(_compressors)),
     help="The compressor (see `snnbench list`); a search takes several.",
 )
 METHOD_OF_LAYERS = click.option(
-    "--method", default="sbc", show_default=True, callback=_known(_compressors), help="The compressor."
+    "--method", default="sbc", show_default=True, callback=known(_compressors), help="The compressor."
 )
 METHOD_BEFORE = click.option(
     "--method",
     default="identity",
     show_default=True,
-    callback=_known(_compressors),
+    callback=known(_compressors),
     help="What compresses the network before; identity for nothing.",
 )
-DATA_SET = click.argument("name", metavar="SET", callback=_known(_data_sets))
+DATA_SET = click.argument("name", metavar="SET", callback=known(data_sets))
 
 
 ENERGY = click.option(
     "--energy",
-    callback=_known(_energy_profiles),
+    callback=known(_energy_profiles),
     default="horowitz_sram_45nm",
     show_default=True,
     help="Profile that prices the counts, or a .yaml file of one's own.",

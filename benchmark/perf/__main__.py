@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from benchmark.networks.classifier import SNNClassifier, outputs
 from benchmark.networks.zoo.conv import conv
-from benchmark.perf import counting, inference, large, reading, solvers
+from benchmark.perf import counting, cuda, inference, large, reading, solvers, training
 from benchmark.runs import memory
 from datamodules import NMNIST, DataMissing, DigitsDVS
 from datamodules.event_set import EventDataModule
@@ -94,7 +95,8 @@ PARTS = {
     "fast solver": lambda: with_peak(solvers.fast()),
     "counting": counting.measure,
     "data": events,
-    "training": waiting,
+    "training": training.measure,
+    "waiting for data": waiting,
     "inference": inference.measure,
     "large networks": large_networks,
 }
@@ -117,17 +119,34 @@ def _text(value: Any) -> str:
 
 
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.argument("parts", nargs=-1, type=click.Choice([*PARTS, *(part for part in cuda.PARTS if part not in PARTS)]))
+@click.option("--device", default="cpu", help="What to measure: cpu, cuda, cuda:1 ...", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that torch may use.")
-def main(parts: tuple[str, ...], threads: int | None) -> None:
-    """Measure PARTS, or all of them."""
+def main(parts: tuple[str, ...], device: str, threads: int | None) -> None:
+    """Measure PARTS, or all that there are for the device."""
     if threads is not None:
         torch.set_num_threads(threads)
     memory.keep_freed()  # as every run does
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for part in parts or PARTS:
-        _show(part, PARTS[part](), console)
+    measured = _measured_on(device)
+    if unknown := [part for part in parts if part not in measured]:
+        raise click.UsageError(f"{unknown[0]} is not measured on {device}: choose from {', '.join(measured)}")
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    console.print(f"{_card(device) or machine}, torch {torch.__version__}")
+    for part in parts or measured:
+        _show(part, measured[part](), console)
+
+
+def _measured_on(device: str) -> dict[str, Callable[[], list[dict[str, Any]]]]:
+    if device == "cpu":
+        return PARTS
+    if not torch.cuda.is_available():
+        raise click.UsageError(f"there is no {device} here: torch finds no GPU")
+    return {title: partial(part, device) for title, part in cuda.PARTS.items()}
+
+
+def _card(device: str) -> str | None:
+    return None if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Speed of dense inference: our forward pass beside SpikingJelly's own models, run as its documentation does."""
 
 import copy
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from statistics import quantiles
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.zoo import resnet, transformers, vgg
+from benchmark.perf.clock import seconds
 
 STEPS = 4
 ROUNDS = 10
@@ -23,13 +24,17 @@ SURROGATE = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
 Run = Callable[[Tensor], Tensor]
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(device: str = "cpu", small: bool = False) -> list[dict[str, Any]]:
     """Time a batch of images in inference mode, by us and by SpikingJelly with the same weights.
 
     SpikingJelly's page "Train large scale SNN" and its example `train_imagenet` run a model of its library in
     multi-step mode on the image repeated T times. Its loop over single steps, as on its page of basic concepts, stands
     beside. Every round runs all of them right after each other. Speed is that of the fastest round by the clock on the
     wall; ratios are of processor time, because the machine's other work comes between, and medians over the rounds.
+
+    Args:
+        device: what all run on.
+        small: the first network alone, for tests.
 
     Returns:
         Rows with `network`, `batch`, `ours`, `multi_step` and `single_step` (SpikingJelly's; not where its model knows
@@ -39,7 +44,8 @@ def measure() -> list[dict[str, Any]]:
     Raises:
         RuntimeError: ours and SpikingJelly's predictions differ.
     """
-    return [_compare(*case) for case in _cases()]
+    cases = islice(_cases(), 1) if small else _cases()
+    return [_compare(*case, device) for case in cases]
 
 
 def _cases() -> Iterator[tuple[str, nn.Module, nn.Module, Tensor]]:
@@ -55,7 +61,8 @@ def _cases() -> Iterator[tuple[str, nn.Module, nn.Module, Tensor]]:
     yield "spikformer", transformers.spikformer(small, 100, depth=4), theirs, torch.rand(8, *small)
 
 
-def _compare(name: str, ours: nn.Module, theirs: nn.Module, images: Tensor) -> dict[str, Any]:
+def _compare(name: str, ours: nn.Module, theirs: nn.Module, images: Tensor, device: str) -> dict[str, Any]:
+    ours, theirs, images = ours.to(device), theirs.to(device), images.to(device)
     normalise(ours, images)
     for mine, other in zip(_weighted(ours), _weighted(theirs), strict=True):
         other.load_state_dict(mine.state_dict(), strict=False)  # what ours lacks are biases, which begin as zero
@@ -68,14 +75,14 @@ def _compare(name: str, ours: nn.Module, theirs: nn.Module, images: Tensor) -> d
         runs["single_step"] = partial(_single_step, theirs)
     with torch.inference_mode():
         scores = {who: run(images) for who, run in runs.items()}
-        rounds = [{who: _seconds(run, images) for who, run in runs.items()} for _ in range(ROUNDS)]
+        rounds = [{who: seconds(partial(run, images), device) for who, run in runs.items()} for _ in range(ROUNDS)]
     if any(not torch.equal(scores["ours"].argmax(1), other.argmax(1)) for other in scores.values()):
         raise RuntimeError(f"{name}: our predictions are not SpikingJelly's")
-    first, ratio, third = quantiles([times["multi_step"][1] / times["ours"][1] for times in rounds], n=4)
+    first, ratio, third = quantiles([times["multi_step"].busy / times["ours"].busy for times in rounds], n=4)
     return {
         "network": name,
         "batch": len(images),
-        **{who: len(images) / min(times[who][0] for times in rounds) for who in runs},
+        **{who: len(images) / min(times[who].wall for times in rounds) for who in runs},
         "ratio": ratio,
         "quartiles": f"{first:.2f} to {third:.2f}",
         "same_bits": all(torch.equal(scores["ours"], other) for other in scores.values()),
@@ -108,10 +115,3 @@ def _single_step(network: nn.Module, images: Tensor) -> Tensor:
     scores = torch.stack([network(images) for _ in range(STEPS)]).mean(0)
     functional.reset_net(network)
     return scores
-
-
-def _seconds(run: Run, images: Tensor) -> tuple[float, float]:
-    """Seconds on the wall and of processor time."""
-    wall, busy = time.perf_counter(), time.process_time()
-    run(images)
-    return time.perf_counter() - wall, time.process_time() - busy

@@ -37,8 +37,8 @@ def exact() -> Iterator[Callable[[], dict[str, Any]]]:
     many times as long as the fast solver it takes; then for each density the seconds of solving for the weights that
     are left, and the layer's loss.
     """
-    eliminate(*_problem(4, 8))  # compiles, as the next line does
-    least_squares(*_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))
+    eliminate(*random_problem(4, 8))  # compiles, as the next line does
+    least_squares(*random_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))
     return (partial(_exact, *shape) for shape in EXACT)
 
 
@@ -47,12 +47,12 @@ def fast() -> Iterator[Callable[[], dict[str, Any]]]:
 
     Seconds of the sweep alone, and of the whole solver, which then solves for what is left; and the layer's loss.
     """
-    least_squares(*_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))  # compiles
+    least_squares(*random_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))  # compiles
     return (partial(_fast, *shape) for shape in FAST)
 
 
 def _exact(rows: int, columns: int) -> dict[str, Any]:
-    weight, hessian = _problem(rows, columns)
+    weight, hessian = random_problem(rows, columns)
     seconds, trace = _timed(lambda: eliminate(weight, hessian))
     few = min(rows, max(2, PLAIN_BYTES // (8 * columns**2)))
     plain, _ = _timed(lambda: eliminate_plain(weight[:few], hessian))
@@ -75,7 +75,7 @@ def _exact(rows: int, columns: int) -> dict[str, Any]:
 
 
 def _fast(rows: int, columns: int) -> dict[str, Any]:
-    weight, hessian = _problem(rows, columns)
+    weight, hessian = random_problem(rows, columns)
     problem = Problem.of(weight, hessian, weight.new_ones(rows), damping=0.0)
     row: dict[str, Any] = {"layer": f"{rows}x{columns}"}
     for density in DENSITIES:
@@ -110,7 +110,7 @@ def eliminate_plain(weight: Tensor, hessian: Tensor) -> EliminationTrace:
     return EliminationTrace(torch.stack(order, 1), torch.stack(losses, 1), torch.zeros_like(weight))
 
 
-def _problem(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+def random_problem(rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Gaussian weights, and the Hessian of sparse binary inputs."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(rows, columns, generator=generator, dtype=torch.float64)

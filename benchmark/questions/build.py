@@ -1,5 +1,6 @@
 """From names and options in a question to objects, with errors in the user's words."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +16,12 @@ from benchmark.networks.losses import LOSSES
 from benchmark.networks.outline import outlined
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
+from benchmark.questions.builders import check_builder
 from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training
 from compressors.annotations import Admitted, shown
 from compressors.base import Compressor
 from compressors.budget import Budget
-from compressors.registry import COMPRESSORS, parameters_of, suggestion
+from compressors.registry import COMPRESSORS, OWN, parameters_of, suggestion
 from datamodules.base import BenchmarkDataModule
 
 GIVEN_TO_DATA = {"batch_size", "calibration_samples", "calibration_seed", "num_workers", "root", "seed"}
@@ -113,16 +115,33 @@ def network(model: Named, input_shape: tuple[int, int, int], classes: int) -> nn
     That of a NIR file has its weights.
 
     Raises:
-        OptionError: its builder refuses its options, or makes weights without entries.
+        BuilderError: its builder takes something else.
+        OptionError: its builder refuses its options, or makes no module, or weights without entries.
     """
-    builder, arguments = model.found_in(MODELS).load(), {"input_shape": input_shape, "classes": classes}
+    builder, arguments = builder_of(model), {"input_shape": input_shape, "classes": classes}
     if model.name == "nir" and isinstance(model, NamedNetwork) and model.weights is not None:
         arguments["path"] = str(model.weights)
-    made = multistep(_make("model", model, builder, GIVEN_TO_MODELS, **arguments))
+    made = _make("model", model, builder, GIVEN_TO_MODELS, **arguments)
+    if not isinstance(made, nn.Module):
+        raise OptionError(f"the model {model.label}: its builder returns a {type(made).__name__}: return a nn.Module")
+    made = multistep(made)
     for name, parameter in made.named_parameters():
         if not is_lazy(parameter) and not parameter.numel():
             raise OptionError(f"the model {model.label}: its {name} has no entries, of shape {list(parameter.shape)}")
     return made
+
+
+def builder_of(model: Named) -> Callable[..., Any]:
+    """The function that builds a network of the zoo or of a user's own; the latter is looked at before it is called.
+
+    Raises:
+        BuilderError: it takes something else than builders are given.
+    """
+    entry = model.found_in(MODELS)
+    builder = entry.load()
+    if entry.origin != OWN and (inspect.isfunction(builder) or inspect.isclass(builder)):
+        check_builder(model.name, inspect.signature(builder), model.options)
+    return builder
 
 
 def outline(
@@ -218,7 +237,7 @@ def _check_network(model: Model, data: BenchmarkDataModule, weights: Checkpoint 
 
 
 def _check_model(model: Model, compressors: Sequence[str]) -> None:
-    check_options("model", model, model.found_in(MODELS).load(), GIVEN_TO_MODELS)
+    check_options("model", model, builder_of(model), GIVEN_TO_MODELS)
     for name in model.compressors or ():
         if name not in compressors:
             raise OptionError(
@@ -232,6 +251,11 @@ def kinds_of(suite: Suite) -> dict[str, Sequence[str]]:
     return {named.name: named.found_in(COMPRESSORS).load().budgets for named in suite.compressors}
 
 
+def beginners_of(suite: Suite) -> set[str]:
+    """The names of a suite's compressors that train from scratch."""
+    return {named.name for named in suite.compressors if named.found_in(COMPRESSORS).load().from_scratch}
+
+
 def questions_of(suite: Suite) -> list[Question]:
     """All runs of a suite."""
-    return list(suite.questions(kinds_of(suite)))
+    return list(suite.questions(kinds_of(suite), beginners_of(suite)))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from benchmark.catalog import DATA, MODELS
+from benchmark.networks.optimization import Optimization
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from benchmark.questions.reading import YAMLFault, read_yaml
 from benchmark.questions.recipes import published
@@ -123,6 +124,30 @@ class FineTuning(Strict):
     epochs: Count = 5
     learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False, strict=True)
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.epochs} epochs at {self.learning_rate:g}"
+
+    def of(self, dense: Optimization) -> Optimization:
+        """How the weights follow their gradients, where the dense network's did like this."""
+        return dense.fine_tuning(self.learning_rate)
+
+
+class FromScratch(Strict):
+    """How long a network is trained that a method makes sparse from its first weights on; else as the dense one was."""
+
+    epochs: Count
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"from scratch, {self.epochs} epochs"
+
+    def of(self, dense: Optimization) -> Optimization:
+        """How the weights follow their gradients, where the dense network's did like this."""
+        return dense
+
 
 Aftercare = Literal["batchnorm", "means", "scales", "reconstruct"]
 CARE = {
@@ -133,8 +158,9 @@ CARE = {
 }
 
 
-Division = Literal["post-training", "post-training, reconstructed", "fine-tuned"]
+Division = Literal["post-training", "post-training, reconstructed", "fine-tuned", "trained sparse"]
 RECONSTRUCTED: Division = "post-training, reconstructed"
+TRAINED_SPARSE: Division = "trained sparse"
 
 
 class Question(Strict):
@@ -152,6 +178,7 @@ class Question(Strict):
     seed: Seed
     aftercare: tuple[Aftercare, ...] = ()
     finetuning: FineTuning | None = None
+    from_scratch: FromScratch | None = Field(default=None, exclude_if=lambda course: course is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -185,7 +212,9 @@ class Question(Strict):
     def label(self) -> str:
         """One line for people."""
         budget = [f"{name} {value:g}" for name, value in self.budget.limits.items()]
-        return " ".join([self.data.name, self.model.label, self.compressor.label, *budget, f"seed {self.seed}"])
+        beginning = [] if self.from_scratch is None else ["from scratch"]
+        parts = [self.data.name, self.model.label, self.compressor.label, *beginning, *budget, f"seed {self.seed}"]
+        return " ".join(parts)
 
     def budgets(self) -> dict[str, tuple[Any, ...]]:
         """The lists of budgets of a suite that asks for this one alone."""
@@ -194,15 +223,22 @@ class Question(Strict):
         return {key: (listed,) if kind == own else () for own, key in BUDGET_KEYS.items()}
 
     @property
+    def course(self) -> FineTuning | FromScratch | None:
+        """How the network is trained beside the compressor; None where it is not."""
+        return self.finetuning if self.from_scratch is None else self.from_scratch
+
+    @property
     def condition(self) -> str:
         """What else was done to the compressed network, for people; runs of different conditions are never compared."""
-        tuned = [f"{self.finetuning.epochs} epochs at {self.finetuning.learning_rate:g}"] if self.finetuning else []
+        tuned = [] if self.course is None else [self.course.words]
         told = self.aftercare if tuned else [name for name in self.aftercare if name != "reconstruct"]
         return ", ".join(tuned + [CARE[name] for name in told])
 
     @property
     def division(self) -> Division:
         """What the method was given to work with; runs of different divisions are never ranked together."""
+        if self.from_scratch is not None:
+            return TRAINED_SPARSE
         if self.finetuning is not None:
             return "fine-tuned"
         return RECONSTRUCTED if "reconstruct" in self.aftercare else "post-training"
@@ -238,6 +274,11 @@ class Suite(Strict):
 
     A compressor meets those of the budgets that are of its kinds: ``densities`` (pruning), ``bits`` (quantising),
     ``joint`` (both), ``synops`` (pruning). Compressors without a budget (the dense control) run once a seed.
+
+    Methods that train from scratch do so for the epochs of ``from_scratch``, by default as many as the training of the
+    dense network and the fine-tuning have together; after-care, which puts right what a cut did to a trained network,
+    is not for them. A suite with any of them, or with ``from_scratch``, runs the dense control once more, trained as
+    long as they are.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$")
@@ -251,6 +292,7 @@ class Suite(Strict):
     synops: Listed[Annotated[Number, AfterValidator(_limit("synops"))]] = ()
     aftercare: Listed[Aftercare] = ()
     finetuning: FineTuning | None = None
+    from_scratch: FromScratch | None = None
     seeds: Listed[Seed] = Field(default=(0,), min_length=1)
     calibration_samples: Listed[Count] = Field(default=(100,), min_length=1)
     training: Training = Training()
@@ -287,19 +329,32 @@ class Suite(Strict):
             "synops": tuple(Budget(synops=synops) for synops in self.synops),
         }
 
-    def questions(self, kinds: Mapping[str, Sequence[str]]) -> Iterator[Question]:
+    def questions(self, kinds: Mapping[str, Sequence[str]], beginners: Collection[str] = ()) -> Iterator[Question]:
         """All runs, those that share a dense network and an elimination next to each other.
 
         Args:
             kinds: compressor name -> the kinds of budget it meets.
+            beginners: names of the compressors that train from scratch.
         """
         for data in self.data:
             for model in self.models:
                 network = NamedNetwork(**model.model_dump(exclude={"compressors"}))
                 for seed in self.seeds:
                     for compressor in self._of(model):
-                        for samples, budget in self._met(kinds[compressor.name]):
-                            yield self._question(data, network, seed, compressor, samples, budget)
+                        for course in self._courses(model, compressor, kinds[compressor.name], beginners):
+                            for samples, budget in self._met(kinds[compressor.name]):
+                                yield self._question(data, network, seed, compressor, samples, budget, course)
+
+    def _courses(
+        self, model: Model, compressor: Named, kinds: Sequence[str], beginners: Collection[str]
+    ) -> tuple[FromScratch | None, ...]:
+        """How long a compressor trains a network from scratch; None for what starts from the dense network."""
+        further = 0 if self.finetuning is None else self.finetuning.epochs
+        course = self.from_scratch or FromScratch(epochs=self.training.epochs + further)
+        if compressor.name in beginners:
+            return (course,)
+        asked = self.from_scratch is not None or any(other.name in beginners for other in self._of(model))
+        return (None, course) if asked and "none" in kinds else (None,)
 
     def _met(self, kinds: Sequence[str]) -> Iterator[tuple[int, Budget]]:
         """Calibration sizes and budgets of a compressor that meets these kinds; the dense network needs one size."""
@@ -310,9 +365,16 @@ class Suite(Strict):
                     yield from ((samples, budget) for budget in budgets[kind])
 
     def _question(
-        self, data: Data, model: NamedNetwork, seed: int, compressor: Named, samples: int, budget: Budget
+        self,
+        data: Data,
+        model: NamedNetwork,
+        seed: int,
+        compressor: Named,
+        samples: int,
+        budget: Budget,
+        course: FromScratch | None,
     ) -> Question:
-        dense = budget == Budget()  # the network as it is: nothing is done to it afterwards either
+        alone = course is not None or budget == Budget()  # the network as it is: nothing is done to it afterwards
         return Question(
             budget=budget,
             data=data,
@@ -321,8 +383,9 @@ class Suite(Strict):
             compressor=compressor,
             calibration_samples=samples,
             seed=seed,
-            aftercare=() if dense else self.aftercare,
-            finetuning=None if dense else self.finetuning,
+            aftercare=() if alone else self.aftercare,
+            finetuning=None if alone else self.finetuning,
+            from_scratch=course,
         )
 
     def _of(self, model: Model) -> list[Named]:

@@ -26,6 +26,7 @@ from benchmark.runs import memory
 from benchmark.runs.distributed import DeviceGroup, Devices
 from benchmark.runs.opening import OpenedData, OpenedRun
 from benchmark.runs.resuming import VALIDATION, KeptTraining, kept_training
+from compressors.network.anew import begin_anew
 from datamodules.base import BenchmarkDataModule
 
 
@@ -86,6 +87,18 @@ def dense_path(cache: Path, dense_id: str) -> Path:
 def _untrained(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
     net = build.network(question.model, data.input_shape, data.num_classes)
     return build.classifier(net, data, question.training)
+
+
+def new_network(question: Question, data: BenchmarkDataModule) -> SNNClassifier:
+    """A question's network with the weights that its dense network's training began with.
+
+    One that comes with its weights in a file has others drawn in their place.
+    """
+    seed_everything(question.seed, workers=True, verbose=False)
+    module = _untrained(question, data)
+    if question.model.weights is not None:
+        begin_anew(module.network, question.seed)
+    return module
 
 
 def _adopt(run: OpenedRun, data: OpenedData, path: Path) -> Checkpoint:

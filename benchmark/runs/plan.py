@@ -129,7 +129,7 @@ def _alike(question: Question, finished: Sequence[RunRecord]) -> list[RunRecord]
     """
 
     def work(question: Question) -> tuple[Any, ...]:
-        return question.data, question.model, question.finetuning
+        return question.data, question.model, question.course
 
     same_work = [record for record in finished if work(record.question) == work(question)]
     same = [record for record in same_work if record.question.compressor == question.compressor]
@@ -172,7 +172,7 @@ class _Keys:
         return self._digests[id(part)]
 
     def question(self, question: Question) -> Key:
-        rest = (question.budget, question.calibration_samples, question.aftercare, question.finetuning)
+        rest = (question.budget, question.calibration_samples, question.aftercare, question.course)
         return (*self.network(question), self._digest(question.compressor), *rest)
 
     def group(self, question: Question) -> Key:

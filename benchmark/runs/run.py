@@ -19,16 +19,17 @@ from spikingjelly.activation_based import functional
 from torch import Tensor
 
 from benchmark.catalog import DATA, MODELS
+from benchmark.distribution import COMMAND, installed
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
-from benchmark.questions.suite import RECONSTRUCTED, FineTuning, Question
-from benchmark.records import CompressionAccount, Metrics, RunRecord
+from benchmark.questions.suite import RECONSTRUCTED, FineTuning, FromScratch, Question
+from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord, packed_answers
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
-from benchmark.runs.dense import dense_network, quiet, trainer_settings
+from benchmark.runs.dense import dense_network, new_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
 from benchmark.runs.opening import OpenedData, OpenedRun, Setting
 from compressors.base import Compressor
@@ -36,8 +37,6 @@ from compressors.compression import Compression
 from compressors.progress import Item, Track
 from compressors.registry import COMPRESSORS, OWN
 from hardware import CostReport, HardwareCost
-
-PACKAGES = ("snnbench", "torch", "lightning", "spikingjelly", "tonic", "torchmetrics", "numpy")
 
 
 def silent(items: Iterable[Item], description: str) -> Iterable[Item]:
@@ -77,18 +76,18 @@ def compress_and_measure(
     compressor: Compressor,
     seed: int,
     *,
-    finetuning: FineTuning | None = None,
+    course: FineTuning | FromScratch | None = None,
     callbacks: Sequence[Callback] = (),
     group: DeviceGroup | None = None,
 ) -> Measured:
     """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter.
 
     Args:
-        module: the dense network; on one device it is changed in place.
+        module: the network that it starts from; on one device it is changed in place.
         data: what it is calibrated, fine-tuned and tested on.
         compressor: the method.
         seed: of everything random.
-        finetuning: the fit's epochs and learning rate; without it the fit has no epochs.
+        course: the fit's epochs and learning rate; without it the fit has no epochs.
         callbacks: for the training, such as a progress bar; a group of processes shows no progress.
         group: the devices; by default a single one.
 
@@ -101,7 +100,7 @@ def compress_and_measure(
     group = group or DeviceGroup()
     if group.devices.grouped:
         compressor.state.track, callbacks = silent, ()
-    return group.call(_fit_and_test, module, data, compressor, seed, finetuning, callbacks, group.devices)
+    return group.call(_fit_and_test, module, data, compressor, seed, course, callbacks, group.devices)
 
 
 def _fit_and_test(
@@ -109,16 +108,16 @@ def _fit_and_test(
     data: LightningDataModule,
     compressor: Compressor,
     seed: int,
-    finetuning: FineTuning | None,
+    course: FineTuning | FromScratch | None,
     callbacks: Sequence[Callback],
     devices: Devices,
 ) -> Measured:
     memory.keep_freed()
     started = time.perf_counter()
     seed_everything(seed, workers=True, verbose=False)
-    if finetuning is not None:
-        module.optimization = module.optimization.fine_tuning(finetuning.learning_rate)
-    epochs = 0 if finetuning is None else finetuning.epochs
+    if course is not None:
+        module.optimization = course.of(module.optimization)
+    epochs = 0 if course is None else course.epochs
     with quiet():
         fit = Trainer(
             max_epochs=epochs,
@@ -207,11 +206,11 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
         compressor.state.track = setting.track
         record = record.model_copy(update={"options": compressor.options_to_dict()})
         measured = compress_and_measure(
-            dense.module,
+            dense.module if question.from_scratch is None else new_network(question, data.of(question)),
             data.of(question),
             compressor,
             question.seed,
-            finetuning=question.finetuning,
+            course=question.course,
             callbacks=setting.training_callbacks(),
             group=group,
         )
@@ -225,6 +224,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             "metrics": measured.metrics,
             "compression": CompressionAccount.model_validate(measured.compression.to_dict()),
             "cost": measured.cost,
+            "correct": None if group.devices.grouped else packed_answers(measured.correct.tolist()),
             "seconds": measured.seconds,
             "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
         }
@@ -242,7 +242,7 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
         question=question,
         version=target.version_with(question.compressor.options),
         control=target.control,
-        division=RECONSTRUCTED if target.reconstructs and question.finetuning is None else question.division,
+        division=RECONSTRUCTED if target.reconstructs and question.course is None else question.division,
         data=dict(run.data),
         environment=_environment_of(question, devices or Devices()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -274,7 +274,7 @@ def environment() -> dict[str, Any]:
         "processor": platform.machine(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {COMMAND: installed().version} | {name: version(name) for name in PACKAGES if name != COMMAND},
         "git": _revision(),
     }
 

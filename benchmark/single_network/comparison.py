@@ -130,17 +130,32 @@ def compress(
     control.state.track = method.state.track
     with DeviceGroup(devices) as group:
         before = compress_and_measure(dense, parts, control, seed, group=group)
-        after = compress_and_measure(compressed, parts, method, seed, finetuning=finetuning, group=group)
+        after = compress_and_measure(compressed, parts, method, seed, course=finetuning, group=group)
     return Result(repr(method), before, after)
 
 
 def _compressor(compressor: Compressor | str, options: Mapping[str, Any]) -> Compressor:
     if isinstance(compressor, str):
-        return COMPRESSORS.by_user(compressor).load()(**options)
+        return for_trained(COMPRESSORS.by_user(compressor).load()(**options))
     if options:
         raise SubjectError(f"options of a compressor go where it is made: {type(compressor).__name__}(...)")
     if compressor.compression is not None:
         raise SubjectError(f"this {type(compressor).__name__} has compressed a network already: make a new one")
+    return for_trained(compressor)
+
+
+def for_trained(compressor: Compressor) -> Compressor:
+    """A compressor that starts from a trained network.
+
+    Raises:
+        SubjectError: it trains one from scratch, so that the network at hand would play no part.
+    """
+    if compressor.from_scratch:
+        name = type(compressor).__name__
+        raise SubjectError(
+            f"{name} trains a network from scratch, and a trained one plays no part: name it in a suite, or fit a new "
+            f"network with Trainer(max_epochs=..., callbacks=[{name}(...)])"
+        )
     return compressor
 
 

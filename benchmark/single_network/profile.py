@@ -1,6 +1,8 @@
 """What ``snnbench profile`` does: the cost of one network, layer by layer, as it stands."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -12,7 +14,7 @@ from benchmark.runs.run import finite_metrics
 from benchmark.single_network.subject import Source, open_subject
 from benchmark.wording import count, joules, percent
 from hardware import CostReport, HardwareCost
-from hardware.chips import ChipFit, chip_fit, chips
+from hardware.chips import Check, ChipFit, chip_fit, chips
 from hardware.energy import EnergyReport, energy
 from hardware.latency import latency
 from hardware.table import table_rows
@@ -96,12 +98,49 @@ def latency_lines(report: CostReport) -> list[str]:
     return [f"least time on {least.cores} cores of Loihi's kind: {low} to {high} us, {least.heaviest} being slowest"]
 
 
+SEARCHED = ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in")
+"""Limits that a smaller network keeps, though no one option says how small."""
+
+
 def chip_line(fit: ChipFit) -> str:
-    """Whether a network fits a chip, in one line."""
-    broken = [check.name for check in fit.checks if check.ok is False]
-    unknown = [check.name for check in fit.checks if check.ok is None]
+    """Whether a network fits a chip, in one line: if not, by how much, and what would."""
+    broken = [check for check in fit.checks if check.ok is False]
     if broken:
-        return f"{fit.chip}: does not fit ({', '.join(broken)})"
+        needs = ", ".join(f"{_worded(check.name)} {check.needed:,} of at most {check.limit:,}" for check in broken)
+        return f"{fit.chip}: does not fit: {needs}; {_mended(fit.chip, broken)}"
     cores = "" if fit.cores is None else f", at least {fit.cores} cores"
+    unknown = [_worded(check.name) for check in fit.checks if check.ok is None]
     open_points = f"; unknown: {', '.join(unknown)}" if unknown else ""
     return f"{fit.chip}: fits every known limit{cores}{open_points}"
+
+
+def _worded(limit: str) -> str:
+    return limit.replace("_", " ")
+
+
+def _mended(chip: str, broken: Sequence[Check]) -> str:
+    """What would bring a network within limits that it breaks."""
+    remedies = {check.name: _remedy(check) for check in broken}
+    hopeless = [_worded(name) for name, remedy in remedies.items() if remedy is None]
+    if hopeless:
+        return f"weights alone do not mend {', '.join(hopeless)}"
+    options = [*dict.fromkeys(filter(None, remedies.values()))]
+    if "" in remedies.values():
+        return f"`compress --fit {chip}` searches what would"
+    return f"would fit with {' '.join(options)}"
+
+
+def _remedy(check: Check) -> str | None:
+    """Options of ``snnbench compress`` that mend a limit; empty where they have to be searched, None if none do."""
+    if check.needed is None or not check.limit:
+        return None
+    if check.name == "weight_bits":
+        return f"--bits {check.limit}"
+    density = floor(100 * check.limit / check.needed) / 100
+    if check.name in ("synapses", "mean_fan_out") and density:
+        return f"--density {density:g}"
+    return (
+        ""
+        if check.name in ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in")
+        else None
+    )

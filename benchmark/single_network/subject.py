@@ -106,10 +106,12 @@ def open_subject(source: Source) -> Subject:
 
     Raises:
         CheckpointError: the file cannot be read, or does not say what network or data it belongs to.
+        BuilderError: the network's builder takes something else than builders are given.
         DataMissing, OptionError, UnknownName: see there.
     """
     checkpoint = checkpoints.load(source.checkpoint)
     model = _model(source, checkpoint)
+    build.builder_of(model)  # one that cannot be called is found before the data are read
     training = build.validated("training", Training, checkpoint.description.get("training", {}))
     data = build.datamodule(
         _data(source, checkpoint),

@@ -17,6 +17,7 @@ from benchmark.files import write_atomically
 from benchmark.questions import build
 from benchmark.questions.suite import Named, digest
 from benchmark.runs.run import compress_and_measure
+from benchmark.single_network.comparison import for_trained
 from benchmark.single_network.subject import Subject
 from compressors.base import Compressor
 from compressors.budget import Budget
@@ -125,9 +126,10 @@ class Bench:
 
         Raises:
             BudgetError, OptionError: the method has no such budget or option.
+            SubjectError: it trains a network from scratch.
         """
         cache = cache_folder() / "eliminations"
-        return build.compressor(candidate.method, candidate.budget, self.seed, cache, self.aftercare)
+        return for_trained(build.compressor(candidate.method, candidate.budget, self.seed, cache, self.aftercare))
 
     def trial(self, candidate: Candidate) -> Trial:
         """Compress a copy of the dense network and judge it, or find on disk what came out earlier.

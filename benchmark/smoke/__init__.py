@@ -1,9 +1,10 @@
-"""Every registered compressor once, on one shipped dense network, against the figures that were recorded with it.
+"""The suite ``smoke``, every compressor once, on a shipped dense network, against the figures recorded with it.
 
 Training ends in other weights on another processor, so the dense network is shipped and not trained. What remains of
 the machine is the order in which floats are added: it can move single spikes and, where weights are about equally
 good, single weights. Therefore the number of weights kept is compared exactly everywhere, SynOps and stored bits
-exactly where torch and its instruction set are those of the recording, and within ``SLACK`` elsewhere.
+exactly where torch and its instruction set are those of the recording, and within ``SLACK`` elsewhere. Of what is
+trained from scratch nothing but the weights kept is compared elsewhere.
 """
 
 import json
@@ -15,16 +16,16 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmark.catalog import suite_path
 from benchmark.files import write_atomically
 from benchmark.questions import build
-from benchmark.questions.suite import Data, Model, Named, Question, Suite, Training
+from benchmark.questions.suite import Question, Suite, load_suite
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.dense import dense_network, dense_path
 from benchmark.runs.executors.local import Display, LocalExecutor
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.run import silent
 from benchmark.wording import percent
-from compressors.registry import COMPRESSORS, OWN
 
 SHIPPED = Path(__file__).parent
 NETWORK, BOUNDS = SHIPPED / "dense.safetensors", SHIPPED / "bounds.json"
@@ -36,17 +37,8 @@ Figures = dict[str, float]
 
 
 def suite() -> Suite:
-    """Every compressor that comes with snnbench, at a density and at a width of weights, as far as it meets them."""
-    return Suite(
-        name="ci",
-        description="every compressor once, for make smoke",
-        data=(Data(name="digits_dvs", timesteps=5),),
-        models=(Model.model_validate({"name": "conv", "width": 8, "hidden": 32}),),
-        compressors=tuple(Named(name=name) for name, entry in COMPRESSORS.items() if entry.origin == OWN),
-        densities=(0.2,),
-        bits=(4,),
-        training=Training(epochs=12, batch_size=16),
-    )
+    """The shipped suite `smoke`: every compressor that comes with snnbench."""
+    return load_suite(suite_path("smoke"))
 
 
 def questions() -> list[Question]:
@@ -88,31 +80,34 @@ def figures(record: RunRecord) -> Figures:
     }
 
 
-def named(record: RunRecord) -> str:
-    """What a run's figures are kept under: the compressor, and the width where it has quantised."""
-    method, bits = record.question.compressor.name, record.question.budget.bits
-    return method if bits is None else f"{method} to {bits} bits"
+def named(question: Question) -> str:
+    """What a run's figures are kept under: the compressor, where it started, and the width where it has quantised."""
+    method = question.compressor.name + (" from scratch" if question.from_scratch else "")
+    return method if question.budget.bits is None else f"{method} to {question.budget.bits} bits"
 
 
 def as_bounds(records: list[RunRecord]) -> dict[str, Any]:
     """What is kept of a recording."""
-    methods = {named(record): figures(record) for record in records}
+    methods = {named(record.question): figures(record) for record in records}
     return {"arithmetic": arithmetic(), "methods": dict(sorted(methods.items()))}
 
 
 def differences(records: list[RunRecord], bounds: Mapping[str, Any]) -> Iterator[str]:
     """One line for everything that is not as recorded."""
-    slack = 0.0 if bounds["arithmetic"] == arithmetic() else SLACK
+    alike = bounds["arithmetic"] == arithmetic()
     for record in records:
-        name = named(record)
+        name = named(record.question)
         if record.status == "failed":
             yield f"{name}: failed with {record.error}"
         elif name not in bounds["methods"]:
             yield f"{name}: no figures recorded; once they are right, run python -m benchmark.smoke --record"
         else:
-            for line in compared(figures(record), bounds["methods"][name], slack):
+            measured, recorded = figures(record), bounds["methods"][name]
+            if record.question.from_scratch and not alike:
+                recorded = measured | {figure: recorded[figure] for figure in EXACT}
+            for line in compared(measured, recorded, 0.0 if alike else SLACK):
                 yield f"{name}: {line}"
-    for name in bounds["methods"].keys() - set(map(named, records)):
+    for name in bounds["methods"].keys() - {named(record.question) for record in records}:
         yield f"{name}: recorded, and not registered any more"
 
 

@@ -16,7 +16,7 @@ from benchmark.runs.progress import SuiteProgress
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=Path(".smoke"), show_default=True)
 @click.option("--record", is_flag=True, help="Keep what is found as the figures to compare with.")
 def main(results: Path, record: bool) -> None:
-    """Run every compressor once and compare with the recorded figures; exit status 1 if they differ."""
+    """Run the suite `smoke`, every compressor once, and compare with the recorded figures; status 1 if they differ."""
     with SuiteProgress("smoke", len(smoke.questions()), Console(stderr=True)) as display:
         records = smoke.run(results, display)
     if record:

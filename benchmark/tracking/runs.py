@@ -46,7 +46,7 @@ def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, check
     Returns:
         Whether it was logged.
     """
-    job = "dense" if record.question.compressor.name == DENSE else record.division
+    job = "dense" if _is_dense(record) else record.division
     arguments = {"id": record.id, "name": record.question.label, "group": record.suite, "job_type": job}
     try:
         with _open(
@@ -193,6 +193,11 @@ def _log_results(run: "wandb.Run", record: RunRecord) -> None:
         run.log({**metrics, "layers": wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in rows])})
 
 
+def _is_dense(record: RunRecord) -> bool:
+    """Whether a run is that of the dense network which the others start from."""
+    return record.question.compressor.name == DENSE and record.question.from_scratch is None
+
+
 def _log_artifacts(run: "wandb.Run", record: RunRecord, checkpoint: Path | None) -> None:
     """The record, what was done to each layer, and the dense network they came from."""
     import wandb
@@ -200,7 +205,7 @@ def _log_artifacts(run: "wandb.Run", record: RunRecord, checkpoint: Path | None)
     if checkpoint is not None and record.dense is not None:
         dense = wandb.Artifact(f"dense-{record.dense.id}", type="model", metadata=record.dense.model_dump())
         dense.add_file(str(checkpoint), name=checkpoint.name)
-        if record.question.compressor.name == DENSE:
+        if _is_dense(record):
             run.log_artifact(dense)
         elif not run.offline:  # offline, W&B refuses to link what a run used; the config names the network in any case
             run.use_artifact(dense)

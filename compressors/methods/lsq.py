@@ -1,13 +1,10 @@
 """LSQ: quantisation-aware training with a learnt step."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from compressors.budget import Budget
 from compressors.calibration.network import Network
@@ -74,31 +71,9 @@ class LSQ(LatentTraining):
         grid = rule.grid()
         return replace(entry, grid=grid, codes=grid.codes(behind.flatten(1)).view_as(behind))
 
-    # Lightning's hooks, in their order -------------------------------------------------------------------------------
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, and let the optimizers train the steps."""
-        super().on_fit_start(trainer, pl_module)
-        for parameters, weight, step in self._trained(trainer.optimizers, pl_module):
-            if step.device != weight.device:
-                step.data = step.data.to(weight.device)
-            parameters.append(step)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The result holds; the optimizers have their own parameters again."""
-        super().on_fit_end(trainer, pl_module)
-        for parameters, _, step in self._trained(trainer.optimizers, pl_module):
-            parameters[:] = [parameter for parameter in parameters if parameter is not step]
-
-    def _trained(
-        self, optimizers: list[Optimizer], module: LightningModule
-    ) -> Iterator[tuple[list[Tensor], Tensor, nn.Parameter]]:
-        """Where optimizers train the weight of a layer with a step: the group's parameters, the weight, the step."""
-        steps = {module.get_parameter(f"{name}.weight"): step for name, step in self._steps().items()}
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                found = [weight for weight in group["params"] if weight in steps]
-                yield from ((group["params"], weight, steps[weight]) for weight in found)
+    def beside(self) -> dict[str, list[nn.Parameter]]:
+        """The steps."""
+        return {name: [step] for name, step in self._steps().items()}
 
     def _steps(self) -> dict[str, nn.Parameter]:
         return {name: rule.step for name, rule in self.latent.rules.items() if isinstance(rule, LearntStep)}

@@ -71,13 +71,26 @@ def erk(
     A layer's density is proportional to the sum of its weight's dimensions over their product; layers that would
     exceed 1 are kept dense and the others share the rest. The dimensions are those of ``shapes``, where given.
     """
-    dense: set[str] = set()
     sums = {name: sum(w.shape if shapes is None else shapes[name]) for name, w in weights.items()}
+    return _in_proportion(weights, density, sums)
+
+
+def er(weights: Mapping[str, Tensor], density: float) -> dict[str, int]:
+    """Erdos-Renyi densities (Mocanu and others, "Scalable training of artificial neural networks", 2018).
+
+    As :func:`erk`, but that a convolution's kernel is no dimension: ``(inputs + outputs) / (inputs * outputs)``.
+    """
+    return _in_proportion(weights, density, {name: sum(w.shape[:2]) * w[0, 0].numel() for name, w in weights.items()})
+
+
+def _in_proportion(weights: Mapping[str, Tensor], density: float, sizes: Mapping[str, int]) -> dict[str, int]:
+    """As many weights a layer as its size has of all sizes; those that would exceed all they have keep all."""
+    dense: set[str] = set()
     while True:
         others = [name for name in weights if name not in dense]
         rest = density * sum(w.numel() for w in weights.values()) - sum(weights[name].numel() for name in dense)
-        scale = rest / max(1, sum(sums[name] for name in others))
-        kept = {name: scale * sums[name] for name in others}
+        scale = rest / max(1, sum(sizes[name] for name in others))
+        kept = {name: scale * sizes[name] for name in others}
         full = {name for name in others if kept[name] > weights[name].numel()}
         if not full:
             return {name: w.numel() if name in dense else max(1, round(kept[name])) for name, w in weights.items()}

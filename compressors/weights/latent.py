@@ -1,6 +1,6 @@
 """Training of latent weights: layers compute with a function of them, and gradients go to what stands behind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -51,15 +51,14 @@ class LatentWeights:
                 self.kept[name] = weight.detach().clone()
                 weight.copy_(rule.value(weight))
 
-    def settle(self, module: nn.Module) -> None:
-        """Put values into the module at the end, also where somebody else wrote others in their place."""
-        for name, latent in self.kept.items():
-            rule, weight = self.rules[name], module.get_parameter(f"{name}.weight").detach()
-            if not torch.equal(weight, rule.value(latent)):
-                self.kept = {**self.kept, name: weight.clone()}
-                with torch.no_grad():
-                    weight.copy_(rule.value(weight))
-        self.put(module)
+    def recall(self, module: nn.Module) -> None:
+        """Put the latent weights back; where somebody wrote others in the values' place, those are the latent ones."""
+        with torch.no_grad():
+            for name, latent in self.kept.items():
+                weight = module.get_parameter(f"{name}.weight")
+                if torch.equal(weight, self.rules[name].value(latent)):
+                    weight.copy_(latent)
+        self.kept = {}
 
     def take(self, module: nn.Module) -> None:
         """Put the latent weights back, with their gradients."""
@@ -87,6 +86,37 @@ class LatentTraining(Compressor):
         """The account of a layer whose value is in the module."""
         raise NotImplementedError(f"{type(self).__name__} must implement account()")
 
+    def beside(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Layer name -> what is trained beside its weight, by the same optimizer and with the same settings."""
+        return {}
+
+    # Lightning's hooks, in their order -------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, and let the optimizers train what is beside the weights."""
+        super().on_fit_start(trainer, pl_module)
+        for parameters, weight, others in self._trained(trainer.optimizers, pl_module):
+            for parameter in others:
+                if parameter.device != weight.device:
+                    parameter.data = parameter.data.to(weight.device)
+            parameters.extend(others)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The result holds; the optimizers have their own parameters again."""
+        for parameters, _, others in self._trained(trainer.optimizers, pl_module):
+            parameters[:] = [parameter for parameter in parameters if not any(parameter is other for other in others)]
+        super().on_fit_end(trainer, pl_module)
+
+    def _trained(
+        self, optimizers: Iterable[Optimizer], module: LightningModule
+    ) -> Iterator[tuple[list[Tensor], Tensor, Sequence[nn.Parameter]]]:
+        """Where optimizers train a layer's weight: the group's parameters, the weight, what is trained beside it."""
+        beside = {module.get_parameter(f"{name}.weight"): others for name, others in self.beside().items()}
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                found = [weight for weight in group["params"] if weight in beside]
+                yield from ((group["params"], weight, beside[weight]) for weight in found)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Values are what the network computes with."""
         self.latent.put(pl_module)
@@ -99,9 +129,17 @@ class LatentTraining(Compressor):
         """Values are what is validated, and what a checkpoint holds."""
         self.latent.put(pl_module)
 
+    def conclude(self, module: LightningModule) -> None:
+        """Bring the rules to where they end, with the latent weights in the module; nothing, where they do not change.
+
+        May be called again, with what others wrote in place of the values as latent weights.
+        """
+
     def settle(self, module: LightningModule) -> None:
         """Leave values, and take down what they are; what others wrote in the meantime goes through the rules anew."""
-        self.latent.settle(module)
+        self.latent.recall(module)
+        self.conclude(module)
+        self.latent.put(module)
         done = self.done()
         self.state.compression = replace(done, layers=tuple(map(self.account, done.layers)))
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from lightning.pytorch import Trainer
+
 from compressors.budget import Budget, BudgetError
 
 Schedule = float | Sequence[float] | None
@@ -50,3 +52,17 @@ def pruning_epochs(epochs: int, count: int) -> int:
     The rest is the last round's, which has to recover while the learning rate is annealed.
     """
     return max(epochs // 2, count)
+
+
+def steps_of(trainer: Trainer) -> int:
+    """Steps of the optimizer in a fit; 0 for one without epochs.
+
+    Raises:
+        BudgetError: the fit has no end, so that nothing can be done in a share of it.
+    """
+    if trainer.max_epochs == 0:
+        return 0
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps):
+        raise BudgetError("the density depends on how long the fit is, and it has no end: give max_epochs or max_steps")
+    return int(steps)

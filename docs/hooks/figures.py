@@ -21,6 +21,7 @@ from roles import plain
 
 from benchmark import catalog
 from benchmark.boards import leaderboard
+from benchmark.boards.claims import pages as claim_pages
 from benchmark.boards.standings import MEASURES, Board, Row, Table
 from benchmark.boards.terminal import terminal as in_terminal
 from benchmark.cli import main
@@ -135,6 +136,12 @@ def standing(name: str) -> str:
         f"by no other row of their table in both accuracy and operations, and {fronts['stored_bits']} in both accuracy "
         "and memory."
     )
+
+
+def claims() -> str:
+    """How many claims have which verdict."""
+    found = claim_pages.counted(leaderboard.claims(board()))
+    return lines(["verdict", "claims"], [[verdict, str(number)] for verdict, number in found.items()])
 
 
 def tables() -> str:
@@ -326,6 +333,7 @@ def _transfer(kept: dict[str, Any]) -> str:
 
 
 PARTS: dict[str, Callable[..., str]] = {
+    "claims": claims,
     "commands": commands,
     "counted": counted,
     "likeness": likeness,

@@ -24,6 +24,12 @@ def filled(kind: type, /, **known: Any) -> Any:
     return kind(**{**unknown, **known})
 
 
+def spread_evenly(operations: int) -> tuple[int, ...]:
+    """Operations by time step, which add up."""
+    early = [operations // TIMESTEPS] * (TIMESTEPS - 1)
+    return (*early, operations - sum(early))
+
+
 def make_layer(name: str, density: float, *, real_input: bool = False) -> LayerCost:
     """A layer of which the share ``density`` of weights is kept, and whose operations follow it."""
     shape = SHAPES[name]
@@ -38,7 +44,7 @@ def make_layer(name: str, density: float, *, real_input: bool = False) -> LayerC
         bits=32, calls=TIMESTEPS, inputs="real" if real_input else "spikes", input_entries=10 * events,
         input_events=events, ac=0 if real_input else operations, ac_by_value=0 if real_input else operations,
         mac=operations if real_input else 0, dense=10 * events * rows,
-        synops_per_step=(operations // TIMESTEPS,) * TIMESTEPS, sample_mean=operations / SAMPLES, sample_std=1.5,
+        synops_per_step=spread_evenly(operations), sample_mean=operations / SAMPLES, sample_std=1.5,
         sample_max=operations, memory_bits={"dense": weights * 32, "csr16": kept * 48},
     )  # fmt: skip
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark import records
 from benchmark.files import StoreError, write_atomically
@@ -204,3 +206,39 @@ def test_a_whole_number_may_stand_for_a_number(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(content))
     record = read_record(tmp_path / "record.json")
     assert type(record.answer.metrics.accuracy) is type(record.answer.cost.layers[0].sample_mean) is float
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_answers_to_samples_come_back(correct):
+    bits = records.answers_of(records.packed_answers(correct), len(correct))
+    assert [bool(bits >> place & 1) for place in reversed(range(len(correct)))] == correct
+
+
+def test_answers_are_a_bit_a_sample():
+    assert len(records.packed_answers([True] * 10_000)) < 1_700
+
+
+CORRECT = [True] * 90 + [False] * 10
+
+
+def test_a_record_keeps_its_answers_and_older_ones_have_none(tmp_path):
+    store = RecordStore(tmp_path)
+    kept = make_record(correct=records.packed_answers(CORRECT))
+    assert read_record(store.save(kept)).correct == kept.correct
+    assert "correct" not in json.loads(store.save(make_record("sbc", 0.1)).read_text())
+
+
+@pytest.mark.parametrize(
+    ("correct", "message"),
+    [
+        (records.packed_answers(CORRECT[1:]), "another accuracy"),
+        (records.packed_answers(CORRECT[:50]), "are not those to 100 samples"),
+        (records.packed_answers([*CORRECT, True]), "more than 100 samples"),
+        ("%%%", "not a run record"),
+    ],
+)
+def test_answers_that_are_not_those_of_the_run_are_refused(tmp_path, correct, message):
+    path = RecordStore(tmp_path).save(make_record())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"correct": correct}))
+    with pytest.raises(RecordError, match=message):
+        read_record(path)

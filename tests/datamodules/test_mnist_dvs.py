@@ -121,10 +121,19 @@ def test_time_and_size_are_said_before_the_work_and_once(tiny, capfd):
     size = sum((data.folder / file).stat().st_size for file in data.samples.sources)
     assert said.out == ""
     assert f"simulating 80 recordings of mnist_dvs once: about 0 s on {os.cpu_count()} cores" in said.err
-    assert said.err.index("cores") < said.err.index("100%")
+    assert "simulated" not in said.err  # it takes no minute
     assert size > 80 * 5 * CAMERA.noise_events
     MNISTDVS(tiny).setup()
     assert capfd.readouterr().err == ""
+
+
+def test_off_a_terminal_it_says_once_a_minute_how_far_it_is(tiny, capfd, monkeypatch):
+    monkeypatch.setattr(mnist_dvs, "MINUTE", 0.0)
+    MNISTDVS(tiny).setup()
+    said = capfd.readouterr().err
+    assert (
+        said.index("cores") < said.index("simulated 1 of 80, about ") < said.index("simulated 80 of 80, about 0 s left")
+    )
 
 
 def test_too_small_a_disk_is_named_before_anything_is_written(tiny, cache, monkeypatch):

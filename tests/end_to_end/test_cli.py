@@ -17,6 +17,8 @@ from benchmark.records import RecordStore
 from tests.benchmark.factory import make_suite_records
 from tests.end_to_end.conftest import REPOSITORY
 
+SMOKE = ["--checkpoint", str(REPOSITORY / "benchmark/smoke/dense.safetensors")]
+
 HEAVY = {
     "torch",
     "lightning",
@@ -68,6 +70,60 @@ def test_a_misspelt_name_is_answered_before_anything_heavy_is_imported(words):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+MISTAKES = [
+    ["profile"],
+    ["profile", "--checkpoint", "x.ckpt"],
+    ["profile", "--nir", "x.nir"],
+    ["profile", *SMOKE, "--csv", "."],
+    ["profile", *SMOKE, "--model", "convv"],
+    ["profile", *SMOKE, "--model", "other_net:build"],
+    ["profile", *SMOKE, "--model", "no_such_net:build"],
+    ["profile", *SMOKE, "--data", "nmnst"],
+    ["profile", *SMOKE, "--nir", "x.nir"],
+    ["profile", *SMOKE, "--reset", "value"],
+    ["profile", *SMOKE, "--model-option", "width=3"],
+    ["sensitivity", "--checkpoint", "x.ckpt"],
+    ["compress", *SMOKE],
+    ["compress", *SMOKE, "--method", "sbc", "--density", "7"],
+    ["compress", *SMOKE, "--method", "sbc", "--bits", "99"],
+    ["compress", *SMOKE, "--method", "sbc", "--density", "0.5", "--synops", "0.5"],
+    ["compress", *SMOKE, "--method", "sbc", "--density", "0.5", "--minimise", "memory"],
+    ["compress", *SMOKE, "--method", "sbc", "--method", "obc", "--density", "0.5"],
+    ["compress", *SMOKE, "--method", "sbc", "--max-drop", "1", "--synops", "0.5"],
+    ["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--max-drop", "1"],
+    ["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--density", "0.5"],
+    ["compress", "--nir", "x.nir", "--method", "sbc", "--density", "0.5", "--plain"],
+    ["run", "x.yaml"],
+    ["run", "other.yaml"],
+]
+
+
+def test_mistakes_in_a_call_are_answered_before_anything_heavy_is_imported(tmp_path):
+    (tmp_path / "other_net.py").write_text("import torch\n\ndef build(in_channels, num_classes=10): ...\n")
+    (tmp_path / "other.yaml").write_text(
+        "{name: other, data: [digits_dvs], models: ['other_net:build'], compressors: [magnitude], densities: [0.5]}"
+    )
+    code = (
+        "import sys, time; from click.testing import CliRunner; from benchmark.cli import main\n"
+        f"for words in {MISTAKES!r}:\n"
+        "    start = time.perf_counter(); done = CliRunner().invoke(main, words)\n"
+        "    assert done.exit_code == 2, (words, done.output); assert done.output, words\n"
+        f"    assert not {HEAVY - {'pydantic', 'numpy'}!r} & set(sys.modules), words\n"
+        "    print(time.perf_counter() - start)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == len(MISTAKES)
+    assert max(map(float, done.stdout.split())) < 3  # an import of torch alone takes as long
+
+
 def test_list_names_everything_that_is_registered():
     from benchmark.catalog import DATA, MODELS
     from compressors.registry import COMPRESSORS
@@ -91,11 +147,11 @@ TWICE = ("-o", "damping=0.1", "-o", "damping=0.2")
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbcc"], "unknown compressor 'sbcc': did you mean"),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc"], "no checkpoint at x.ckpt"),
         (
-            ["compress", "--checkpoint", "x.ckpt", "--method", "rtn", "--density", "0.5"],
+            ["compress", *SMOKE, "--method", "rtn", "--density", "0.5"],
             "RTN does not prune: leave out",
         ),
         (
-            ["compress", "--checkpoint", "x.ckpt", "--method", "obc", "-o", "damping=true"],
+            ["compress", *SMOKE, "--method", "obc", "-o", "damping=true"],
             "damping is True: give a number",
         ),
         (["compress", "--checkpoint", "x.ckpt", "--method", "sbc", "--density", "1.5"], "density is 1.5"),
@@ -173,7 +229,6 @@ def test_a_calibration_set_larger_than_the_data_is_named_before_the_work(tiny, s
     assert said in done.stderr
 
 
-SMOKE = ["--checkpoint", str(REPOSITORY / "benchmark/smoke/dense.safetensors")]
 COMPRESS = ["compress", *SMOKE, "--method", "magnitude"]
 
 

@@ -59,7 +59,7 @@ def test_table_of_the_readme_has_the_rows_of_the_demo():
 
     (table,) = blocks("README.md", "text")
     shown = re.findall(r"^ +(?:([\d.]+) +)?([a-z]+(?:\[\w+\])?)(?: \(c\))? +\d", table, re.MULTILINE)
-    asked = [(q.budget.density, q.compressor.label) for q in questions_of(load_suite(suite_path("smoke")))]
+    asked = [(q.budget.density, q.compressor.label) for q in questions_of(load_suite(suite_path("demo")))]
     rows = [("" if density == 1 else f"{density:g}", label.replace("identity", "dense")) for density, label in asked]
     assert sorted(shown) == sorted(rows)
 

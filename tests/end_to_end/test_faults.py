@@ -5,6 +5,9 @@ import json
 import os
 import pickle
 import re
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from benchmark.runs.executors.local import LocalExecutor, Outcome
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.run import silent
 from datamodules.errors import DataCorrupt
-from tests.end_to_end.conftest import RUNS, NoDisplay, records, tiny_questions
+from tests.end_to_end.conftest import REPOSITORY, RUNS, TINY, NoDisplay, records, tiny_questions
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +120,35 @@ def test_a_torn_elimination_is_named_and_made_again_once_deleted(answer, own_cac
     same = {"metrics", "cost"}
     again = records(tmp_path / "results")
     assert {i: {k: again[i][k] for k in same} for i in kept} == {i: {k: kept[i][k] for k in same} for i in kept}
+
+
+def test_a_run_killed_while_it_trains_goes_on_to_the_bits_of_an_undisturbed_one(own_cache, tiny, tmp_path, environment):
+    tiny.write_text(
+        TINY.replace("epochs: 1,", "epochs: 6, patience: 6,").replace("identity, random, magnitude, obc", "identity")
+    )
+
+    def run() -> subprocess.Popen:
+        own = environment | {"SNNBENCH_CACHE": str(own_cache), "PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "-m", "benchmark.cli", "run", str(tiny), "--results", str(tmp_path / "results")]
+        return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    first = run()
+    while not [*own_cache.glob("checkpoints/*.training")]:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    assert [*own_cache.glob("checkpoints/*.training")]
+    assert not [*own_cache.glob("checkpoints/*.safetensors")]
+    told, _ = run().communicate()
+    assert re.search("the training goes on that was cut off: 6 epochs, after [1-9]+ of them", told)
+    (network,) = own_cache.glob("checkpoints/*.safetensors")
+    resumed = checkpoints.load(network)
+    network.unlink()
+    shutil.rmtree(tmp_path / "results")
+    run().communicate()
+    assert checkpoints.load(network).tensors_sha256 == resumed.tensors_sha256
+    assert resumed.description["epochs"] == 6
 
 
 @pytest.mark.parametrize("part", ["cells", "counts", "offsets"])

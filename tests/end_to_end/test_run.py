@@ -13,7 +13,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from benchmark.networks.nir.writing import write_nir
-from benchmark.records import RecordStore
+from benchmark.records import RecordStore, answers_of
 from tests.end_to_end.conftest import REPOSITORY, RUNS, records
 
 pytestmark = pytest.mark.slow
@@ -35,6 +35,8 @@ def test_a_suite_leaves_a_record_a_run_and_does_nothing_twice(snnbench, tiny, tm
         assert len({record["dense"]["sha256"] for record in kept.values()}) == 1
         density = record["question"]["density"]
         assert record["compression"]["density"] == pytest.approx(density, abs=0.01)
+        right = answers_of(record["correct"], record["cost"]["samples"]).bit_count()
+        assert right == round(record["metrics"]["accuracy"] * record["cost"]["samples"])
     assert f"{RUNS}/{RUNS}" in first.stderr
 
     again = snnbench("run", tiny, "--json", "--no-wandb")

@@ -63,3 +63,20 @@ def spikes(*shape, rate=0.4, generator=None):
 def cost_of(module, x):
     """The cost of one layer on one batch [B, ...]."""
     return profile(Alone(module), loader(x)).layers[0]
+
+
+def deep_report():
+    """The cost of a network whose layers have long names, as those in blocks of blocks have."""
+    torch.manual_seed(0)
+    return profile(Nested(), loader(spikes(2, 3, 2, 8, 8)))
+
+
+class Nested(nn.Module):
+    """`Spiking`, deep inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.ModuleDict({"stage_of_residual_blocks": nn.ModuleList([sparsify(Spiking())])})
+
+    def forward(self, x):
+        return self.features["stage_of_residual_blocks"][0](x)

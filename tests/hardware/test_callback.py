@@ -380,6 +380,7 @@ def test_notes_go_where_modules_go():
     assert list(module.state_dict()) == ["layer.weight"]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_notes_hold_on_a_gpu():
     assert profile(Alone(quantised()).cuda(), loader(spikes(5, 12))).layers[0].bits == 4

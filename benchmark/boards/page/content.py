@@ -1,7 +1,8 @@
 """What the page shows, as plain dicts and lists; every measure, name and number for people is worded here."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import yaml
 
 from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
-from benchmark.boards.reported import beside
-from benchmark.boards.standings import Board, Row, Table
+from benchmark.boards.leaders import Leader, leaders
+from benchmark.boards.noise import of_test_set, tied
+from benchmark.boards.repeatable import origin
+from benchmark.boards.reported import as_points, beside
+from benchmark.boards.standings import DENSE, Board, Row, Table
+from benchmark.boards.styles import style
+from benchmark.boards.summary import summarize
 from benchmark.questions.reading import FLOAT
+from benchmark.questions.suite import digest
 from benchmark.records import Answer, RunRecord
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 from compressors.budget import Budget
-from hardware.energy import load_profile
+from compressors.registry import COMPRESSORS
+from hardware.energy import energy, load_profile
 from hardware.report import LayerCost
 
 
@@ -63,16 +71,22 @@ _GAINS = {
 }
 _MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)}
 
-_LAYER_BARS = {"AC": "ac", "MAC": "mac", "memory": "stored_bits"}
+LAYER_BARS = {"kept": "kept", "bits": "bits", "AC": "ac", "MAC": "mac", "memory": "stored_bits", "energy": "joules"}
 """Columns of a run's layers that have a bar."""
 
 
 def content(board: Board) -> dict[str, Any]:
-    """Tables, runs and what stands apart. Environments, which many runs share, are listed once."""
+    """Networks, tables, methods, runs and what stands apart. Environments, which many runs share, are listed once."""
     shown = _shown(board)
     environments = {repr(board.runs[run_id].environment): board.runs[run_id].environment for run_id in shown}
     places = {text: place for place, text in enumerate(environments)}
-    runs = {run_id: _run(board.runs[run_id], places) for run_id in shown}
+    dense = _dense_runs(board.tables)
+    subjects = {run: table.subject for table in board.tables for row in table.rows for run in row.runs.values()}
+    runs = {
+        run_id: {"subject": subjects[run_id], "dense": dense.get(run_id)}
+        | _run(board.runs[run_id], places, board.energy_profile)
+        for run_id in shown
+    }
     return {
         "measures": {
             name: {"label": measure.label, "axis": measure.axis, "scale": measure.scale}
@@ -81,11 +95,128 @@ def content(board: Board) -> dict[str, Any]:
         "costs": [*_COSTS],
         "gains": [*_GAINS],
         "energy": {"profile": board.energy_profile, "uncertainty": load_profile(board.energy_profile).uncertainty},
+        "networks": _networks(board.tables),
         "tables": [_table(table) for table in board.tables],
+        "methods": _methods(board),
         "runs": runs,
         "environments": [*environments.values()],
         "apart": [vars(item) for item in board.apart],
     }
+
+
+def _networks(tables: Iterable[Table]) -> list[dict[str, Any]]:
+    """Each data set and network with its tables, post-training ones first, and who leads the first of them."""
+    grouped: dict[str, list[Table]] = defaultdict(list)
+    for table in tables:
+        grouped[_network_key(table)].append(table)
+    return [_network(key, sorted(own, key=_order)) for key, own in grouped.items()]
+
+
+def _network_key(table: Table) -> str:
+    return digest([*vars(table.setup).values()])[:6]
+
+
+def _order(table: Table) -> tuple[bool, bool, str, str]:
+    return not table.division.startswith("post-training"), bool(table.condition), table.division, table.condition
+
+
+def _network(key: str, tables: Sequence[Table]) -> dict[str, Any]:
+    first = tables[0]
+    dense = next((row for row in first.rows if row.dense), None)
+    setup = first.setup
+    return {
+        "key": key,
+        "title": first.subject,
+        "data": first.data or setup.data,
+        "network": f"{first.network or setup.model} · T = {setup.timesteps}",
+        "tables": [table.key for table in tables],
+        "dense": None if dense is None else {name: _measured(dense, name)[2] for name in ("accuracy", "stored_bits")},
+        "samples": first.rows[0].samples,
+        "division": _division(first),
+        "leaders": [_leader(leader) for leader in leaders(first)],
+    }
+
+
+def _division(table: Table) -> str:
+    return f"{table.division}, {table.condition}" if table.condition else table.division
+
+
+def _leader(leader: Leader) -> dict[str, Any]:
+    row = leader.row
+    if row is None:
+        return {"question": leader.question, "row": None}
+    measures = [name for name in ("accuracy", "difference", "stored_bits", "synops") if name in row.measured]
+    shown = {name: _measured(row, name)[2] for name in measures}
+    return {
+        "question": leader.question,
+        "row": {"name": named(row.label, row.control), "family": row.family, "budget": row.budget.short, **shown},
+        "ties": _ties(leader),
+    }
+
+
+def _ties(leader: Leader) -> str:
+    """The methods that noise does not tell from the leader, with their variants counted, and its own variants."""
+    variants: dict[str, int] = defaultdict(int)
+    for tie in leader.ties:
+        variants[tie.partition("[")[0]] += 1
+    own = variants.pop(leader.row.family, 0) if leader.row is not None else 0
+    words = [name if n == 1 else f"{name} ({n} variants)" for name, n in variants.items()]
+    return ", ".join([*words, *([f"{own} more of its own" if words else f"{own} of its own variants"] if own else [])])
+
+
+def _dense_runs(tables: Iterable[Table]) -> dict[str, str]:
+    """Run id -> that of the dense network's own run of the same table and seed."""
+    found: dict[str, str] = {}
+    for table in tables:
+        dense = {seed: run for row in table.rows if row.dense for seed, run in row.runs.items()}
+        for row in table.rows:
+            found |= {run: dense[seed] for seed, run in row.runs.items() if not row.dense and seed in dense}
+    return found
+
+
+def _methods(board: Board) -> list[dict[str, Any]]:
+    """Each method with what it is, its options as its plain runs had them, and where it stands in every table."""
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for table in board.tables:
+        for row in table.rows:
+            rows[row.family].append(row)
+    standing = _standing(board.tables)
+    return [_method(name, own, board, standing[name]) for name, own in sorted(rows.items()) if name != DENSE]
+
+
+def _method(name: str, rows: Sequence[Row], board: Board, standing: list[dict[str, Any]]) -> dict[str, Any]:
+    look = style(name, rows[0].control)
+    plain = [row for row in rows if row.label == name] or rows
+    newest = max((board.runs[run] for row in plain for run in row.runs.values()), key=lambda record: record.created)
+    entry = COMPRESSORS.get(name)
+    return {
+        "name": name,
+        "class": "" if entry is None else entry.target.rpartition(":")[2],
+        "summary": "of another package" if entry is None else entry.summary,
+        "family": look.family,
+        "colour": look.colour,
+        "symbol": look.symbol,
+        "control": rows[0].control,
+        "version": newest.version,
+        "options": {option: _plainly(value) for option, value in (newest.options or {}).items()},
+        "variants": sorted({row.label for row in rows}),
+        "standing": standing,
+    }
+
+
+def _plainly(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | bool) or value is None else str(value)
+
+
+def _standing(tables: Iterable[Table]) -> dict[str, list[dict[str, Any]]]:
+    """Method -> a line for each table and variant: its place by mean accuracy over operations, and what it saves."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for table in sorted(tables, key=_order):
+        summaries, families = summarize(table), {row.label: row.family for row in table.rows}
+        for place, (summary, cells) in enumerate(zip(summaries, summary_cells(table), strict=True), start=1):
+            line = [f"{place} of {len(summaries)}", *cells]
+            found[families[summary.method]].append({"table": table.key, "title": table.title, "cells": line})
+    return found
 
 
 def command(record: RunRecord) -> str:
@@ -100,7 +231,7 @@ def command(record: RunRecord) -> str:
         "seeds": [question.seed],
         "calibration_samples": question.calibration_samples,
         "training": question.training.model_dump(mode="json"),
-        **question.model_dump(mode="json", include={"aftercare", "finetuning"}, exclude_defaults=True),
+        **question.model_dump(mode="json", include={"aftercare", "finetuning", "from_scratch"}, exclude_defaults=True),
     }
     text = "".join(_yaml(json.dumps({key: value})) for key, value in suite.items())
     name = f"run-{record.id}"
@@ -124,21 +255,43 @@ def _plain(budget: Budget | float) -> Any:
 def _table(table: Table) -> dict[str, Any]:
     setup = table.setup
     published = beside(setup.data_name, table.division)
+    plain, places = table.plain, _places(table.rows)
     return {
         **vars(setup),
         "title": table.title,
         "key": table.key,
-        "division": table.division,
-        "rows": [{**_row(row), "place": place} for place, row in enumerate(table.rows)],
+        "network": _network_key(table),
+        "division": _division(table),
+        "rows": [
+            {**_row(row), "order": order, "variant": row.label != plain[row.family], "place": places.get(order, "")}
+            for order, row in enumerate(table.rows)
+        ],
         "summary": {"heads": SUMMARY_HEADS, "rows": summary_cells(table)},
         "reported": published,
+        "marks": as_points(setup.data_name, table.division),
     }
+
+
+def _places(rows: Sequence[Row]) -> dict[int, str]:
+    """Place of a row -> its rank by accuracy among those of its budget; ``1 =`` where noise does not tell."""
+    places: dict[int, str] = {}
+    budgets: dict[Budget, list[int]] = defaultdict(list)
+    for order, row in enumerate(rows):
+        if not row.dense:
+            budgets[row.budget].append(order)
+    for own in budgets.values():
+        ranked = sorted(own, key=lambda order: -rows[order].measured["accuracy"].mean)
+        best = [order for order in ranked if tied(rows[order], rows[ranked[0]])]
+        places |= {order: str(rank) for rank, order in enumerate(ranked, start=1)}
+        places |= dict.fromkeys(best, "1 =" if len(best) > 1 else "1")
+    return places
 
 
 def _row(row: Row) -> dict[str, Any]:
     return {
         "method": row.label,
-        "name": named(row.label, row.control),
+        "family": row.family,
+        "name": named(row.label, row.control, row.reported),
         "dense": row.dense,
         "control": row.control,
         "budget": row.budget.short,
@@ -146,8 +299,15 @@ def _row(row: Row) -> dict[str, Any]:
         "calibration": row.calibration_samples,
         "runs": [[seed, run_id] for seed, run_id in row.runs.items()],
         "measured": {name: _measured(row, name) for name in row.measured},
+        "interval": _interval(row),
         "fronts": sorted(row.fronts),
     }
+
+
+def _interval(row: Row) -> tuple[float, str]:
+    """Half of the accuracy's 95 % interval over the choice of test samples, and in words."""
+    half = of_test_set(row.measured["accuracy"].mean, row.samples)
+    return _short(half), f"± {percent(half)}"
 
 
 def _measured(row: Row, name: str) -> tuple[float, float, str]:
@@ -162,49 +322,66 @@ def _short(value: float) -> float:
     return float(f"{value:.8g}")
 
 
-def _run(record: RunRecord, places: Mapping[str, int]) -> dict[str, Any]:
+def _run(record: RunRecord, places: Mapping[str, int], energy_profile: str) -> dict[str, Any]:
     """A run; ``places`` are those of the environments in their list, by their text."""
-    answer = record.answer
+    answer, question = record.answer, record.question
     return {
-        "label": record.question.label,
+        "name": "dense"
+        if question.compressor.label == DENSE
+        else f"{question.compressor.label} at {question.budget.short}",
+        "condition": question.condition,
         "suite": record.suite,
         "facts": _facts(record, answer),
         "environment": places[repr(record.environment)],
-        "layers": _layers(answer),
+        "layers": _layers(answer, energy_profile),
         "command": command(record),
     }
 
 
 def _facts(record: RunRecord, answer: Answer) -> dict[str, Any]:
+    cost = answer.cost
     return {
-        "accuracy": answer.metrics.accuracy,
+        "accuracy": f"{percent(answer.metrics.accuracy)} % of {cost.samples:,} test samples",
+        "loss": rounded(answer.metrics.loss),
+        "density": rounded(answer.compression.density),
+        "synaptic operations": f"{count(cost.synops / cost.samples)} a sample",
+        "memory": size(cost.stored_bits),
         "seed": record.question.seed,
         "calibration samples": record.question.calibration_samples,
         "compressor version": record.version,
         "data fingerprint": str(record.data["fingerprint"]),
         "dense network": answer.dense.id,
+        **origin(record),
         "dense checkpoint (SHA-256)": answer.dense.sha256,
-        **{f"seconds to {phase}": round(seconds, 3) for phase, seconds in record.seconds.items()},
+        **{f"time to {phase}": seconds(spent) for phase, spent in record.seconds.items()},
         "made": record.created,
     }
 
 
-def _layers(answer: Answer) -> dict[str, Any]:
-    """A table of the layers, in words, and how long the bars of some columns are: percent of the longest."""
+def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
+    """A table of the layers, in words, and the values of those columns that have bars."""
     loss = {layer.name: layer.loss for layer in answer.compression.layers}
-    layers = answer.cost.layers
-    costs = [_layer_costs(layer, answer.cost.samples) for layer in layers]
+    priced = energy(answer.cost, energy_profile)
+    layers, joules_of = answer.cost.layers, priced.joules_by("layer")
+    costs = [_layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0)) for layer in layers]
     cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(layers, costs, strict=True)]
     return {
         "heads": [*(cells[0] if cells else ())],
         "rows": [[*row.values()] for row in cells],
-        "bars": {head: _bars([cost[name] for cost in costs]) for head, name in _LAYER_BARS.items()},
+        "bars": {head: [_short(cost[name]) for cost in costs] for head, name in LAYER_BARS.items()},
     }
 
 
-def _layer_costs(layer: LayerCost, samples: int) -> dict[str, float]:
+def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float) -> dict[str, float]:
     stored = layer.stored_bits if layer.memory_bits else layer.bias_bits
-    return {"ac": layer.ac / samples, "mac": layer.mac / samples, "stored_bits": stored}
+    return {
+        "kept": layer.nonzero / max(1, layer.weights),
+        "bits": layer.bits,
+        "ac": layer.ac / samples,
+        "mac": layer.mac / samples,
+        "stored_bits": stored,
+        "joules": joules_per_sample,
+    }
 
 
 def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None) -> dict[str, str]:
@@ -213,16 +390,12 @@ def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None
         "kind": layer.kind,
         "input": layer.inputs,
         "weights": count(layer.weights),
-        "kept": f"{percent(layer.nonzero / max(1, layer.weights))} %",
+        "kept": f"{percent(cost['kept'])} %",
         "bits": str(layer.bits),
         "AC": count(cost["ac"]),
         "MAC": count(cost["mac"]),
         "memory": size(cost["stored_bits"]),
+        "energy": joules(cost["joules"]),
         "format": layer.best_format if layer.memory_bits else "",
         "loss estimate": "–" if loss is None else rounded(loss),
     }
-
-
-def _bars(values: Sequence[float]) -> list[int]:
-    longest = max(values, default=0)
-    return [round(100 * value / longest) if longest else 0 for value in values]

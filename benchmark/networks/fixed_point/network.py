@@ -196,7 +196,8 @@ def dequantised(network: nn.Module, fixed: FixedNetwork, exactly: bool = False) 
         module.v_threshold = (neurons.threshold - lower) * neurons.unit * factor + (reset or 0)
         module.v_reset = reset
     if exactly:
-        for pool in [module for module in copied.modules() if type(module) in MEANS]:
+        pools: list[Any] = [module for module in copied.modules() if type(module) in MEANS]
+        for pool in pools:
             pool.divisor_override = 1
     functional.reset_net(copied)
     return copied

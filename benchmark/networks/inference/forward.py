@@ -2,7 +2,7 @@
 
 # mypy: disallow-untyped-defs=False
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,25 +10,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numba import njit, prange
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.utils import _pair
 from torch.overrides import handle_torch_function, has_torch_function
 
-from benchmark.networks.inference import spikes
+from benchmark.networks.inference import firing, spikes
 from benchmark.networks.inference.multistep import STEPPED
 from compressors.network.layers import hooks
-from compressors.threads import parallel_loop, threads
+from compressors.threads import parallel_loop
 from hardware.functions import stands_in_for
-from hardware.neurons import sends_binary_spikes
 
 STATELESS = tuple(STEPPED.values())
-NEURONS = (neuron.IFNode, neuron.LIFNode)  # whose potentials the compiled loop knows how to charge
-BLOCK = 4096  # potentials that a thread keeps in its first cache over all time steps
-GRAIN = 2**17  # entries that make a thread worth waking, 0.1 ms
 Run = Callable[..., Tensor]
 Size = int | tuple[int, int]
-ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @contextmanager
@@ -57,22 +53,23 @@ def each_image_once(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def compiled(network: nn.Module) -> Iterator[None]:
-    """Let neurons, convolutions and max pooling run in compiled loops, where no gradient is wanted (CPU, float32).
+    """Let neurons, convolutions and max pooling run in compiled loops (CPU, float32), gradients included.
 
     The arithmetic is SpikingJelly's and torch's, operation by operation. IF and LIF neurons take a dozen passes over
-    memory there and two here; pooling there looks up every entry of every window by itself, and takes rows together
-    here; convolutions of few spikes leave out the zeros.
+    memory there and two or three here (:mod:`benchmark.networks.inference.firing`); pooling there looks up every entry
+    of every window by itself, and takes rows together here, where no gradient is wanted; convolutions of few spikes
+    leave out the zeros, forward.
 
     Inside, the modules' own methods are replaced, instance by instance, and their classes' are back afterwards. The
     network must stay the very same modules: the optimizer, masks, hooks, names in the state dict and everybody who
     asks for a module's class hold on to them, so neither other modules nor other classes will do. A hook will not
     either: it can change what a module returns, but not how it computes it, and hooks of others must see the result.
-    Where a gradient is wanted, or an input is not what a loop knows, the class's own method runs.
+    Where something is not what a loop knows, the class's own method runs.
     """
-    neurons = [module for module in network.modules() if type(module) in NEURONS]
+    neurons = [module for module in network.modules() if type(module) in firing.NEURONS]
     pools = [module for module in network.modules() if type(module) is layer.MaxPool2d]
     convolutions = [module for module in network.modules() if _is_plain_convolution(module)]
-    replaced: list[tuple[nn.Module, str, Run]] = [(node, "multi_step_forward", _multi_step_forward) for node in neurons]
+    replaced: list[tuple[nn.Module, str, Run]] = [(node, "multi_step_forward", firing.multi_step) for node in neurons]
     replaced += [(pool, "forward", _max_pool) for pool in pools]
     replaced += [(convolution, "_conv_forward", _convolve) for convolution in convolutions]
     for module, name, function in replaced:
@@ -84,62 +81,9 @@ def compiled(network: nn.Module) -> Iterator[None]:
             delattr(module, name)
 
 
-def _multi_step_forward(node: Any, x: Tensor) -> Tensor:
-    """Spikes ``[T, B, ...]`` for input currents ``x [T, B, ...]``; the node's potential is left where it ends."""
-    loop_fires_alike = sends_binary_spikes(node) and not node.store_v_seq
-    if not loop_fires_alike or not _plain(x) or not x[0].is_contiguous():
-        return type(node).multi_step_forward(node, x)
-    (start,) = node.materialize_states((x,), (node.v,), "m")
-    potential = start.clone(memory_format=torch.contiguous_format)
-    spikes = x.new_empty(x.shape)
-    currents = x[:1] if x.stride(0) == 0 else x
-    with _threads_for(spikes):
-        _fire(
-            currents.detach().flatten(1).numpy(),
-            potential.flatten().numpy(),
-            spikes.flatten(1).numpy(),
-            np.float32(getattr(node, "tau", 0)),
-            getattr(node, "decay_input", False),
-            np.float32(node.v_threshold),
-            np.float32(node.v_reset or 0),
-            node.v_reset is None,
-        )
-    node.v = potential
-    return spikes
-
-
-def _plain(x: Tensor) -> bool:
-    """Whether ``x`` is of the kind that the loops take, and nobody wants a gradient."""
-    return not torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
-
-
-def _threads_for(x: Tensor) -> AbstractContextManager[None]:
-    """As many threads as torch may use, and no more than there is work for."""
-    return threads(max(1, min(torch.get_num_threads(), x.numel() // GRAIN)))
-
-
-@parallel_loop
-def _fire(x, potential, spikes, tau, decay_input, threshold, reset, soft):
-    """Charge, fire and reset ``potential [n]`` in each step of ``x [T or 1, n]``; ``spikes [T, n]`` are written.
-
-    Without a leak ``tau`` is 0. All numbers are float32, and each operation rounds as torch's does.
-    """
-    steps, size = spikes.shape
-    for block in prange((size + BLOCK - 1) // BLOCK):
-        start, stop = block * BLOCK, min(size, (block + 1) * BLOCK)
-        v = potential[start:stop]
-        for step in range(steps):
-            current, fired = x[min(step, len(x) - 1), start:stop], spikes[step, start:stop]
-            for i in range(stop - start):
-                if tau == 0:
-                    h = v[i] + current[i]
-                elif decay_input:
-                    h = v[i] + (current[i] - (v[i] - reset)) / tau
-                else:
-                    h = v[i] - (v[i] - reset) / tau + current[i]
-                spike = ONE if h >= threshold else ZERO
-                v[i] = h - spike * threshold if soft else spike * reset + (ONE - spike) * h
-                fired[i] = spike
+def _in_memory(x: Tensor) -> bool:
+    """Whether ``x`` is of the kind that the loops take."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _max_pool(pool: Any, x: Tensor) -> Tensor:
@@ -156,11 +100,11 @@ def max_pool2d(input: Tensor, kernel_size: Size, stride: Size, padding: Size) ->
     """Maxima of ``input [N, C, H, W]``; whoever watches functions sees the call, and may run it."""
     if has_torch_function((input,)):
         return handle_torch_function(max_pool2d, (input,), input, kernel_size, stride, padding)
-    if not _plain(input) or not input.is_contiguous():
+    if torch.is_grad_enabled() or not _in_memory(input) or not input.is_contiguous():
         return F.max_pool2d(input, kernel_size, stride, padding)
     sizes = F.max_pool2d(input.new_empty(input.shape, device="meta"), kernel_size, stride, padding).shape
     maxima = input.new_empty(sizes)
-    with _threads_for(input):
+    with firing.threads_for(input):
         _maxima(
             input.detach().flatten(0, 1).numpy(),
             maxima.flatten(0, 1).numpy(),
@@ -213,9 +157,30 @@ def conv2d(
     """Convolution of ``input [N, C, H, W]``; whoever watches functions sees the call, and may run it."""
     if has_torch_function((input, weight)):
         return handle_torch_function(conv2d, (input, weight), input, weight, bias, stride, padding)
-    if _plain(input) and weight.dtype == input.dtype:
-        with _threads_for(input):
-            sums = spikes.conv2d(input, weight, bias, stride, padding)
-        if sums is not None:
-            return sums
-    return F.conv2d(input, weight, bias, stride, padding)
+    if not _in_memory(input) or weight.dtype != input.dtype:
+        return F.conv2d(input, weight, bias, stride, padding)
+    with firing.threads_for(input), torch.no_grad():
+        sums = spikes.conv2d(input, weight, bias, stride, padding)
+    if sums is None:
+        return F.conv2d(input, weight, bias, stride, padding)
+    learns = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (input, weight, bias))
+    return _Convolution.apply(input, weight, bias, stride, padding, sums) if learns else sums
+
+
+class _Convolution(torch.autograd.Function):
+    """Sums that are there already, with the gradients of the convolution that they are the sums of."""
+
+    @staticmethod
+    def forward(ctx, input, weight, bias, stride, padding, sums):
+        ctx.save_for_backward(input, weight)
+        ctx.windows, ctx.biases = (stride, padding), None if bias is None else list(bias.shape)
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_sums):
+        input, weight = ctx.saved_tensors
+        stride, padding = ctx.windows
+        settings = (ctx.biases, stride, padding, (1, 1), False, (0, 0), 1, ctx.needs_input_grad[:3])
+        gradients = torch.ops.aten.convolution_backward(of_sums, input, weight, *settings)
+        return *gradients, None, None, None

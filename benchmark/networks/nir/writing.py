@@ -55,7 +55,8 @@ def to_nir(
     of reset, which NIR does not tell, stand in the metadata.
 
     Args:
-        network: maps ``[T, B, *input_shape]`` to ``[T, B, classes]``.
+        network: maps ``[T, B, *input_shape]`` to ``[T, B, classes]``, or to the mean of that over time, which is left
+            to whoever reads the graph: a graph says what happens in a step.
         input_shape: shape of one sample's time step.
         timestep: length of a step in the graph's unit of time; by default that of the graph the network was read
             from, else 1.
@@ -120,12 +121,18 @@ class _Writer:
                 return self._add("input", nir.Input(np.array(_shape(node))), [])
             case "output":
                 (inputs,) = node.all_input_nodes
-                return self._add("output", nir.Output(np.array(_shape(inputs))), sources[0])
+                steps = inputs.all_input_nodes[0] if _is_readout(inputs) else inputs
+                return self._add("output", nir.Output(np.array(_shape(steps))), sources[0])
+            case "call_method" | "call_function" if _is_readout(node):
+                return sources[0]
             case "call_function" if is_addition(node):
                 return self._sum(node, *sources)
             case "call_module":
                 return self._module(node, sources[0])
-        raise NIRError(f"the network computes {node.target!r} ({node.format_node()}), which NIR does not have")
+        raise NIRError(
+            f"the network computes {node.target!r} ({node.format_node()}), which NIR does not have: over time nothing "
+            "but a mean is taken, as the last operation"
+        )
 
     def _sum(self, node: fx.Node, *parts: list[str]) -> list[str]:
         total = [name for part in parts for name in part]
@@ -162,6 +169,14 @@ class _Writer:
         self.nodes[name] = node
         self.edges.extend((source, name) for source in sources)
         return [name]
+
+
+def _is_readout(node: fx.Node) -> bool:
+    """Whether an operation is the mean over time, the first axis, of what the network puts out."""
+    if node.target not in ("mean", torch.mean) or [user.op for user in node.users] != ["output"]:
+        return False
+    options = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | dict(node.kwargs)
+    return options.get("dim") in (0, (0,), [0]) and options.keys() <= {"dim", "keepdim"} and len(node.args) <= 3
 
 
 def _folded(node: Any, norm: _BatchNorm) -> nir.NIRNode:

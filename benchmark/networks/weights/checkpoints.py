@@ -21,7 +21,7 @@ from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import packed
 from benchmark.networks.weights.arrays import ArrayError, note_grids, noted_grids, noted_layers
 from benchmark.networks.weights.pickled import read_pickled
-from benchmark.networks.weights.published import PUBLISHED, locate
+from benchmark.networks.weights.published import PUBLISHED, locate, require_file
 from benchmark.networks.weights.releases import translated
 from compressors.channels.surgery import adopt_widths
 from compressors.compression import Compression
@@ -157,8 +157,7 @@ def load(path: Path) -> Checkpoint:
     if str(path) in PUBLISHED and not path.is_file():
         description = PUBLISHED[str(path)].description
         return replace(load(locate(str(path))), description=description, described_by_us=True)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path} (names of published ones: {', '.join(PUBLISHED)})")
+    require_file(path)
     if path.suffix == ".nir":
         description = {"model": {"name": "nir", "path": str(path.absolute())}}
         return Checkpoint(None, description, sha256(path), described_by_us=True)

@@ -54,6 +54,16 @@ API = "https://api.figshare.com/v2/articles"
 TIMEOUT_S = 30
 
 
+def require_file(path: Path) -> None:
+    """Refuse a checkpoint that is neither a file nor the name of a published one.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if not path.is_file() and str(path) not in PUBLISHED:
+        raise CheckpointError(f"no checkpoint at {path} (names of published ones: {', '.join(PUBLISHED)})")
+
+
 def locate(name: str) -> Path:
     """The file of a published checkpoint in the cache, fetched if it is not there yet, and checked.
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmark.boards import leaderboard
+from benchmark.boards.columns import COLUMNS
 from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import Board, Spread, Table, pareto, standings
 from benchmark.boards.tabular import as_csv, as_json
-from benchmark.boards.terminal import terminal
+from benchmark.boards.terminal import WIDE, terminal
 from benchmark.files import StoreError
-from benchmark.questions.suite import FineTuning, Training
+from benchmark.questions.suite import FineTuning, FromScratch, Training
 from benchmark.records import RecordStore
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
@@ -163,6 +164,25 @@ def test_what_is_not_comparable_stands_in_a_table_of_its_own(other: dict) -> Non
     assert not board.apart
 
 
+def test_trained_sparse_stands_apart_with_a_dense_control_of_its_own_beside_the_dense_network() -> None:
+    anew = {"from_scratch": FromScratch(epochs=35)}
+    told = {"asked": anew, "division": "trained sparse"}
+    records = [
+        make_record(accuracy=0.9),
+        make_record("sbc", 0.1, accuracy=0.8),
+        make_record("identity", accuracy=0.92, **told),
+        make_record("dst", 0.1, accuracy=0.85, **told),
+    ]
+    tables = {table.division: table for table in standings(records).tables}
+    assert {division: [row.label for row in table.rows] for division, table in tables.items()} == {
+        "post-training": ["dense", "sbc"],
+        "trained sparse": ["dense", "dense, from scratch", "dst"],
+    }
+    rows = tables["trained sparse"].rows
+    assert [row.measured["difference"].mean for row in rows] == pytest.approx([0.0, 0.02, -0.05])
+    assert "from scratch, 35 epochs" in tables["trained sparse"].title
+
+
 def test_calibration_samples_make_rows_of_their_own_but_one_dense_network() -> None:
     records = [make_record(m, d, calibration_samples=n) for n in (10, 100) for m, d in (("identity", 1), ("sbc", 0.1))]
     table = only_table(standings(records))
@@ -295,6 +315,30 @@ def test_markdown_has_a_line_a_row_and_cannot_be_broken_by_names() -> None:
     assert bars == [bars[0]] * 4 + [bars[4]] * 3  # two rows and one summary, each under its head and rule
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200, WIDE])
+def test_names_are_whole_in_terminals_of_every_width(width: int) -> None:
+    long = {"name": "magnitude", "allocation": "relative_loss_of_a_name"}
+    board = standings([*make_suite_records(), make_record(long, 0.1)])
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(terminal(board))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in "\n".join(lines)
+    for label in ("sbc", "magnitude (c)"):  # five budgets, and the summary
+        assert sum(f" {label} " in f" {line} " for line in lines) == 6
+    if width > 40:  # where the long name has room
+        assert sum("magnitude[relative_loss_of_a_name] (c)" in line for line in lines) == 2
+        assert any(line.split()[:3] == ["budget", "method", "accuracy"] for line in lines)
+
+
+def test_a_wide_terminal_has_every_column() -> None:
+    console = Console(width=WIDE, file=io.StringIO(), record=True)
+    console.print(terminal(standings(make_suite_records())))
+    head = next(line for line in console.export_text().splitlines() if line.startswith("budget"))
+    assert head.split("  ")[0] == "budget"
+    assert all(name in head for name in COLUMNS)
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_terminal_shows_every_row_and_never_cuts_a_number(width: int) -> None:
     board = standings([*make_suite_records(), make_failed({"name": "sbc", "x": 1}, 0.01)])
@@ -341,7 +385,7 @@ def test_write_leaves_markdown_csv_and_a_picture_per_table(tmp_path: Path) -> No
     store = store_of(tmp_path, [*make_suite_records(seeds=(0, 1)), *make_suite_records(seeds=(0,), model="mlp")])
     board = leaderboard.build(store)
     leaderboard.write(board, tmp_path)
-    pictures = {path.name: path.read_bytes() for path in (tmp_path / "leaderboard").iterdir()}
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "leaderboard").glob("*.png")}
     assert set(pictures) == {f"{table.slug}.png" for table in board.tables}
     assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
     assert len(set(pictures.values())) == 2
@@ -350,8 +394,9 @@ def test_write_leaves_markdown_csv_and_a_picture_per_table(tmp_path: Path) -> No
     assert (tmp_path / "leaderboard.csv").read_text() == as_csv(board)
     assert not list(tmp_path.rglob("*.tmp"))
 
+    files = {path: path.read_bytes() for path in tmp_path.rglob("leaderboard*/*.*")}
     leaderboard.write(board, tmp_path)  # the same records give the same bytes
-    assert {path.name: path.read_bytes() for path in (tmp_path / "leaderboard").iterdir()} == pictures
+    assert {path: path.read_bytes() for path in tmp_path.rglob("leaderboard*/*.*")} == files
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A table in a few numbers per method, and what papers report."""
+"""A table in a few numbers per method."""
 
 import io
 import math
@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from benchmark.boards.markdown import markdown
-from benchmark.boards.reported import reported
 from benchmark.boards.standings import COSTS, standings
 from benchmark.boards.summary import summarize
 from benchmark.boards.tabular import as_json
@@ -70,15 +69,6 @@ def test_without_dense_or_overlap_nothing_is_claimed() -> None:
 def test_better_curves_come_first() -> None:
     (table,) = standings(make_suite_records()).tables
     assert [summary.method for summary in summarize(table)] == ["sbc", "obc", "magnitude", "random"]
-
-
-def test_reported_numbers_stand_beside_and_are_marked() -> None:
-    assert {item.data for item in reported()} == {"nmnist", "cifar10_dvs", "dvs_gesture"}
-    assert all(0 < item.sparsity < 1 and "arXiv" in item.paper for item in reported())
-    board = standings([make_record("sbc", 0.03), make_record("sbc", 0.03, data="digits_dvs")])
-    text = markdown(board)
-    assert text.count("reported, not measured here") == 3
-    assert "-1.41 points" in text
 
 
 def test_summaries_are_in_every_rendering() -> None:

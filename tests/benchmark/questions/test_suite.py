@@ -179,6 +179,48 @@ def test_several_calibration_sizes_are_as_many_runs_but_for_the_dense_network(tm
     assert all(sorted(found) == [10] * (len(found) // 2) + [50] * (len(found) // 2) for found in sizes.values())
 
 
+FROM_SCRATCH = """\
+name: tiny
+data: [{name: digits_dvs, timesteps: 3}]
+models: [mlp, {name: conv, compressors: [identity, magnitude]}]
+compressors: [identity, magnitude, dst]
+densities: [1.0, 0.1]
+aftercare: [means]
+training: {epochs: 7}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "epochs"),
+    [("", 7), ("finetuning: {epochs: 5}\n", 12), ("from_scratch: {epochs: 3}\nfinetuning: {epochs: 5}\n", 3)],
+)
+def test_from_scratch_means_as_many_epochs_as_the_others_have_in_all_and_a_dense_control(tmp_path, more, epochs):
+    questions = questions_of(load_suite(write(tmp_path, FROM_SCRATCH + more)))
+    anew = [question for question in questions if question.from_scratch is not None]
+    of_mlp = [(q.compressor.name, q.budget.density) for q in anew if q.model.name == "mlp"]
+    assert of_mlp == [("identity", 1.0), ("dst", 1.0), ("dst", 0.1)]
+    assert {q.course.epochs for q in anew} == {epochs}
+    assert {(q.division, q.condition) for q in anew} == {("trained sparse", f"from scratch, {epochs} epochs")}
+    assert all(q.finetuning is None and not q.aftercare for q in anew)
+    assert all("from scratch" in q.label and q.label not in {r.label for r in questions if r is not q} for q in anew)
+    # a network without such a method has the control only where the suite asks for it
+    assert [q.compressor.name for q in anew if q.model.name == "conv"] == (
+        ["identity"] if "from_scratch" in more else []
+    )
+    others = [q for q in questions if q.from_scratch is None]
+    assert {q.compressor.name for q in others} == {"identity", "magnitude"}
+    assert len(others) == 2 * (1 + 2)
+    assert len({q.id("f", 1) for q in questions}) == len(questions)
+    assert len({q.dense_id("f") for q in questions}) == 2  # what they are compared with is the same dense network
+
+
+def test_a_question_says_that_it_starts_from_scratch_and_others_read_as_before(tmp_path):
+    for question in questions_of(load_suite(write(tmp_path, FROM_SCRATCH))):
+        content = question.model_dump(mode="json")
+        assert Question.model_validate(content) == question
+        assert ("from_scratch" in content) == (question.from_scratch is not None)
+
+
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_suites_are_sound(path, monkeypatch):
     monkeypatch.setenv("SNNBENCH_DATA", str(REAL_DATA))

@@ -147,3 +147,24 @@ def test_on_a_terminal_no_lines_are_said():
         progress.add_task("suite", total=3)
         time.sleep(0.1)
     assert "0 of 3" not in console.file.getvalue()
+
+
+def test_a_file_hears_soon_and_often():
+    waits = []
+
+    class Clock:
+        def wait(self, seconds):
+            waits.append(seconds)
+            return sum(waits) > 60
+
+        def set(self):
+            pass
+
+    shown = io.StringIO()
+    progress = ShownProgress(Console(file=shown))
+    progress.add_task("training the dense network, epoch 1/2", total=9, completed=4)
+    progress._ended = Clock()
+    progress._speak()
+    assert waits[0] <= 5
+    assert max(waits) <= 30
+    assert shown.getvalue().count("training the dense network, epoch 1/2: 4 of 9") == len(waits) - 1 >= 2

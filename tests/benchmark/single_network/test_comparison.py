@@ -13,7 +13,7 @@ import benchmark
 from benchmark import SNNClassifier, SubjectError, compress
 from benchmark.single_network.comparison import notes_on
 from benchmark.wording import never_active
-from compressors import OBC, QPSNN, RTN, CalibrationError, Identity, Magnitude, RandomPruning
+from compressors import DST, OBC, QPSNN, RTN, CalibrationError, Identity, Magnitude, RandomPruning
 from compressors.registry import UnknownName
 from hardware import HardwareCost, profile
 from tests.compressors.networks import CLASSES, QUIET, RandomEvents, T, classifier, fit
@@ -141,6 +141,9 @@ def test_what_it_cannot_work_with_is_named():
         compress(classifier(), LightningDataModule(), Identity())
     used = RandomPruning(0.5)
     compress(classifier(), RandomEvents(), used)
+    for sparse, options in ((DST(0.5), {}), ("dst", {"density": 0.5})):
+        with pytest.raises(SubjectError, match=r"DST trains a network from scratch, .*: name it in a suite, or fit"):
+            compress(classifier(), RandomEvents(), sparse, **options)
     with pytest.raises(SubjectError, match="this RandomPruning has compressed a network already: make a new one"):
         compress(classifier(), RandomEvents(), used)
     empty = TwoParts()

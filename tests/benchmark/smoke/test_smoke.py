@@ -5,6 +5,9 @@ import copy
 import pytest
 
 from benchmark import smoke
+from benchmark.catalog import suite_path
+from benchmark.questions.build import questions_of
+from benchmark.questions.suite import FromScratch, load_suite
 from compressors.registry import COMPRESSORS
 from tests.benchmark.factory import make_failed, make_record
 
@@ -47,6 +50,19 @@ def test_other_arithmetic_may_move_counts_a_little_but_not_the_weights_kept(boun
     assert [line.split()[1] for line in smoke.differences(RECORDS, bounds)] == ["weights_kept", "synops"]
 
 
+def test_what_is_trained_from_scratch_is_compared_wholly_on_the_same_arithmetic_alone():
+    records = [make_record("dst", 0.2, asked={"from_scratch": FromScratch(epochs=2)})]
+    bounds = copy.deepcopy(smoke.as_bounds(records))
+    recorded = bounds["methods"]["dst from scratch"]
+    recorded["synops"] *= 3
+    recorded["accuracy"] = 1.0
+    assert [line.split()[3] for line in smoke.differences(records, bounds)] == ["accuracy", "synops"]
+    bounds["arithmetic"]["instructions"] = "another"
+    assert list(smoke.differences(records, bounds)) == []
+    recorded["weights_kept"] += 1
+    assert [line.split()[3] for line in smoke.differences(records, bounds)] == ["weights_kept"]
+
+
 def test_failures_and_strangers_are_differences(bounds):
     quantised = make_record("rtn", asked={"bits": 4})
     records = [*RECORDS, make_failed("obc", 0.2), make_record("sbc", 0.2), quantised]
@@ -59,9 +75,26 @@ def test_failures_and_strangers_are_differences(bounds):
     ]
 
 
-def test_every_compressor_of_snnbench_is_run():
-    own = {name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench"}
-    assert {question.compressor.name for question in smoke.questions()} == own
+OWN = sorted(name for name, entry in COMPRESSORS.items() if entry.origin == "snnbench")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_compressor_is_run_once_for_each_budget_that_it_meets(name):
+    control = name == "identity"  # once more from scratch, beside the methods that begin there
+    asked = [
+        question.budget.kind
+        for question in smoke.questions()
+        if question.compressor.name == name and not (control and question.from_scratch)
+    ]
+    met = set(COMPRESSORS[name].load().budgets) & {"density", "bits"} or {"none"}
+    assert sorted(asked) == sorted(met), f"list {name} in benchmark/suites/smoke.yaml"
+
+
+def test_the_suite_of_that_name_is_what_is_run():
+    """There is one smoke: what `snnbench run smoke` asks is what `make smoke` compares with its figures."""
+    suite = load_suite(suite_path("smoke"))
+    assert smoke.questions() == questions_of(suite)
+    assert {*smoke.load_bounds()["methods"]} == {*map(smoke.named, questions_of(suite))}
 
 
 def test_the_shipped_figures_are_worth_comparing_with():

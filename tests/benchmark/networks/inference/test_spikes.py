@@ -162,18 +162,23 @@ def test_a_switch_turns_it_off(value, taken, monkeypatch):
     assert (spikes.conv2d(x, weight, None, (1, 1), (1, 1)) is not None) == taken
 
 
-def test_zeros_are_left_out_in_a_network_and_gradients_are_torchs(monkeypatch):
+@pytest.mark.parametrize("learns", [True, False])
+def test_zeros_are_left_out_in_a_network_and_gradients_are_torchs(monkeypatch, learns):
     taken = []
-    monkeypatch.setattr(spikes, "conv2d", lambda *args: taken.append(args[0].mean()))
+    convolve = spikes.conv2d
+    monkeypatch.setattr(spikes, "conv2d", lambda *args: taken.append(args[0].mean()) or convolve(*args))
     net, x = network(32, 64, 3, padding=1), currents(16, 32, 12, 12)
-    with compiled(net):
-        net(x)
-        assert taken == []
-        net[0].reset(), net[2].reset()
-        with torch.no_grad():
-            net(x)
+    gradients = []
+    with torch.set_grad_enabled(learns):
+        for context in (compiled(net), compiled(nn.Identity())):
+            with context:
+                result = net(x)
+            net[0].reset(), net[2].reset()
+            gradients.append(torch.autograd.grad(result.sum(), list(net.parameters())) if learns else ())
     (density,) = taken
     assert 0 < density < 0.2
+    assert all(gradient.any() for gradient in gradients[0])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
     assert "_conv_forward" not in vars(net[1])
 
 

@@ -81,6 +81,55 @@ def test_residual_network_with_batchnorm_comes_back(tmp_path):
     torch.testing.assert_close(run(again, events(steps=30)), spikes)
 
 
+MEANS = {
+    "method": lambda x: x.mean(0),
+    "by name": lambda x: x.mean(dim=0),
+    "kept": lambda x: x.mean(0, keepdim=True),
+    "axes": lambda x: x.mean((0,)),
+    "function": lambda x: torch.mean(x, 0),
+}
+
+
+class Ending(nn.Module):
+    """A network with something behind it."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.body = spiking(layer.Flatten(), layer.Linear(CELLS, CLASSES), neuron.LIFNode(3.0, v_threshold=0.3))
+        self.end = end
+
+    def forward(self, x):
+        return self.end(self.body(x))
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_mean_over_time_at_the_end_is_left_to_the_reader(tmp_path, name):
+    torch.manual_seed(0)
+    network = Ending(MEANS[name])
+    write_nir(tmp_path / "out.nir", network, SHAPE)
+    again = nir_network(SHAPE, CLASSES, path=str(tmp_path / "out.nir"))
+    spikes = run(again, events(steps=5))
+    assert len(spikes) == 5
+    assert torch.equal(spikes.mean(0), run(network, events(steps=5)).reshape(spikes.shape[1:]))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: x.sum(0),
+        lambda x: x.mean(1),
+        lambda x: x.mean(),
+        lambda x: x.mean(0, dtype=torch.float64),
+        lambda x: x.mean(0, keepdim=True) + x,
+    ],
+    ids=["sum", "batch", "all", "type", "used on"],
+)
+def test_no_other_reduction_is(tmp_path, end):
+    with pytest.raises(NIRError, match="over time nothing but a mean is taken, as the last operation"):
+        write_nir(tmp_path / "out.nir", Ending(end), SHAPE)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_what_is_written_passes_nirs_own_checks(tmp_path):
     network = spiking(layer.Conv2d(2, 4, 3, padding=1), neuron.IFNode(), layer.Flatten(), layer.Linear(144, CLASSES))
     write_nir(tmp_path / "out.nir", network, SHAPE)

@@ -1,0 +1,90 @@
+
+// runs: one beside its dense network, or several beside each other ---------------------------------------------------
+
+async function drawRuns(ids) {
+  const { runs, environments } = await details();
+  const known = ids.filter((id) => Object.hasOwn(runs, id));
+  const shown = known.map((id) => [id, runs[id]]);
+  const alone = shown.length === 1;
+  byId("run-title").textContent = alone ? shown[0][1].name : shown.length ? `${shown.length} runs` : `No run ${ids.join(", ")}`;
+  const subjects = new Set(shown.map(([, run]) => [run.subject, run.condition].filter(Boolean).join(" · ")));
+  byId("run-back").replaceChildren([...subjects].join("; "), element("br"), link(backTo(known[0]), "Back to the table"));
+  if (!shown.length) { byId("run-body").replaceChildren(); return; }
+  const dense = alone && shown[0][1].dense ? [[shown[0][1].dense, runs[shown[0][1].dense]]] : [];
+  byId("run-body").replaceChildren(
+    facts(shown),
+    element("h2", { textContent: dense.length ? "Layers, per sample, beside the dense network's" : "Layers, per sample" }),
+    layers([...shown, ...dense]),
+    ...(alone ? provenance(shown[0][1], environments) : []),
+  );
+}
+
+function backTo(id) {
+  const row = rows.find((other) => other.runs.some(([, run]) => run === id));
+  return row ? addressOf("table", [row.table.key], state.query) : addressOf("table");
+}
+
+function facts(shown) {
+  if (shown.length === 1) return definitions({ run: shown[0][0], suite: shown[0][1].suite, ...shown[0][1].facts });
+  const names = [...new Set(shown.flatMap(([, run]) => Object.keys(run.facts)))];
+  const cells = names.map((name) => [name, ...shown.map(([, run]) => String(run.facts[name] ?? "–"))]);
+  const heads = ["", ...shown.map(([id, run]) => `${run.name} (${id.slice(0, 6)})`)];
+  const table = simpleTable(heads, cells);
+  table.firstChild.classList.add("facts");
+  for (const line of table.querySelectorAll("tbody tr")) {
+    const texts = [...line.cells].slice(1).map((cell) => cell.textContent);
+    if (new Set(texts).size > 1) line.classList.add("differs");
+  }
+  return table;
+}
+
+// One line a layer and run; a column's bars are as long as their share of the column's longest, over all runs shown.
+function layers(shown) {
+  const [, { layers: { heads } }] = shown[0];
+  const names = [...new Set(shown.flatMap(([, run]) => run.layers.rows.map(([name]) => name)))];
+  const longest = Object.fromEntries(Object.keys(shown[0][1].layers.bars).map((head) =>
+    [head, Math.max(...shown.flatMap(([, run]) => run.layers.bars[head]))]));
+  const many = shown.length > 1;
+  const lines = names.flatMap((name) => shown.flatMap(([, run]) => {
+    const at = run.layers.rows.findIndex(([other]) => other === name);
+    if (at < 0) return [];
+    const cells = run.layers.rows[at].map((text, i) => barred(text, heads[i], run.layers.bars, at, longest));
+    return [many ? [cells[0], run.name, ...cells.slice(1)] : cells];
+  }));
+  return simpleTable(many ? [heads[0], "run", ...heads.slice(1)] : heads, lines, many ? 2 : 1);
+}
+
+function barred(text, head, bars, at, longest) {
+  if (!Object.hasOwn(bars, head)) return text;
+  const cell = element("td", { className: "bar", textContent: text });
+  cell.style.setProperty("--share", `${longest[head] ? Math.round(100 * bars[head][at] / longest[head]) : 0}%`);
+  return cell;
+}
+
+function provenance(run, environments) {
+  return [
+    element("h2", { textContent: "Made with" }), definitions(flat(environments[run.environment])),
+    element("h2", { textContent: "To run it again" }), copyable(run.command),
+  ];
+}
+
+function definitions(values) {
+  return element("dl", {}, ...Object.entries(values).flatMap(([name, value]) =>
+    [element("dt", { textContent: name }), element("dd", { textContent: String(value) })]));
+}
+
+function flat(values, prefix = "") {
+  return Object.fromEntries(Object.entries(values).flatMap(([name, value]) =>
+    (value && typeof value === "object" ? Object.entries(flat(value, `${name} `)) : [[prefix + name, value]])));
+}
+
+function copyable(text) {
+  const button = element("button", { type: "button", textContent: "Copy" });
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  });
+  return element("div", {}, element("pre", { textContent: text, tabIndex: 0 }), button);
+}
+
+begin();

@@ -247,20 +247,6 @@ def test_neurons_are_the_same_in_compiled_loops_and_in_torchs_operations(seed, s
     assert torch.equal(node.v, left)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["highest", "medium"])
-def test_a_gpu_gives_the_same_bits(precision):
-    torch.set_float32_matmul_precision(precision)
-    try:
-        for network in (residual("currents"), residual("spikes"), mlp()):
-            fixed = fixed_point(network, events(), FixedPoint(8, 20))
-            expected = run(fixed.network, events(5))
-            functional.reset_net(fixed.network)
-            assert torch.equal(run(fixed.network.cuda(), events(5).cuda()).cpu(), expected)
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
 def test_a_fraction_in_a_current_is_found():
     node = IntegerNeuron(3, True, FixedPoint().leak_of(None), FixedPoint(), 1.0)
     with pytest.raises(FixedPointError, match="1 currents are no whole numbers"):

@@ -58,10 +58,8 @@ EXACT = {nn.Linear: ExactLinear, nn.Conv1d: ExactConv1d, nn.Conv2d: ExactConv2d}
 
 def make_exact(module: Any) -> None:
     """Give a layer the class whose sums are exact; it stays the very same module."""
-    kind: Any = next(kind for kind in EXACT if isinstance(module, kind))
-    if type(module) is kind:
-        module.step_mode = "m"
-    module.__class__ = EXACT[kind]
+    module.__class__ = next(exact_kind for kind, exact_kind in EXACT.items() if isinstance(module, kind))
+    module.step_mode = "m"
 
 
 class WholeNumbers(nn.Module):

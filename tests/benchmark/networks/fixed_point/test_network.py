@@ -204,6 +204,33 @@ def mlp(hidden=8):
     return network
 
 
+def test_layers_of_torch_and_sequences_are_computed_to_the_bit():
+    """A convolution along one axis is one along two of which the first has one entry."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        layer.Conv1d(2, 3, 3, padding=1, stride=2, bias=False, step_mode="m"),
+        NEURONS["LIF"](),
+        layer.Flatten(step_mode="m"),
+        nn.Linear(12, 4),
+        NEURONS["IF soft"](),
+    ).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(4)
+    x = events(2, shape=(2, 8))
+    fixed = fixed_point(network, x, FixedPoint(5, 13))
+    first, second = fixed.neurons["1"], fixed.neurons["4"]
+    flat = x.long().numpy().reshape(-1, 2, 1, 8)
+    weight = fixed.layers["0"].weight.numpy()[:, :, None]
+    currents = reference.convolution(flat, weight, None, (1, 2), (0, 1), (1, 1), 1)
+    spikes = reference.neuron(currents.reshape(T, B, -1), first.threshold, False, first.leak, fixed.scheme)
+    one = fixed.layers["3"]
+    currents = reference.linear(spikes, one.weight.numpy(), one.bias.numpy())
+    expected = reference.neuron(currents, second.threshold, True, second.leak, fixed.scheme)
+    assert torch.equal(run(fixed.network, x).long(), torch.from_numpy(expected))
+    assert expected.any()
+
+
 def test_sums_beyond_float32_are_taken_in_float64():
     """The bound is proved for every input that is let through, so a larger one is refused."""
     network = mlp()

@@ -15,7 +15,7 @@ LLVM's instructions, because it is fast only if the sums of all lanes stay in re
 
 **What it is worth.** Together with the compiled neurons and pooling of :mod:`benchmark.networks.inference.forward`,
 inference is 1.6 times (VGG-16), 1.7 times (SEW-ResNet18) and 1.5 times (Spikformer) as fast as SpikingJelly's
-multi-step run on two cores without a GPU (README, "Speed"). ``python -m benchmark.perf inference`` measures it on your
+multi-step run on two cores without a GPU. ``python -m benchmark.perf inference`` measures it on your
 machine; with ``SNNBENCH_SPIKE_CONVOLUTION=0`` before it, without this module.
 
 **When it steps aside.** :func:`conv2d` returns None, and the caller takes torch's convolution, where

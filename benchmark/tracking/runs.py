@@ -47,7 +47,7 @@ def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, check
         Whether it was logged.
     """
     job = "dense" if _is_dense(record) else record.division
-    arguments = {"id": record.id, "name": record.question.label, "group": record.suite, "job_type": job}
+    arguments: dict[str, Any] = {"id": record.id, "name": record.question.label, "group": record.suite, "job_type": job}
     try:
         with open_run(
             results, mode, exit_code=0 if record.status == "done" else 1, config=_config(record), **arguments

@@ -182,9 +182,8 @@ def compare_widths(
         told(name)
         made[name] = fixed_point(module.network, x, scheme)
         networks[name] = _classifier(made[name].network, module)
-        on_grid = f"{scheme.weight_bits}/float"
-        if on_grid not in networks:  # the units of the first width, which is to be the widest
-            networks[on_grid] = _classifier(dequantised(module.network, made[name]), module)
+        if scheme.potential_bits == max(widths.potentials):  # whose weights need no coarser steps for the potentials
+            networks[f"{scheme.weight_bits}/float"] = _classifier(dequantised(module.network, made[name]), module)
     told("test")
     found = differences(module, networks, shown_batches(subject.data))
     floats = found.pop("")

@@ -95,7 +95,8 @@ def latency_lines(report: CostReport) -> list[str]:
     if least is None:
         return []
     low, high = (f"{1e6 * end:,.4g}" for end in (least.low_s, least.high_s))
-    return [f"least time on {least.cores} cores of Loihi's kind: {low} to {high} us, {least.heaviest} being slowest"]
+    cores = f"{least.cores} core{'s' if least.cores > 1 else ''}"
+    return [f"least time on {cores} of Loihi's kind: {low} to {high} us, {least.heaviest} being slowest"]
 
 
 SEARCHED = ("synapses", "mean_fan_out", "cores", "neurons", "hidden_neurons", "channels", "fan_in")

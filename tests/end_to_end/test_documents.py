@@ -12,7 +12,14 @@ sys.path.append(str(REPOSITORY / "docs" / "hooks"))
 import figures
 
 # Pages whose blocks take a while.
-TRAINING = ("README.md", "docs/index.md", "docs/compress.md", "docs/extend.md", "docs/write.md")
+TRAINING = (
+    "README.md",
+    "docs/index.md",
+    "docs/compress.md",
+    "docs/extend.md",
+    "docs/whole_numbers.md",
+    "docs/write.md",
+)
 
 
 def blocks(document: str, language: str) -> list[str]:

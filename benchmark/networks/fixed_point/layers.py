@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numba import prange
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from benchmark.networks.fixed_point.scheme import FixedPointError
+from compressors.threads import parallel_loop
 
 
 @contextmanager
@@ -55,10 +58,8 @@ EXACT = {nn.Linear: ExactLinear, nn.Conv1d: ExactConv1d, nn.Conv2d: ExactConv2d}
 
 def make_exact(module: Any) -> None:
     """Give a layer the class whose sums are exact; it stays the very same module."""
-    kind: Any = next(kind for kind in EXACT if isinstance(module, kind))
-    if type(module) is kind:
-        module.step_mode = "m"
-    module.__class__ = EXACT[kind]
+    module.__class__ = next(exact_kind for kind, exact_kind in EXACT.items() if isinstance(module, kind))
+    module.step_mode = "m"
 
 
 class WholeNumbers(nn.Module):
@@ -78,13 +79,13 @@ class WholeNumbers(nn.Module):
         Raises:
             FixedPointError: it holds fractions, or too large numbers.
         """
-        seen = x[:1] if x.stride(0) == 0 else x
-        if bool((seen != seen.round()).any()):
+        fractions, largest = _looked_at((x[:1] if x.stride(0) == 0 else x).detach())
+        if fractions:
             raise FixedPointError("the input is not of whole numbers, as numbers of events are: give such data")
-        if float(seen.abs().amax()) > self.largest:
+        if largest > self.largest:
             raise FixedPointError(
-                f"the input has {float(seen.abs().amax()):g} events in one place, and sums are exact up to "
-                f"{self.largest}: give more time steps, or fewer weight bits"
+                f"the input has {largest:g} events in one place, and sums are exact up to {self.largest}: give more "
+                "time steps, or fewer weight bits"
             )
         return x
 
@@ -103,3 +104,26 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The product, float32."""
         return (x.double() * self.unit).float()
+
+
+def _looked_at(x: Tensor) -> tuple[bool, float]:
+    """Whether there are fractions, and the largest magnitude."""
+    if x.device.type != "cpu":
+        return bool((x != x.round()).any()), float(x.abs().amax())
+    rows = x if x.is_contiguous() else x.transpose(0, 1)  # as samples lie in memory, so that nothing is copied
+    fractions, largest = _look_at(rows.contiguous().flatten(1).numpy())
+    return bool(fractions), float(largest)
+
+
+@parallel_loop
+def _look_at(x):  # type: ignore[no-untyped-def]
+    """The same of ``x [n, m]``, in one pass."""
+    fractions, largest = 0, np.float64(0)
+    for row in prange(len(x)):
+        most, broken = x[row, 0] * 0, 0
+        for value in x[row]:
+            broken += value != np.floor(value)
+            most = max(most, abs(value))
+        fractions += broken
+        largest = max(largest, np.float64(most))
+    return fractions, largest

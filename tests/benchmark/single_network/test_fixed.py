@@ -189,18 +189,18 @@ def test_images_are_refused():
 def test_the_table_of_widths(subject):
     subject()
     heard = []
-    account = fixed.compare_widths(SOURCE, {"name": "identity"}, Budget(), Widths((8, 2), (16, 8)), heard.append)
+    account = fixed.compare_widths(SOURCE, {"name": "identity"}, Budget(), Widths((8, 2), (8, 16)), heard.append)
     rows = account["rows"]
     assert [(row["weight_bits"], row["potential_bits"]) for row in rows] == [
-        *((8, None), (8, 16), (8, 8)),
-        *((2, None), (2, 16), (2, 8)),
+        *((8, None), (8, 8), (8, 16)),
+        *((2, None), (2, 8), (2, 16)),
     ]
-    assert heard == ["8/16", "8/8", "2/16", "2/8", "test"]
+    assert heard == ["8/8", "8/16", "2/8", "2/16", "test"]
     assert all(row["mismatch"].keys() == {"2", "5", "9", "11"} for row in rows)
     # more bits of a weight spoil fewer spikes, and floats behind the same weights fewer still
     first = [row["mismatch"]["2"] for row in rows]
-    assert first[0] <= first[1] < first[4]
-    assert first[3] <= first[4]
+    assert first[0] <= first[2] < first[5]
+    assert first[3] <= first[5]
     assert "overflows" in rows[1]
     assert "overflows" not in rows[0]
     shown = io.StringIO()

@@ -1,48 +1,36 @@
-"""What `snnbench profile` says of chips: by how much a network does not fit, and what would."""
-
-import re
-from dataclasses import replace
+"""What a profile says beside its table: the entropy of the weights, and the least time."""
 
 import pytest
+import torch
+from torch import nn
 
-from benchmark.single_network.profile import chip_line
-from hardware.chips import Check, ChipFit, chip_fit, chips
-from hardware.report import CostReport
-from tests.benchmark.factory import make_record
-
-
-def line(*broken: tuple[str, int, int]) -> str:
-    return chip_line(ChipFit("speck", tuple(Check(name, needed, limit, "a source") for name, needed, limit in broken)))
+from benchmark.single_network.profile import Profile, summary_lines
+from hardware import WeightCoding, profile
+from hardware.energy import energy
+from tests.hardware.networks import Alone, loader
 
 
-@pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        ([("weight_bits", 32, 8)], "speck: does not fit: weight bits 32 of at most 8; would fit with --bits 8"),
-        ([("weight_bits", 32, 8), ("synapses", 9_000, 3_000)], "would fit with --bits 8 --density 0.33"),
-        ([("synapses", 9_000, 3)], "synapses 9,000 of at most 3; `compress --fit speck` searches what would"),
-        ([("cores", 200, 128)], "cores 200 of at most 128; `compress --fit speck` searches what would"),
-        ([("inputs", 99, 16), ("weight_bits", 32, 8)], "weights alone do not mend inputs"),
-        ([("real_inputs", 1, 0)], "real inputs 1 of at most 0; weights alone do not mend real inputs"),
-    ],
-)
-def test_what_is_broken_is_told_with_its_size_and_what_would_mend_it(broken, said):
-    assert line(*broken).endswith(said)
+@pytest.fixture
+def measured():
+    network = Alone(nn.Linear(100, 40, bias=False))
+    with torch.no_grad():
+        network.layer.weight.fill_(1)[:, 50:] = 0
+    report = profile(network, loader(torch.ones(2, 100)), {"layer": WeightCoding(bits=2)})
+    return Profile(report, energy(report), 0.5, ())
 
 
-def as_told(report: CostReport, line: str) -> CostReport:
-    """The report of a network with the width of weights, and the share of synapses, that a line names."""
-    bits, density = (re.search(rf"--{option} ([0-9.]+)", line) for option in ("bits", "density"))
-    layers = [replace(layer, bits=int(bits[1]) if bits else layer.bits) for layer in report.layers]
-    share = float(density[1]) if density else 1.0
-    return replace(report, layers=tuple(replace(layer, synapses=int(layer.synapses * share)) for layer in layers))
+def test_the_entropy_of_the_weights_stands_beside_their_bits(measured):
+    """Half of 4,000 weights, one of three codes each: 4,000 + 2,000 log2(3) bits; in blocks of 4 x 4 a little more."""
+    assert measured.report.bound_bits == pytest.approx(4000 + 2000 * 1.585, abs=1)
+    (line,) = [line for line in summary_lines(measured) if line.startswith("weights: ")]
+    assert line.endswith("7.17 k by their entropy")
 
 
-@pytest.mark.parametrize("chip", chips())
-def test_what_is_said_to_fit_does(chip):
-    report = make_record().answer.cost
-    fit = chip_fit(report, chip)
-    said = chip_line(fit)
-    assert ("does not fit" in said) == (fit.fits is False)
-    if "would fit with" in said:
-        assert chip_fit(as_told(report, said), chip).fits is not False
+def test_the_least_time_is_a_range(measured):
+    (line,) = [line for line in summary_lines(measured) if line.startswith("least time")]
+    least = measured.to_dict()["latency"]
+    assert line == (
+        f"least time on 1 core of Loihi's kind: {1e6 * least['low_s']:,.4g} to {1e6 * least['high_s']:,.4g} us, "
+        "layer being slowest"
+    )
+    assert least["low_s"] < least["high_s"]

@@ -204,6 +204,33 @@ def mlp(hidden=8):
     return network
 
 
+def test_layers_of_torch_and_sequences_are_computed_to_the_bit():
+    """A convolution along one axis is one along two of which the first has one entry."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        layer.Conv1d(2, 3, 3, padding=1, stride=2, bias=False, step_mode="m"),
+        NEURONS["LIF"](),
+        layer.Flatten(step_mode="m"),
+        nn.Linear(12, 4),
+        NEURONS["IF soft"](),
+    ).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(4)
+    x = events(2, shape=(2, 8))
+    fixed = fixed_point(network, x, FixedPoint(5, 13))
+    first, second = fixed.neurons["1"], fixed.neurons["4"]
+    flat = x.long().numpy().reshape(-1, 2, 1, 8)
+    weight = fixed.layers["0"].weight.numpy()[:, :, None]
+    currents = reference.convolution(flat, weight, None, (1, 2), (0, 1), (1, 1), 1)
+    spikes = reference.neuron(currents.reshape(T, B, -1), first.threshold, False, first.leak, fixed.scheme)
+    one = fixed.layers["3"]
+    currents = reference.linear(spikes, one.weight.numpy(), one.bias.numpy())
+    expected = reference.neuron(currents, second.threshold, True, second.leak, fixed.scheme)
+    assert torch.equal(run(fixed.network, x).long(), torch.from_numpy(expected))
+    assert expected.any()
+
+
 def test_sums_beyond_float32_are_taken_in_float64():
     """The bound is proved for every input that is let through, so a larger one is refused."""
     network = mlp()
@@ -245,20 +272,6 @@ def test_neurons_are_the_same_in_compiled_loops_and_in_torchs_operations(seed, s
     assert node._stepwise(currents, again) == (outside, 0)
     assert torch.equal(again, spikes)
     assert torch.equal(node.v, left)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["highest", "medium"])
-def test_a_gpu_gives_the_same_bits(precision):
-    torch.set_float32_matmul_precision(precision)
-    try:
-        for network in (residual("currents"), residual("spikes"), mlp()):
-            fixed = fixed_point(network, events(), FixedPoint(8, 20))
-            expected = run(fixed.network, events(5))
-            functional.reset_net(fixed.network)
-            assert torch.equal(run(fixed.network.cuda(), events(5).cuda()).cpu(), expected)
-    finally:
-        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_fraction_in_a_current_is_found():

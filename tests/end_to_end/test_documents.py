@@ -1,7 +1,9 @@
 """What README, CONTRIBUTING and the pages of docs/ tell people to do works, and what they show is so."""
 
+import importlib.util
 import re
 import sys
+from statistics import mean
 
 import pytest
 
@@ -119,3 +121,16 @@ def test_results_of_a_method_come_from_the_records():
 def test_a_part_that_nobody_makes_is_an_error():
     with pytest.raises(KeyError, match="weather"):
         figures.filled("<!-- weather tomorrow -->")
+
+
+def test_the_picture_on_mimics_page_is_of_committed_records_that_end_no_further_away(tmp_path):
+    specification = importlib.util.spec_from_file_location("distances", REPOSITORY / "docs" / "distances.py")
+    distances = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(distances)
+    rounds = distances.last_rounds(REPOSITORY / "results")
+    assert len(rounds) >= 3
+    for found in rounds:
+        before, after = (found[name]["output"] + mean(found[name]["spikes"]) for name in ("before", "after"))
+        assert after <= before
+    distances.draw(rounds, tmp_path / "mimic.svg")
+    assert b"van Rossum" in (tmp_path / "mimic.svg").read_bytes()

@@ -176,7 +176,11 @@ class Choosing:
         return value
 
     def _best(self, group: Group, node: fx.Node | None, wanted: Tensor, largest: float) -> Choice:
-        """The candidate whose spikes (or outputs, where there is no neuron) differ least from the network's."""
+        """The candidate whose spikes (or outputs, where there is no neuron) differ least from the network's.
+
+        Spikes are compared by how many there were up to each step: one that comes a step late costs little, one that
+        does not come at all much. Compared step by step, silence would do better than many spikes that are late.
+        """
         end: Any = node or group.ends[0]
         best, least = None, math.inf
         for candidate in self._candidates(group, node, largest):
@@ -187,7 +191,7 @@ class Choosing:
             else:
                 module = self.structure.operations.get_submodule(str(node.target))
                 spikes = neuron_integers(module, candidate.unit, self.scheme).neuron(self.scheme)(currents)
-                error = float((spikes != wanted).double().mean())
+                error = float((spikes - wanted).cumsum(0).abs().double().mean())
             if error < least or best is None:
                 best, least = candidate, error
         assert best is not None  # there is always a candidate

@@ -176,11 +176,7 @@ class Choosing:
         return value
 
     def _best(self, group: Group, node: fx.Node | None, wanted: Tensor, largest: float) -> Choice:
-        """The candidate whose spikes (or outputs, where there is no neuron) differ least from the network's.
-
-        Spikes are compared by how many there were up to each step: one that comes a step late costs little, one that
-        does not come at all much. Compared step by step, silence would do better than many spikes that are late.
-        """
+        """The candidate whose spikes (or outputs, where there is no neuron) differ least from the network's."""
         end: Any = node or group.ends[0]
         best, least = None, math.inf
         for candidate in self._candidates(group, node, largest):
@@ -191,7 +187,7 @@ class Choosing:
             else:
                 module = self.structure.operations.get_submodule(str(node.target))
                 spikes = neuron_integers(module, candidate.unit, self.scheme).neuron(self.scheme)(currents)
-                error = float((spikes - wanted).cumsum(0).abs().double().mean())
+                error = spikes_apart(spikes, wanted)
             if error < least or best is None:
                 best, least = candidate, error
         assert best is not None  # there is always a candidate
@@ -271,6 +267,15 @@ def neuron_integers(module: Any, unit: float, scheme: FixedPoint) -> NeuronInteg
         gain=1 / tau if tau is not None and module.decay_input else 1.0,
         reset=module.v_reset,
     )
+
+
+def spikes_apart(spikes: Tensor, others: Tensor) -> float:
+    """How many more or fewer spikes ``[T, ...]`` there were up to each step: a mean.
+
+    One that comes a step late costs little, one that does not come at all much. Compared step by step, silence would do
+    better than many spikes that are late.
+    """
+    return float((spikes - others).cumsum(0).abs().double().mean())
 
 
 def set_integers(module: Any, integers: LayerIntegers, dtype: torch.dtype) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -119,9 +120,9 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: Annotated[str, Field(min_length=1, max_length=100)]
-    hardware: Annotated[str, Field(min_length=1, max_length=200)]
-    code: Annotated[str, Field(max_length=200)] = ""
+    by: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(plain)]
+    hardware: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain)]
+    code: Annotated[str, Field(max_length=200), AfterValidator(plain)] = ""
     repeated: str
 
 

@@ -70,6 +70,17 @@ SUMMARY_HEADS = (
 _COST_FORMS: dict[str, Callable[[float], str]] = {"synops": count, "stored_bits": size}
 
 
+EARLIER_HEADS = ("earlier", "version", "budget", "accuracy", "Δ dense", "AC", "MAC", "memory", "seeds")
+
+
+def earlier_cells(table: Table) -> list[list[str]]:
+    """A line for each row that an older version of its method gave, under :data:`EARLIER_HEADS`."""
+    shown = EARLIER_HEADS[2:]
+    return [
+        [COLUMNS["method"](row), str(row.version), *(COLUMNS[name](row) for name in shown)] for row in table.earlier
+    ]
+
+
 def summary_cells(table: Table) -> list[list[str]]:
     """A line per method under :data:`SUMMARY_HEADS`; see :class:`benchmark.boards.summary.MethodSummary`."""
     return [

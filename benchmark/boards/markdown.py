@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from benchmark.boards.columns import COLUMNS, LEGEND, SUMMARY_HEADS, TEXT, provenance, summary_cells
+from benchmark.boards.columns import (
+    COLUMNS,
+    EARLIER_HEADS,
+    LEGEND,
+    SUMMARY_HEADS,
+    TEXT,
+    earlier_cells,
+    provenance,
+    summary_cells,
+)
 from benchmark.boards.reported import beside
 from benchmark.boards.standings import Apart, Board, Table
 
@@ -15,7 +24,7 @@ def markdown(board: Board) -> str:
     lines = ["# Leaderboard", "", LEGEND, ""]
     for table in board.tables:
         lines += [f"## {cell(table.title)}", "", cell(provenance(table)), ""]
-        lines += [*_table(table), "", *_summary(table), "", *_reported(table), ""]
+        lines += [*_table(table), "", *_summary(table), "", *_earlier(table), *_reported(table), ""]
         lines += [f"![Accuracy over synaptic operations and over memory]({PICTURES}/{table.slug}.png)", ""]
     return "\n".join([*lines, *_apart(board.apart)])
 
@@ -30,6 +39,12 @@ def _summary(table: Table) -> list[str]:
     rules = [":---", *["---:"] * (len(SUMMARY_HEADS) - 1)]
     rows = [line([cell(text) for text in cells]) for cells in summary_cells(table)]
     return [line(SUMMARY_HEADS), line(rules), *rows]
+
+
+def _earlier(table: Table) -> list[str]:
+    rows = [line([cell(text) for text in cells]) for cells in earlier_cells(table)]
+    rules = [":---", *["---:"] * (len(EARLIER_HEADS) - 1)]
+    return [line(EARLIER_HEADS), line(rules), *rows, ""] if rows else []
 
 
 def _reported(table: Table) -> list[str]:

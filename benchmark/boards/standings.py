@@ -100,6 +100,7 @@ class Row:
         family: plain name of the compressor, which its variants share.
         samples: test samples that the accuracy is of.
         answers: seed -> which of them are classified right (:func:`benchmark.records.answers_of`), where that is known.
+        version: of the compressor.
     """
 
     method: str
@@ -114,6 +115,7 @@ class Row:
     family: str = ""
     samples: int = 0
     answers: Mapping[int, int] = field(default_factory=dict)
+    version: int = 1
 
     @property
     def dense(self) -> bool:
@@ -131,7 +133,8 @@ class Table:
     """Rows that may be compared: one setup, one division, one condition; the dense network first, then by budget.
 
     ``condition`` says how the compressed networks were fine-tuned and cared for; it is empty where they were not.
-    ``data`` and ``network`` are the names of what the setup names for programs.
+    ``data`` and ``network`` are the names of what the setup names for programs. ``earlier`` are rows of older
+    versions of the compressors, which are ranked with none.
     """
 
     setup: Setup
@@ -140,6 +143,7 @@ class Table:
     rows: tuple[Row, ...]
     data: str = ""
     network: str = ""
+    earlier: tuple[Row, ...] = ()
 
     @property
     def title(self) -> str:
@@ -230,8 +234,9 @@ def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFIL
     """Sort records into tables.
 
     Runs are compared only if they share data (split, time steps, content), network, training of the dense network and,
-    seed by seed, the dense checkpoint itself. What fails that stands apart, with the reason, as do failed runs and
-    runs of a compressor's older version. The dense network stands in the tables of both divisions.
+    seed by seed, the dense checkpoint itself. What fails that stands apart, with the reason, as do failed runs.
+    What older versions of a compressor gave is the history of its table. The dense network stands in the
+    tables of all divisions.
 
     Raises:
         ValueError: there is no such energy profile.
@@ -248,8 +253,8 @@ def standings(records: Iterable[RunRecord], energy_profile: str = DEFAULT_PROFIL
             groups[judged.setup].append(judged)
     tables: list[Table] = []
     for setup in sorted(groups):
-        entries = _of_one_checkpoint(_of_newest_version(_with_origins(groups[setup]), apart), apart)
-        tables += _tables(setup, entries)
+        newest, older = _by_version(_with_origins(groups[setup]))
+        tables += _tables(setup, _of_one_checkpoint(newest, apart), older, apart)
     runs = {run_id: judged.record for run_id, judged in found.items()}
     return Board(tuple(tables), tuple(apart), runs, energy_profile)
 
@@ -341,19 +346,13 @@ def _with_origins(entries: list[_Entry]) -> list[_Entry]:
     return [replace(entry, checkpoint=known[entry.record.id]) for entry in entries]
 
 
-def _of_newest_version(entries: list[_Entry], apart: list[Apart]) -> list[_Entry]:
-    """Leave out what an older version of the same compressor gave."""
+def _by_version(entries: list[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
+    """What the newest version of each compressor gave, and what older ones did."""
     newest: dict[str, int] = defaultdict(int)
     for entry in entries:
         newest[entry.method] = max(newest[entry.method], entry.record.version)
-    kept = []
-    for entry in entries:
-        latest, version = newest[entry.method], entry.record.version
-        if version == latest:
-            kept.append(entry)
-        else:
-            apart.append(_apart(entry.record, f"made by version {version} of {entry.method}; the table has {latest}"))
-    return kept
+    present = [entry for entry in entries if entry.record.version == newest[entry.method]]
+    return present, [entry for entry in entries if entry.record.version != newest[entry.method]]
 
 
 def _of_one_checkpoint(entries: list[_Entry], apart: list[Apart]) -> list[_Entry]:
@@ -379,16 +378,31 @@ def _of_one_checkpoint(entries: list[_Entry], apart: list[Apart]) -> list[_Entry
     return kept
 
 
-def _tables(setup: Setup, entries: list[_Entry]) -> list[Table]:
-    """A table for each division and condition that has more than the dense network, or one of that alone."""
+def _tables(setup: Setup, entries: list[_Entry], older: list[_Entry], apart: list[Apart]) -> list[Table]:
+    """A table for each division and condition that has more than the dense network, or one of that alone.
+
+    What older versions gave is the history of its table; where there is no such table any more it stands apart.
+    """
     baselines = {entry.checkpoint: entry.values["accuracy"] for entry in entries if entry.dense}
     kinds = sorted({entry.kind for entry in entries if not entry.dense} or {entry.kind for entry in entries})
     question = entries[0].record.question
     names = data_title(question.data, setup.split), network_title(question.model)
-    return [
-        Table(setup, *kind, _rows([entry for entry in entries if entry.dense or entry.kind == kind], baselines), *names)
-        for kind in kinds
-    ]
+    for entry in older:
+        if entry.kind not in kinds:
+            reason = f"made by version {entry.record.version} of {entry.method}, and no table of newer ones is like it"
+            apart.append(_apart(entry.record, reason))
+    rows = {kind: _rows([entry for entry in entries if entry.dense or entry.kind == kind], baselines) for kind in kinds}
+    earlier = {kind: _earlier([entry for entry in older if entry.kind == kind], baselines) for kind in kinds}
+    return [Table(setup, *kind, rows[kind], *names, earlier=earlier[kind]) for kind in kinds]
+
+
+def _earlier(entries: list[_Entry], baselines: Mapping[str, float]) -> tuple[Row, ...]:
+    """The rows of older versions, each version's for itself, the newest of them first; none is on a front."""
+    versions = sorted({entry.record.version for entry in entries}, reverse=True)
+    by_version = (
+        _rows([entry for entry in entries if entry.record.version == version], baselines) for version in versions
+    )
+    return tuple(replace(row, fronts=frozenset()) for rows in by_version for row in rows)
 
 
 def _rows(entries: list[_Entry], baselines: Mapping[str, float]) -> tuple[Row, ...]:
@@ -421,6 +435,7 @@ def _row(by_seed: Mapping[int, _Entry], baselines: Mapping[str, float]) -> Row:
         family=entries[0].record.question.compressor.name,
         samples=entries[0].record.answer.cost.samples,
         answers={seed: _answers(by_seed[seed].record) for seed in seeds if by_seed[seed].record.correct is not None},
+        version=entries[0].record.version,
     )
 
 

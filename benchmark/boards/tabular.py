@@ -62,6 +62,7 @@ def _table(table: Table) -> dict[str, Any]:
         "division": table.division,
         "condition": table.condition,
         "rows": [_row(row) for row in table.rows],
+        "earlier": [{**_row(row), "version": row.version} for row in table.earlier],
         "summaries": [_summary(summary) for summary in summarize(table)],
         "reported": beside(table.setup.data_name, table.division),
     }
@@ -73,6 +74,7 @@ def _row(row: Row) -> dict[str, Any]:
         "budget": row.budget.short,
         "calibration_samples": row.calibration_samples,
         "control": row.control,
+        "reported": row.reported,
         "runs": {str(seed): run for seed, run in row.runs.items()},
         "measured": {name: asdict(spread) for name, spread in row.measured.items()},
         "pareto": [cost for cost in COSTS if cost in row.fronts],

@@ -31,12 +31,19 @@ def terminal(board: Board) -> RenderableType:
         return "no records yet: `snnbench run demo` makes some"
     parts: list[RenderableType] = []
     for table in board.tables:
-        parts += [_Fitted(table), "", _Summary(table), ""]
+        parts += [_Fitted(table), "", _Summary(table), "", *_earlier(table)]
     if board.apart:
         parts.append(_apart(board.apart))
     if board.tables:
         parts.append(f"[dim]{LEGEND}[/dim]")
     return Group(*parts)
+
+
+def _earlier(table: Table) -> list[str]:
+    """A line that says of which methods the pages have rows of older versions."""
+    versions = sorted({(row.method, row.version) for row in table.earlier})
+    said = ", ".join(f"{escape(method)} (version {version})" for method, version in versions)
+    return [f"[dim]earlier, on the page and in JSON: {said}[/dim]", ""] if versions else []
 
 
 class _Fitted:

@@ -1,6 +1,7 @@
 """``snnbench leaderboard``."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from benchmark.commands.options import AS_JSON, ENERGY, RESULTS, uncollected, us
 @click.option("--model", help="Only this network.")
 @ENERGY
 @click.option("--write/--no-write", default=True, help="Also write leaderboard.html, .md, .csv, plots and claims.")
+@click.option("--at", metavar="REVISION", help="As the records were at a git revision; nothing is written.")
 @click.option("--single-file", is_flag=True, help="The page as one file, in place of one with its parts beside it.")
 @click.option("--wide", is_flag=True, help="All columns, however wide the terminal is.")
 @AS_JSON
@@ -27,6 +29,7 @@ def leaderboard(
     model: str | None,
     energy: str,
     write: bool,
+    at: str | None,
     single_file: bool,
     wide: bool,
     as_json: bool,
@@ -36,15 +39,15 @@ def leaderboard(
 
     from benchmark.boards import leaderboard as boards
     from benchmark.boards import tabular, terminal
+    from benchmark.boards.revisions import records_at
     from benchmark.records import RecordStore
 
-    store = RecordStore(results)
-    board = boards.build(store, suite=suite, data=data, model=model, energy_profile=energy)
-    if write:
-        part = any((suite, data, model))
-        boards.write(
-            board, results, boards.build(store, energy_profile=energy) if part else board, single_file=single_file
-        )
+    with records_at(results, at) if at else nullcontext(RecordStore(results)) as store:
+        board = boards.build(store, suite=suite, data=data, model=model, energy_profile=energy)
+        if write and not at:
+            part = any((suite, data, model))
+            whole = boards.build(store, energy_profile=energy) if part else board
+            boards.write(board, results, whole, single_file=single_file)
     if as_json:
         click.echo(json.dumps(tabular.as_json(board)))
     else:

@@ -21,7 +21,9 @@ from benchmark.commands.options import AS_JSON, RESULTS, uncollected, user_error
 @click.option("--by", help="Whose records they are: a name, or an account on GitHub.")
 @click.option("--hardware", help="On what machine they were made [default: as the records tell].")
 @click.option("--code", default="", help="Address of the code of a method, network or data set that is not snnbench's.")
-@click.option("--maps", type=click.Path(path_type=Path, file_okay=False), help="Folder of maps, <run id>.map.json.")
+@click.option(
+    "--maps", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of maps, <run id>.map.json."
+)
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
@@ -56,8 +58,10 @@ def submit(
     from benchmark.records import RecordStore
     from benchmark.submissions.again import run_again
     from benchmark.submissions.checks import check_all
-    from benchmark.submissions.report import markdown, report, signed, write
+    from benchmark.submissions.report import markdown, report, require_sayable, signed, write
 
+    if by:
+        require_sayable(by, hardware, code)
     given = {path.resolve() for path in records}
     known = [record for path, record in RecordStore(results).items() if path.resolve() not in given]
     checked = check_all(records, known, maps)

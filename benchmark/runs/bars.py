@@ -82,7 +82,9 @@ def _doing(trainer: Trainer) -> str:
     compressor = next((callback for callback in callbacks if isinstance(callback, Compressor)), None)
     name = "training the dense network"
     if compressor is not None:
-        name = f"fine-tuning {type(compressor).__name__}, {compressor.stage}"
+        anew = compressor.from_scratch or "none" in compressor.budgets  # of a dense network nothing is fine-tuned
+        told = filter(None, [type(compressor).__name__, compressor.stage])
+        name = f"{'training' if anew else 'fine-tuning'} {', '.join(told)}"
     metrics = trainer.callback_metrics
     loss, accuracy = metrics.get("train/loss"), metrics.get("val/accuracy")
     known = "" if loss is None else f", loss {float(loss):.3g}"

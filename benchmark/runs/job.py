@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from lightning.pytorch import Callback
 from rich.console import Console
 
 from benchmark.files import require_writable
@@ -21,6 +22,7 @@ from benchmark.runs.executors.processes import ProcessExecutor, places, visible_
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.plan import Plan, plan, show
 from benchmark.runs.progress import SuiteProgress
+from benchmark.tracking.curves import TrainingCurves
 from benchmark.tracking.runs import SuiteLog
 from compressors.registry import COMPRESSORS
 from datamodules.files import sweep
@@ -83,7 +85,12 @@ def run_suite(suite: Suite, results: Path, data_roots: dict[str, Path], means: M
 
     log = SuiteLog(results, cache_folder() / "checkpoints") if use_wandb else lambda record: None
     with SuiteProgress(suite.name, len(questions), console) as display, DeviceGroup(means.devices) as group:
-        setting = Setting(cache_folder(), data_roots, display.track, display.training, group)
+
+        def watching() -> list[Callback]:
+            curves = [TrainingCurves(display.question, suite.name, results)] if use_wandb and display.question else []
+            return [*display.training(), *curves]
+
+        setting = Setting(cache_folder(), data_roots, display.track, watching, group)
         data = OpenedData(setting, load)
         outcome = _executor(means, store, setting, data, display, log)(suite.name, questions)
     console.print(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.boards.repeatable import obstacles
+from benchmark.questions.build import OptionError
 from benchmark.records import RunRecord
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.run import answer, silent
 from benchmark.submissions.checks import Check, agree
-from datamodules.errors import DataMissing
+from datamodules.errors import CalibrationTooLarge, DataCorrupt, DataMissing
 
 CHEAP_S = 600.0
 """What a run may have taken with the training of its dense network, in seconds, to be asked again."""
@@ -39,6 +40,8 @@ def run_again(records: Sequence[RunRecord], seed: int) -> Check:
             return _compared(record)
         except DataMissing:
             continue
+        except (DataCorrupt, CalibrationTooLarge, OptionError) as error:
+            return Check("run again", False, f"{record.id} cannot be asked here: {error}")
     return Check("run again", None, f"none of {len(records)} that anybody could, on the data here and in ten minutes")
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from benchmark.boards.markdown import cell, line
 from benchmark.boards.repeatable import origin
 from benchmark.boards.standings import standings
@@ -82,6 +84,25 @@ def _record(one: Checked) -> list[str]:
     return [*lines, "", line(["check", "", "found"]), line([":---"] * 3), *rows]
 
 
+class SubmissionError(ValueError):
+    """What is said of a submission's origin cannot stand in a record; says which part and why."""
+
+    exit_status = 2
+
+
+def require_sayable(by: str, hardware: str | None, code: str) -> None:
+    """Find out before the work that a name, a machine or an address cannot stand in a record.
+
+    Raises:
+        SubmissionError: it is too long, or has characters that no table can show.
+    """
+    try:
+        Submission(by=by, hardware=hardware or "unknown", code=code, repeated="")
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SubmissionError(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
 def signed(found: Checked, by: str, hardware: str | None, code: str) -> Checked:
     """A record with whose it is, and when the second run agreed; one that lacks that stays as it is."""
     record, second = found.record, found.second
@@ -89,7 +110,7 @@ def signed(found: Checked, by: str, hardware: str | None, code: str) -> Checked:
         return found
     machine = " ".join(str(record.environment.get(key, "")) for key in ("device", "processor", "platform"))
     submission = Submission(
-        by=by, hardware=hardware or machine.strip() or "unknown", code=code, repeated=second.created
+        by=by, hardware=hardware or machine.strip()[:200] or "unknown", code=code, repeated=second.created
     )
     return replace(found, record=record.model_copy(update={"submission": submission, "schema_version": SCHEMA}))
 

@@ -47,9 +47,9 @@ def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, check
         Whether it was logged.
     """
     job = "dense" if _is_dense(record) else record.division
-    arguments = {"id": record.id, "name": record.question.label, "group": record.suite, "job_type": job}
+    arguments: dict[str, Any] = {"id": record.id, "name": record.question.label, "group": record.suite, "job_type": job}
     try:
-        with _open(
+        with open_run(
             results, mode, exit_code=0 if record.status == "done" else 1, config=_config(record), **arguments
         ) as run:
             _log_results(run, record)
@@ -92,7 +92,7 @@ def log_board(board: Board, results: Path, *, mode: Mode | None = None) -> bool:
     try:
         import wandb
 
-        with _open(results, mode, id="leaderboard", name="leaderboard", job_type="leaderboard") as run:
+        with open_run(results, mode, id="leaderboard", name="leaderboard", job_type="leaderboard") as run:
             lines = list(csv.reader(as_csv(board).splitlines()))
             table = wandb.Table(columns=list(lines[0]), data=[list(map(_number, line)) for line in lines[1:]])
             charts = {
@@ -137,8 +137,18 @@ def _mode() -> str:
 
 
 @contextmanager
-def _open(results: Path, mode: str | None, exit_code: int = 0, **arguments: Any) -> Iterator["wandb.Run"]:
-    """A run of W&B, finished at the end whatever happens; no run of the caller's own is touched."""
+def open_run(
+    results: Path, mode: str | None, exit_code: int = 0, system: bool = False, **arguments: Any
+) -> Iterator["wandb.Run"]:
+    """A run of W&B, finished at the end whatever happens; no run of the caller's own is touched.
+
+    Args:
+        results: the results folder, where its files go unless ``$WANDB_DIR`` says otherwise.
+        mode: as for :func:`log_run`.
+        exit_code: at its end, if nothing is raised.
+        system: log the machine's load, memory and power meanwhile.
+        arguments: of ``wandb.init``.
+    """
     import wandb  # takes over a second, and an installation that fails here must not cost a result either
 
     mode = mode or _mode()
@@ -156,7 +166,7 @@ def _open(results: Path, mode: str | None, exit_code: int = 0, **arguments: Any)
             init_timeout=PATIENCE_S,
             finish_timeout=PATIENCE_S,
             finish_timeout_raises=True,
-            x_disable_stats=True,
+            x_disable_stats=not system,
             x_disable_meta=True,
         ),
         **arguments,

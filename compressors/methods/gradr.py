@@ -82,7 +82,7 @@ class GradR(LatentTraining):
     from_scratch = True
     budgets: ClassVar[tuple[str, ...]] = ("density",)
 
-    alpha: Positive = 0.05
+    alpha: Positive = 0.1
     until: Share = 0.75
     state: GradRState = field(default_factory=GradRState, init=False, compare=False, repr=False)
 

@@ -13,6 +13,7 @@ from torch import nn
 from compressors import masks
 from compressors.annotations import Epoch, Seed
 from compressors.budget import Budget, BudgetError, OptionError
+from compressors.calibration.early_time import RULES, fewest_steps, require_timesteps
 from compressors.calibration.network import Network
 from compressors.channels.pruner import averages, epochs_of
 from compressors.compression import LayerCompression
@@ -33,11 +34,15 @@ class LotteryState(PrunerState):
         ladder: the budgets of all rounds, once the fit's epochs are known.
         epochs: of the fit.
         early: the state that rounds go back to: the module's, and those of its optimizers and schedules.
+        all_steps: the time steps of the network that the fit was given.
+        few_steps: those that tickets are searched at; 0 while that is not known.
     """
 
     ladder: tuple[Budget, ...] = ()
     epochs: int = 0
     early: dict[str, Any] = field(default_factory=dict)
+    all_steps: int = 0
+    few_steps: int = 0
 
 
 class Lottery(Magnitude):
@@ -59,6 +64,12 @@ class Lottery(Magnitude):
     is begun anew, as the authors do: it is first trained densely, the state ``rewind_epoch`` epochs into that training
     is the early one, and the dense checkpoint plays no part.
 
+    *Time steps.* With ``timesteps="early"`` tickets are searched at fewer time steps and the last one is trained at all
+    of them: the authors' early-time tickets. With ``timesteps="settled"`` everything after the first pruning happens at
+    fewer time steps, testing too, as Gou and others have it (Frontiers in Neuroscience 19:1545583, 2025; with
+    ``allocation="lamp"`` that is their method). How many is decided when the first weights go, on the calibration
+    data and, for ``settled``, their labels: :mod:`compressors.calibration.early_time`.
+
     Args:
         allocation: ``global`` as the authors have it; ``lamp`` gives LAMP in rounds with rewinding.
         schedule: as of :class:`~compressors.weights.pruner.Pruner`, but that the rounds share the whole fit. None takes
@@ -67,11 +78,13 @@ class Lottery(Magnitude):
         rewind_epoch: of the first training: the state at its start is what rounds go back to.
         weights: ``kept`` or ``new``, see above.
         seed: of new weights.
+        timesteps: ``all``, ``early`` or ``settled``, see above.
 
     The other options are those of :class:`~compressors.weights.pruner.Pruner`.
 
     Raises:
-        BudgetError: at the start of a fit with fewer epochs than the schedule needs.
+        BudgetError: at the start of a fit with fewer epochs than the schedule needs, or of time steps, with none.
+        LayerError: at the start of a fit of a network without ``timesteps`` that should have fewer.
     """
 
     control = False
@@ -81,16 +94,18 @@ class Lottery(Magnitude):
     rewind_epoch: Epoch = 1
     weights: str = "kept"
     seed: Seed = 0
+    timesteps: str = "all"
     state: LotteryState = field(default_factory=LotteryState, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known("weights", self.weights, ("kept", "new"))
+        require_known("timesteps", self.timesteps, ("all", *RULES))
 
     @property
     def idle(self) -> bool:
-        """Whether there is no budget, the weights are kept, and nothing else is to be done."""
-        return super().idle and self.weights == "kept"
+        """Whether there is no budget, weights and time steps are kept, and nothing else is to be done."""
+        return super().idle and self.weights == "kept" and self.timesteps == "all"
 
     @property
     def rounds(self) -> tuple[Budget, ...]:
@@ -126,11 +141,21 @@ class Lottery(Magnitude):
 
     def compress(self, network: Network) -> tuple[LayerCompression, ...]:
         """Remove the smallest weights, and put what is left back to its early state."""
+        trained = self.weights == "kept" or self.state.round > 0
+        if self.timesteps != "all" and trained and not self.state.few_steps:
+            batches = self._loader(network.module.trainer)
+            self.state.few_steps = fewest_steps(network.module, batches, self.timesteps)
         layers = super().compress(network)
         if self.state.early:
             network.module.load_state_dict(self.state.early["module"])
             masks.enforce(network.module, {layer.name: layer.mask for layer in layers})
         return layers
+
+    def _set_timesteps(self, module: Any) -> None:
+        """Those of this round; none but the network's own are ever set where they are kept."""
+        if self.state.few_steps:
+            back = self.timesteps == "early" and self.state.round == len(self.rounds) - 1
+            module.timesteps = self.state.all_steps if back else self.state.few_steps
 
     def _keep_early(self, trainer: Trainer, module: nn.Module) -> None:
         schedules = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
@@ -156,6 +181,10 @@ class Lottery(Magnitude):
         self.state.epochs = epochs_of(trainer)
         if self.weights == "new" and not self.state.epochs:
             raise BudgetError("weights='new' needs epochs of fine-tuning: a network begun anew knows nothing")
+        if self.timesteps != "all":
+            self.state.all_steps = require_timesteps(pl_module)
+            if not self.state.epochs:
+                raise BudgetError(f"timesteps={self.timesteps!r} needs epochs of fine-tuning, to learn at fewer steps")
         self.state.ladder = self._ladder(self.state.epochs)
         if len(self.rounds) == 1:
             return
@@ -173,6 +202,7 @@ class Lottery(Magnitude):
         if self.weights == "new" and self.compression is None:
             begin_anew(pl_module, self.seed)
         super().on_fit_start(trainer, pl_module)
+        self._set_timesteps(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The trainer is as long as it was, whatever ended the fit."""
@@ -194,6 +224,7 @@ class Lottery(Magnitude):
             self.state.round = due
             self._rewind_optimizers(trainer)
             self.compress_now(trainer, pl_module)
+            self._set_timesteps(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take down what a round ends with."""
@@ -201,14 +232,16 @@ class Lottery(Magnitude):
         if len(self.rounds) > 1 and epochs in (*self.beginnings[1:], self.state.epochs):
             done = self.done()
             measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            reached = {"density": done.density, "epochs": epochs, **measured}
+            steps = {} if self.timesteps == "all" else {"timesteps": pl_module.timesteps}
+            reached = {"density": done.density, "epochs": epochs, **steps, **measured}
             self.state.compression = replace(done, stages=(*done.stages, reached))
 
     def state_dict(self) -> dict[str, Any]:
         """What was done, in which round, and the state to go back to."""
-        return {"pruned": super().state_dict(), "early": self.state.early}
+        return {"pruned": super().state_dict(), "early": self.state.early, "few_steps": self.state.few_steps}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the checkpoint was saved."""
         super().load_state_dict(state_dict["pruned"])
         self.state.early = state_dict["early"]
+        self.state.few_steps = state_dict["few_steps"]

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from compressors.annotations import Part
 from compressors.base import State
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
@@ -66,6 +67,8 @@ class STDS(LatentTraining):
     Args:
         density: share of the weights at the end.
         rise: how the threshold grows: ``sine``, slowly at both ends, or ``linear``.
+        until: share of the fit's steps in which the threshold grows; all of them, as the authors have it, leave no
+            time to recover where the learning rate falls to zero.
         allocation: how the density is split: ``global`` is one threshold for all layers (the authors'), but that no
             layer is left without any weight; with ``uniform``, ``erk`` or ``lamp`` layers have their own.
 
@@ -76,6 +79,7 @@ class STDS(LatentTraining):
     budgets: ClassVar[tuple[str, ...]] = ("density",)
 
     rise: str = "sine"
+    until: Part = 1.0
     allocation: str = "global"
     state: STDSState = field(default_factory=STDSState, init=False, compare=False, repr=False)
 
@@ -142,7 +146,7 @@ class STDS(LatentTraining):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """The threshold of this step is what the network computes with."""
         self.latent.recall(pl_module)
-        self.raise_to(RISES[self.rise](trainer.global_step / self.state.steps))
+        self.raise_to(RISES[self.rise](min(1.0, trainer.global_step / (self.until * self.state.steps))))
         super().on_train_batch_start(trainer, pl_module, *args)
 
     def conclude(self, module: LightningModule) -> None:

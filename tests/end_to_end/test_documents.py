@@ -102,7 +102,9 @@ def test_every_method_has_its_options_and_results_on_a_page():
     assert [name for name in own if name != "identity" and f"<!-- results {name}" not in text] == []
 
 
-@pytest.mark.parametrize("name", ["obc", "qpsnn", "slamp", "wanda", "ria", "lottery", "lsq"])
+@pytest.mark.parametrize(
+    "name", ["obc", "qpsnn", "slamp", "wanda", "ria", "lottery", "lsq", "dst", "gradr", "stds", "upf"]
+)
 def test_every_option_of_a_method_is_explained(name):
     rows = [line.split(" | ") for line in figures.options(name).splitlines() if line.startswith("| `")]
     assert [row[0] for row in rows if not row[-1].strip(" |")] == []

@@ -52,18 +52,18 @@ _NAMES = {
 }
 
 COLUMNS: dict[str, Callable[[Measurement], str]] = {
-    "data": lambda found: found.data,
-    "network": lambda found: found.model,
-    "test samples": lambda found: f"{found.samples:,}",
+    "outcome": lambda found: found.outcome,
+    "comes out at": lambda found: _with_ends(found),
+    "claimed": lambda found: _claimed(found),
     "compared": lambda found: _NAMES.get(found.measure, found.measure),
     "of": lambda found: _named(found.of),
     "measured": lambda found: _measured(found, found.of),
     "against": lambda found: _named(found.against),
     "its measure": lambda found: _measured(found, found.against),
+    "data": lambda found: found.data,
+    "network": lambda found: found.model,
     "seeds": lambda found: str(len(found.seeds)),
-    "comes out at": lambda found: _with_ends(found),
-    "claimed": lambda found: _claimed(found),
-    "outcome": lambda found: found.outcome,
+    "test samples": lambda found: f"{found.samples:,}",
 }
 """Heading -> the cell of a measurement."""
 

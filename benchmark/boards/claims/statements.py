@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from benchmark.boards.standings import DENSE, MEASURES
 from benchmark.catalog import DATA, MODELS
@@ -51,22 +51,26 @@ class ClaimsError(ValueError):
     exit_status = 2
 
 
+def _one_or_several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 class Rows(Strict):
     """Rows of the leaderboard; what is not given may be anything, after-care apart.
 
     Attributes:
         method: the compressor; without options, with none but its defaults.
-        data: the set, and options that the rows must have.
+        data: the set, or one of several, and options that the rows must have.
         model: the network, likewise.
         timesteps: of the data.
-        budget: what was asked of the method.
+        budget: what was asked of the method; a density is met by those within a tenth of it.
         division: what the method was given to work with.
         aftercare: what was done afterwards, reconstruction apart, which is a division.
         calibration_samples: that the method may look at.
     """
 
     method: Named | None = None
-    data: Named | None = None
+    data: Annotated[tuple[Named, ...], BeforeValidator(_one_or_several)] = ()
     model: Named | None = None
     timesteps: Count | None = None
     budget: Budget | None = None
@@ -80,12 +84,11 @@ class Rows(Strict):
 
     def named(self) -> Iterator[tuple[str, Named, Registry, set[str]]]:
         """What the rows are named by: kind, name, where it must be known, and options that are not its own."""
-        known: tuple[tuple[str, Named | None, Registry, set[str]], ...] = (
-            ("compressor", self.method, COMPRESSORS, GIVEN_TO_COMPRESSORS - {"aftercare"}),
-            ("data set", self.data, DATA, GIVEN_TO_DATA),
-            ("model", self.model, MODELS, GIVEN_TO_MODELS),
-        )
-        yield from ((kind, named, registry, given) for kind, named, registry, given in known if named is not None)
+        if self.method is not None:
+            yield "compressor", self.method, COMPRESSORS, GIVEN_TO_COMPRESSORS
+        if self.model is not None:
+            yield "model", self.model, MODELS, GIVEN_TO_MODELS
+        yield from (("data set", named, DATA, GIVEN_TO_DATA) for named in self.data)
 
 
 def _measure(name: str) -> str:

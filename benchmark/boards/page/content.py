@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.boards.columns import SUMMARY_HEADS, named, summary_cells, with_spread
+from benchmark.boards.columns import EARLIER_HEADS, SUMMARY_HEADS, earlier_cells, named, summary_cells, with_spread
 from benchmark.boards.leaders import Leader, leaders
 from benchmark.boards.noise import of_test_set, tied
 from benchmark.boards.repeatable import origin
@@ -267,6 +267,7 @@ def _table(table: Table) -> dict[str, Any]:
             for order, row in enumerate(table.rows)
         ],
         "summary": {"heads": SUMMARY_HEADS, "rows": summary_cells(table)},
+        "earlier": {"heads": EARLIER_HEADS, "rows": earlier_cells(table)} if table.earlier else None,
         "reported": published,
         "marks": as_points(setup.data_name, table.division),
     }

@@ -249,6 +249,10 @@ function save(name, type, text) {
 
 function drawSummary(table) {
   const parts = [simpleTable(table.summary.heads, table.summary.rows)];
+  if (table.earlier) {
+    parts.push(element("p", { className: "note", textContent: "What older versions of methods gave, ranked with nothing:" }),
+      simpleTable(table.earlier.heads, table.earlier.rows));
+  }
   if (table.reported.length) {
     parts.push(element("p", { className: "note", textContent: "Reported by papers, on networks and data of their own, not measured here:" }),
       element("ul", {}, ...table.reported.map((text) => element("li", { textContent: text }))));

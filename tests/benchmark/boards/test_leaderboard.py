@@ -212,11 +212,33 @@ def test_another_dense_checkpoint_of_the_same_seed_stands_apart() -> None:
     assert [row.label for row in board.tables[0].rows] == ["dense", "sbc"]
 
 
-def test_older_versions_of_a_compressor_stand_apart() -> None:
-    old, new = make_record("sbc", 0.1, version=1, accuracy=0.5), make_record("sbc", 0.1, version=2, accuracy=0.8)
-    board = standings([old, new])
+def test_older_versions_of_a_compressor_are_the_history_of_their_table() -> None:
+    dense = make_record(accuracy=0.9)
+    first, second, third = (make_record("sbc", 0.1, version=v, accuracy=a) for v, a in ((1, 0.95), (2, 0.8), (3, 0.85)))
+    board = standings([dense, first, second, third])
+    (table,) = board.tables
+    assert board.apart == ()
+    assert [row.runs[0] for row in table.rows] == [dense.id, third.id]
+    assert [(row.version, row.runs[0], row.fronts) for row in table.earlier] == [
+        (2, second.id, frozenset()),
+        (1, first.id, frozenset()),
+    ]
+    assert table.earlier[1].measured["difference"].mean == pytest.approx(0.05)
+    assert standings([dense, third]).tables[0].rows == table.rows  # neither ranked nor on a front
+    text = markdown(board)
+    assert "| sbc | 1 | 0.1 | 95.00 |" in text
+    assert "| earlier |" not in markdown(standings([dense, third]))
+    assert [row["version"] for row in as_json(board)["tables"][0]["earlier"]] == [2, 1]
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(terminal(board))
+    assert "sbc (version 1), sbc (version 2)" in console.export_text()
+    assert {first.id, second.id, third.id} <= board.runs.keys()
+
+
+def test_an_older_version_without_a_table_of_newer_ones_stands_apart() -> None:
+    old = make_record("sbc", 0.1, version=1, asked={"aftercare": ("batchnorm",)})
+    board = standings([old, make_record("sbc", 0.1, version=2)])
     assert [(item.run, "version 1" in item.reason) for item in board.apart] == [(old.id, True)]
-    assert board.tables[0].rows[0].measured["accuracy"].mean == 0.8
 
 
 def test_failures_and_damaged_results_stand_apart_with_their_reason() -> None:

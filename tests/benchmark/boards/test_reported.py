@@ -20,6 +20,7 @@ from tests.benchmark.factory import make_record, make_suite_records
 
 __all__ = ["chromium"]  # the fixture
 
+SUITE = make_suite_records(seeds=(0,))
 KNOWN = {"data": "nmnist", "method": "m", "network": "n", "paper": "p", "read": "paper", "accuracy": 50}
 
 
@@ -121,7 +122,9 @@ def test_pictures_have_hollow_marks_where_both_measures_are_reported(monkeypatch
 
 
 def test_the_page_draws_them_hollow_on_the_axes_that_they_know(chromium: Any, tmp_path: Any) -> None:
-    page = opened(chromium, tmp_path, make_suite_records(seeds=(0,)))
+    older = make_record("sbc", 0.1, version=1, accuracy=0.123)
+    newer = [record.model_copy(update={"version": 2, "id": f"{n:012x}"}) for n, record in enumerate(SUITE)]
+    page = opened(chromium, tmp_path, [older, *newer])
     for x, y in (("density", "difference"), ("weight_bits", "accuracy"), ("synops", "accuracy")):
         page.evaluate(f"history.replaceState(null, '', '#/table?x={x}&y={y}'); draw()")
         drawn = f"byId('plot').layout?.xaxis.title.text === content.measures.{x}.axis"
@@ -132,5 +135,8 @@ def test_the_page_draws_them_hollow_on_the_axes_that_they_know(chromium: Any, tm
         )
         wanted = len(marks("nmnist", "post-training", x, y))
         assert found == ([[wanted, "pentagon-open"]] if wanted else [])
+    history = page.inner_text("#summary-tables")
+    assert "What older versions of methods gave" in history
+    assert "12.30" in history
     assert page.complaints == []
     page.context.close()

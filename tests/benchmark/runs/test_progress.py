@@ -11,6 +11,8 @@ from rich.console import Console
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.progress import SuiteProgress
 from compressors.base import track
+from compressors.methods.dst import DST
+from compressors.methods.identity import Identity
 from compressors.methods.lamp import LAMP
 from compressors.methods.sbc import SBC
 from compressors.progress import ShownProgress
@@ -48,6 +50,22 @@ def test_the_bar_tells_stage_epoch_and_accuracy_and_fills_up(fine_tuned):
     assert ", validation accuracy " in last[0]
     assert last[1:] == (6, 6)
     assert len(progress.progress.tasks) == 1, "the bar is taken away, the suite's stays"
+
+
+@pytest.mark.parametrize(
+    ("compressor", "told"), [(Identity(), "training Identity"), (DST(0.5), "training DST, density 0.5")]
+)
+def test_what_is_trained_from_scratch_is_not_called_fine_tuning(compressor, told):
+    progress, seen = SuiteProgress("suite", 1, Console(file=io.StringIO())), []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *args):
+            seen.append(progress.progress.tasks[-1].description)
+
+    compressor.state.track = lambda sequence, description: sequence
+    callbacks = [*progress.training(), compressor, Look()]
+    Trainer(max_epochs=1, callbacks=callbacks, **QUIET).fit(classifier(), datamodule=RandomEvents())
+    assert seen[0] == f"{told}, epoch 1/1"
 
 
 class Examined(RandomEvents):

@@ -18,6 +18,7 @@ from benchmark.cli import main
 from benchmark.records import RecordStore, Submission, read_record
 from benchmark.submissions import again
 from benchmark.submissions.changes import changes
+from datamodules.errors import CalibrationTooLarge
 from tests.benchmark.factory import make_record, make_suite_records
 from tests.benchmark.submissions.test_checks import LATER, record, stored, submitted, twice
 from tests.end_to_end.pages import parse
@@ -66,6 +67,23 @@ def test_it_has_to_be_said_whose_records_they_are(tmp_path: Path) -> None:
     done = call(stored(tmp_path, record()))
     assert done.exit_code == 2
     assert "--by" in done.output
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("--by", "x" * 101),
+        ("--by", "a\nb"),
+        ("--by", "me", "--hardware", "\x1b[2J"),
+        ("--by", "me", "--code", "\u202e"),
+    ],
+)
+def test_what_cannot_stand_in_a_record_is_told_before_the_work(tmp_path: Path, said: tuple[str, ...]) -> None:
+    done = call(*twice(tmp_path, record()), *said)
+    assert done.exit_code == 2
+    assert done.output.startswith(f"error: {said[-2]}: ")
+    assert len(done.output.splitlines()) == 1
+    assert not Path("submission").exists()
 
 
 def test_texts_of_records_are_no_markup_in_the_report(tmp_path: Path) -> None:
@@ -133,6 +151,16 @@ def test_a_row_asked_again_agrees_with_a_true_one_and_with_no_other(
     found = again.run_again([one], 0)
     assert found.passed is passed, found.found
     assert one.id in found.found
+
+
+def test_a_question_that_cannot_be_asked_here_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_many(one: Any) -> Any:
+        raise CalibrationTooLarge("ask for fewer")
+
+    monkeypatch.setattr(again, "_compared", too_many)
+    found = again.run_again([record()], 0)
+    assert found.passed is False
+    assert found.found.endswith("ask for fewer")
 
 
 def test_chance_decides_which_row_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,3 +235,75 @@ def test_a_trainer_is_as_long_as_before_when_a_fit_fails():
 def test_unknown_weights_are_refused():
     with pytest.raises(OptionError, match="weights is 'news': did you mean 'new'"):
         Lottery(0.3, weights="news")
+
+
+# Fewer time steps ----------------------------------------------------------------------------------------------------
+
+
+class Steps(Callback):
+    """The time steps of every batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, pl_module, *args):
+        self.seen.append(pl_module.timesteps)
+
+
+def searched_at(monkeypatch, steps):
+    """The rule's answer, and the networks that it was asked about."""
+    asked = []
+
+    def fewest(module, batches, rule):
+        asked.append((rule, weights(module), [y for _, y in batches]))
+        return steps
+
+    monkeypatch.setattr("compressors.methods.lottery.fewest_steps", fewest)
+    return asked
+
+
+@pytest.mark.parametrize("start", ["kept", "new"])
+@pytest.mark.parametrize(("rule", "last"), [("early", 4), ("settled", 2)])
+def test_tickets_are_searched_at_fewer_time_steps(monkeypatch, rule, last, start):
+    asked, watch = searched_at(monkeypatch, 2), Steps()
+    dense = classifier()
+    before = weights(dense)
+    compressor = Lottery(0.3, schedule=[0.6], timesteps=rule, weights=start, rewind_epoch=1)
+    epochs = 5 if start == "new" else 4
+    module = fit(compressor, epochs, [watch], module=dense)
+    batches = [watch.seen[3 * epoch] for epoch in compressor.beginnings]
+    assert batches == ([4] if start == "new" else []) + [2, last]
+    assert module.timesteps == last
+    ((told, network, labels),) = asked  # decided once, when the first weights go
+    assert told == rule
+    assert len(labels) == 3
+    assert all(torch.equal(value, network[name]) for name, value in before.items()) == (start == "kept")
+    assert [stage["timesteps"] for stage in compressor.compression.stages] == batches
+
+
+@pytest.mark.parametrize("cut", [0, 2])
+def test_a_lottery_at_fewer_time_steps_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, cut):
+    asked = searched_at(monkeypatch, 3)
+    options = {"schedule": [0.6], "timesteps": "settled", "rewind_epoch": 0}
+    kept = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    whole = fit(Lottery(0.3, **options), 4, [kept], trainer={"enable_checkpointing": True})
+    resumed = fit(
+        Lottery(0.3, **options),
+        4,
+        module=classifier(seed=7),
+        ckpt_path=tmp_path / f"epoch={cut}.ckpt",
+        weights_only=True,
+    )
+    assert len(asked) == 1
+    assert whole.timesteps == resumed.timesteps == 3
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+def test_fewer_time_steps_need_training_and_a_network_that_has_them():
+    with pytest.raises(BudgetError, match="timesteps='settled' needs epochs of fine-tuning"):
+        Trainer(max_epochs=0, callbacks=[Lottery(0.3, timesteps="settled")], **QUIET).fit(
+            classifier(), datamodule=RandomEvents()
+        )
+    with pytest.raises(OptionError, match="timesteps is 'earli': did you mean 'early'"):
+        Lottery(0.3, timesteps="earli")
+    assert not Lottery(timesteps="early").idle

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from compressors.budget import OptionError
 from compressors.methods.stds import RISES, STDS, SoftThreshold
-from compressors.weights.allocation import by_magnitude, kept_in_all, uniform
+from compressors.weights.allocation import by_magnitude, erk, kept_in_all, uniform
 from tests.compressors.networks import QUIET, RandomEvents, classifier, weights
 
 LAYERS = ("network.0", "network.5", "network.7")
@@ -62,9 +62,11 @@ def thresholds(weights, keep):
 @pytest.mark.parametrize(
     ("rise", "f"), [("sine", lambda x: 0.5 + 0.5 * math.sin(math.pi * x - math.pi / 2)), ("linear", lambda x: x)]
 )
-@pytest.mark.parametrize(("allocation", "split"), [("global", by_magnitude), ("uniform", uniform)])
-def test_every_step_has_the_threshold_and_the_gradient_of_the_closed_form(rise, f, allocation, split):
-    steps, _ = watched(STDS(0.2, rise=rise, allocation=allocation))
+@pytest.mark.parametrize(
+    ("allocation", "split", "until"), [("global", by_magnitude, 1.0), ("uniform", uniform, 1.0), ("erk", erk, 0.5)]
+)
+def test_every_step_has_the_threshold_and_the_gradient_of_the_closed_form(rise, f, allocation, split, until):
+    steps, _ = watched(STDS(0.2, rise=rise, allocation=allocation, until=until))
     assert len(steps) == STEPS
     for number, step in enumerate(steps):
         first = steps[number // 3 * 3]["latent"]  # D is found anew with each epoch
@@ -72,7 +74,7 @@ def test_every_step_has_the_threshold_and_the_gradient_of_the_closed_form(rise, 
         final = {} if allocation == "global" else {n: thresholds({n: w}, keep) for n, w in first.items()}
         final = {n: found[n] for n, found in final.items()} or thresholds(first, keep)
         for name in LAYERS:
-            d = final[name] * f(number / STEPS)
+            d = final[name] * f(min(1.0, number / STEPS / until))
             latent = step["latent"][name]
             value = torch.where(latent.abs() > d, latent - latent.sign() * d, 0.0)
             torch.testing.assert_close(step["values"][name], value, rtol=1e-5, atol=1e-6)

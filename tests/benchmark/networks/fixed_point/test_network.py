@@ -11,6 +11,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from benchmark.networks.classifier import SNNClassifier
+from benchmark.networks.fixed_point.choosing import spikes_apart
 from benchmark.networks.fixed_point.network import dequantised, fixed_point
 from benchmark.networks.fixed_point.neurons import IntegerNeuron
 from benchmark.networks.fixed_point.scheme import FixedPoint, FixedPointError
@@ -345,6 +346,15 @@ def test_many_bits_change_few_spikes_and_few_bits_more():
     assert wanted.mean() > 0.02
     assert differ[0] < 0.01
     assert differ[0] <= differ[1] <= differ[2]
+
+
+def test_spikes_that_are_late_are_nearer_than_silence():
+    wanted = torch.zeros(8, 1)
+    wanted[::2] = 1
+    late = wanted.roll(1, 0)
+    assert spikes_apart(late, wanted) == 0.5
+    assert spikes_apart(torch.zeros(8, 1), wanted) == 2.5
+    assert spikes_apart(wanted, wanted) == 0
 
 
 def test_floats_on_the_grid_fire_as_the_whole_numbers_do():

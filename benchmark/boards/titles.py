@@ -88,7 +88,11 @@ def _compared(name: str, value: Any, default: str | None) -> str:
 
 
 def _said(name: str, value: Any) -> str:
-    word = _WORDS.get(name, name.replace("_", " "))
+    """An option in words. Names come from records, and are never taken for the format of a text."""
+    word = _WORDS.get(name)
+    if word is not None and "{}" in word:
+        return word.format(value)
+    plain = word or name.replace("_", " ")
     if isinstance(value, bool):
-        return word if value else f"no {word}"
-    return word.format(value) if "{}" in word else f"{word} {value}"
+        return plain if value else f"no {plain}"
+    return f"{plain} {value}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -19,13 +19,15 @@ from pydantic import (
 )
 
 from benchmark.catalog import DATA, MODELS
-from benchmark.networks.optimization import Optimization
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
 from benchmark.questions.reading import YAMLFault, read_yaml
 from benchmark.questions.recipes import published
 from compressors.annotations import Number, Seed, WholeNumber
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, suggestion
+
+if TYPE_CHECKING:
+    from benchmark.networks.optimization import Optimization  # torch comes with it
 
 BUDGET_KEYS = {"density": "densities", "bits": "bits", "density+bits": "joint", "synops": "synops"}
 """Kind of budget -> the key of a suite that lists budgets of this kind."""
@@ -129,7 +131,7 @@ class FineTuning(Strict):
         """For people."""
         return f"{self.epochs} epochs at {self.learning_rate:g}"
 
-    def of(self, dense: Optimization) -> Optimization:
+    def of(self, dense: "Optimization") -> "Optimization":
         """How the weights follow their gradients, where the dense network's did like this."""
         return dense.fine_tuning(self.learning_rate)
 
@@ -144,7 +146,7 @@ class FromScratch(Strict):
         """For people."""
         return f"from scratch, {self.epochs} epochs"
 
-    def of(self, dense: Optimization) -> Optimization:
+    def of(self, dense: "Optimization") -> "Optimization":
         """How the weights follow their gradients, where the dense network's did like this."""
         return dense
 

@@ -15,11 +15,12 @@ import click
 from benchmark.commands.check import check
 from benchmark.commands.claims import claims
 from benchmark.commands.compare import compare
+from benchmark.commands.compress import compress
 from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
 from benchmark.commands.leaderboard import leaderboard
 from benchmark.commands.list import list_
-from benchmark.commands.network import compress, fixed_point, profile, sensitivity
+from benchmark.commands.network import fixed_point, profile, sensitivity
 from benchmark.commands.plan import plan
 from benchmark.commands.run import run
 from benchmark.commands.submit import submit

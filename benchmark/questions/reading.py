@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -151,3 +151,18 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 def _fault(node: yaml.Node, reason: str) -> YAMLFault:
     return YAMLFault(node.start_mark.line + 1, reason)
+
+
+def line_of(node: yaml.Node | None, place: Iterable[int | str]) -> int:
+    """The line (from 1) in the file of the key or item at ``place``, or of the nearest thing that encloses it."""
+    line = 1 if node is None else node.start_mark.line + 1
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((key, value) for key, value in node.value if key.value == step), None)
+            if entry is None:
+                return line
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line

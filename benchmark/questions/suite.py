@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,7 +19,7 @@ from pydantic import (
 
 from benchmark.catalog import DATA, MODELS
 from benchmark.questions.names import NAME, Data, Named, NamedNetwork
-from benchmark.questions.reading import YAMLFault, read_yaml
+from benchmark.questions.reading import YAMLFault, line_of, read_yaml
 from benchmark.questions.recipes import published
 from compressors.annotations import Number, Seed, WholeNumber
 from compressors.budget import Budget
@@ -425,21 +424,6 @@ def load_suite(path: Path) -> Suite:
             f"{path}:{line_of(root, e['loc'])}: {_explain(e)}" for e in error.errors() if e["loc"] not in outermost
         ]
         raise SuiteError("\n".join(lines)) from None
-
-
-def line_of(node: yaml.Node | None, place: Iterable[int | str]) -> int:
-    """The line (from 1) in the file of the key or item at ``place``, or of the nearest thing that encloses it."""
-    line = 1 if node is None else node.start_mark.line + 1
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            entry = next(((key, value) for key, value in node.value if key.value == step), None)
-            if entry is None:
-                return line
-            line, node = entry[0].start_mark.line + 1, entry[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-    return line
 
 
 def _explain(error: Any) -> str:

@@ -1,6 +1,7 @@
 """Compressors are values: typed options, checked when made and then fixed, equal where options are, JSON in records."""
 
 import copy
+import inspect
 import json
 import pickle
 import re
@@ -11,8 +12,10 @@ from mypy import api
 
 from compressors import OBC, QPSNN, SBC, Budget, BudgetError, Magnitude, Pruner, SpatioTemporal
 from compressors.annotations import Admitted
+from compressors.base import Compressor
 from compressors.budget import OptionError
 from compressors.registry import COMPRESSORS
+from compressors.weights.latent import LatentTraining
 from tests.end_to_end.conftest import REPOSITORY
 
 METHODS = [COMPRESSORS[name].load() for name in sorted(COMPRESSORS)]
@@ -218,3 +221,15 @@ def test_budgets_of_a_kind_that_a_method_cannot_meet_are_refused(method):
         if not any(limit in kind for kind in method.budgets):
             with pytest.raises(BudgetError, match=f"{method.__name__} (does not|has no) .*: "):
                 method(**{limit: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"), [(Compressor, "compress"), (Pruner, "prune"), (LatentTraining, "account")]
+)
+def test_a_method_that_leaves_its_part_out_is_told_which(kind, missing):
+    class Unfinished(kind):
+        pass
+
+    arguments = [None] * (len(inspect.signature(getattr(kind, missing)).parameters) - 1)
+    with pytest.raises(NotImplementedError, match=rf"Unfinished must implement {missing}\(\)"):
+        getattr(Unfinished(), missing)(*arguments)

@@ -16,8 +16,8 @@ from benchmark.boards.standings import DENSE, MEASURES
 from benchmark.catalog import DATA, MODELS
 from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN_TO_MODELS, OptionError, check_options
 from benchmark.questions.names import Named, showable
-from benchmark.questions.reading import YAMLFault, read_yaml
-from benchmark.questions.suite import Aftercare, Count, Division, Strict, line_of
+from benchmark.questions.reading import YAMLFault, line_of, read_yaml
+from benchmark.questions.suite import Aftercare, Count, Division, Strict
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, UnknownName, suggestion
 from hardware.registry import Registry

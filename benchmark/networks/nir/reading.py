@@ -204,9 +204,9 @@ def _check_run(network: Graph, input_shape: tuple[int, int, int], classes: int, 
     try:
         with torch.no_grad():
             outputs = shapes(torch.zeros(1, 1, *input_shape, device="meta")).shape[2:]
-    except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
-        if isinstance(error, NIRError):
-            raise
+    except NIRError:
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:  # what torch makes of sizes that do not fit
         raise NIRError(f"the graph's nodes do not fit each other: {str(error).splitlines()[0]}") from error
     if tuple(outputs) != (classes,):
         raise NIRError(f"the graph has outputs of shape {tuple(outputs)}, the data set {classes} classes")

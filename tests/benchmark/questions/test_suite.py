@@ -9,8 +9,8 @@ from benchmark.catalog import SUITES, suite_path
 from benchmark.cli import main
 from benchmark.networks.errors import CheckpointError
 from benchmark.questions.build import OptionError, check_suite, questions_of
-from benchmark.questions.reading import read_yaml
-from benchmark.questions.suite import Question, Suite, SuiteError, digest, line_of, load_suite
+from benchmark.questions.reading import line_of, read_yaml
+from benchmark.questions.suite import Question, Suite, SuiteError, digest, load_suite
 from compressors.registry import UnknownName
 from tests.conftest import REAL_DATA
 
@@ -225,12 +225,12 @@ def test_a_question_says_that_it_starts_from_scratch_and_others_read_as_before(t
 def test_shipped_suites_are_sound(path, monkeypatch):
     monkeypatch.setenv("SNNBENCH_DATA", str(REAL_DATA))
     suite = load_suite(path)
-    for model in suite.models:
-        if model.weights is not None and not model.weights.is_file():
-            pytest.skip(f"the checkpoint of {model.label} is not at {model.weights}")
     assert isinstance(suite, Suite)
     assert suite.name == path.stem
     assert suite.description
+    for model in suite.models:
+        if model.weights is not None and not model.weights.is_file():
+            pytest.skip(f"the checkpoint of {model.label} is not at {model.weights}")
     check_suite(suite)
     assert questions_of(suite)
 

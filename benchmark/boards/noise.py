@@ -7,7 +7,7 @@ elsewhere as if their errors were independent, which calls some a tie that is no
 
 from collections.abc import Sequence
 from math import inf, sqrt
-from statistics import fmean
+from statistics import NormalDist, fmean
 
 import numpy as np
 from scipy.stats import t
@@ -15,7 +15,7 @@ from scipy.stats import t
 from benchmark.boards.standings import Row, Spread
 
 CONFIDENCE = 0.95
-Z = 1.96
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 """Standard errors on each side of a mean at :data:`CONFIDENCE`."""
 
 

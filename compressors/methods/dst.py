@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import ClassVar
 
 import torch
@@ -12,24 +12,17 @@ from torch.optim import Optimizer
 
 from compressors import masks
 from compressors.annotations import Count, Part, Seed, Share
-from compressors.base import Compressor, State
+from compressors.base import Compressor
 from compressors.budget import OptionError
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 from compressors.masks import largest
 from compressors.options import require_known
 from compressors.weights.allocation import Allocation, er, erk, uniform, weights_of
-from compressors.weights.schedule import steps_of
+from compressors.weights.schedule import StateOfSteps, steps_of
 
 DENSITIES: Mapping[str, Allocation] = {"erk": erk, "er": er, "uniform": uniform}
 GROWTHS = ("gradient", "random")
-
-
-@dataclass
-class DSTState(State):
-    """As of every compressor, and how many steps the fit has."""
-
-    steps: int = 0
 
 
 class DST(Compressor):
@@ -72,7 +65,7 @@ class DST(Compressor):
     until: Share = 0.75
     allocation: str = "erk"
     seed: Seed = 0
-    state: DSTState = field(default_factory=DSTState, init=False, compare=False, repr=False)
+    state: StateOfSteps = field(default_factory=StateOfSteps, init=False, compare=False, repr=False)
 
     budgets: ClassVar[tuple[str, ...]] = ("density",)
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressors.annotations import Positive, Share
-from compressors.base import State
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 from compressors.masks import largest
 from compressors.weights.allocation import by_magnitude
 from compressors.weights.latent import LatentTraining
-from compressors.weights.schedule import steps_of
+from compressors.weights.schedule import StateOfSteps, steps_of
 
 
 @dataclass
@@ -51,13 +50,6 @@ class Signed:
         return gradient if self.mask is None else gradient * self.mask.to(gradient.device)
 
 
-@dataclass
-class GradRState(State):
-    """As of every compressor, and how many steps the fit has."""
-
-    steps: int = 0
-
-
 class GradR(LatentTraining):
     """Trains from scratch with signs that are fixed: a connection vanishes where its strength falls below zero.
 
@@ -84,7 +76,7 @@ class GradR(LatentTraining):
 
     alpha: Positive = 0.1
     until: Share = 0.75
-    state: GradRState = field(default_factory=GradRState, init=False, compare=False, repr=False)
+    state: StateOfSteps = field(default_factory=StateOfSteps, init=False, compare=False, repr=False)
 
     @property
     def idle(self) -> bool:

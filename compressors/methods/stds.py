@@ -10,13 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from compressors.annotations import Part
-from compressors.base import State
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
 from compressors.options import require_known
 from compressors.weights.allocation import ALLOCATIONS
 from compressors.weights.latent import LatentTraining
-from compressors.weights.schedule import steps_of
+from compressors.weights.schedule import StateOfSteps, steps_of
 
 RISES: Mapping[str, Callable[[float], float]] = {
     "sine": lambda share: (1 + math.sin(math.pi * (share - 0.5))) / 2,
@@ -44,13 +43,6 @@ class SoftThreshold:
     def backward(self, gradient: Tensor, latent: Tensor) -> Tensor:
         """The relu's derivative is taken for one, so that thresholded weights learn too."""
         return gradient
-
-
-@dataclass
-class STDSState(State):
-    """As of every compressor, and how many steps the fit has."""
-
-    steps: int = 0
 
 
 class STDS(LatentTraining):
@@ -81,7 +73,7 @@ class STDS(LatentTraining):
     rise: str = "sine"
     until: Part = 1.0
     allocation: str = "global"
-    state: STDSState = field(default_factory=STDSState, init=False, compare=False, repr=False)
+    state: StateOfSteps = field(default_factory=StateOfSteps, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

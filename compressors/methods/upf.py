@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from compressors import masks
 from compressors.annotations import NotNegative, Positive, Share
-from compressors.base import State
 from compressors.calibration.network import Network
 from compressors.channels.pruner import channels_of
 from compressors.channels.surgery import Cut, cut
@@ -22,7 +21,7 @@ from compressors.masks import largest
 from compressors.network.layers import evaluating, hooks
 from compressors.weights.allocation import by_magnitude
 from compressors.weights.latent import LatentTraining
-from compressors.weights.schedule import steps_of
+from compressors.weights.schedule import StateOfSteps, steps_of
 
 FIRST, LAST = 5.0, 1000.0  # sharpness of the masks, at the beginning and at the end of their training
 OPEN = 0.6  # a mask variable to begin with: the mask is 0.95 of one
@@ -119,17 +118,15 @@ class Masked:
 
 
 @dataclass
-class UPFState(State):
+class UPFState(StateOfSteps):
     """As of every compressor, and what a fit needs to know of the network.
 
     Args:
-        steps: of the fit.
         traced: which channels belong together.
         dead: groups of channels that are to be taken out.
         resumed: what a checkpoint has of the masks.
     """
 
-    steps: int = 0
     traced: Channels | None = None
     dead: frozenset[int] = frozenset()
     resumed: Mapping[str, Any] = field(default_factory=dict)

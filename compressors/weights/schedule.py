@@ -2,15 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from lightning.pytorch import Trainer
 
+from compressors.base import State
 from compressors.budget import Budget, BudgetError
 
 Schedule = float | Sequence[float] | None
 """None: at once. A factor, such as 0.8: that share of what is left stays in every round. Or the share of each round."""
+
+
+@dataclass
+class StateOfSteps(State):
+    """As of every compressor, and how many steps of the optimizer the fit has."""
+
+    steps: int = 0
 
 
 def rounds(schedule: Schedule, goal: Budget) -> tuple[Budget, ...]:

@@ -4,14 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import exp, hypot, log, sqrt
-from statistics import fmean, stdev
+from math import exp, hypot, log
 from typing import Any, Literal
 
-from scipy import stats
-
 from benchmark.boards.claims.statements import GAIN, Claim, Comparison, Rows
-from benchmark.boards.noise import CONFIDENCE, sampling_error
+from benchmark.boards.noise import CONFIDENCE, Z, of_seeds, sampling_error
 from benchmark.boards.standings import DENSE_FROM_SCRATCH, Board, Row, Spread, Table
 from benchmark.questions.names import Named
 from benchmark.records import RunRecord
@@ -281,13 +278,12 @@ def _factor(logarithm: float) -> float:
 
 def _interval(differences: Sequence[float], error: float) -> tuple[float, float | None, float | None]:
     """Mean, and the ends of its interval: spread over seeds and standard error of the test, added as squares."""
-    mean, number = fmean(differences), len(differences)
-    if number < 2:
-        return mean, None, None
-    beyond = (1 + CONFIDENCE) / 2
-    over_seeds = float(stats.t.ppf(beyond, number - 1)) * stdev(differences) / sqrt(number)
-    half = hypot(over_seeds, float(stats.norm.ppf(beyond)) * error)
-    return mean, mean - half, mean + half
+    spread = Spread.of(differences)
+    over_seeds = of_seeds(spread)
+    if over_seeds is None:
+        return spread.mean, None, None
+    half = hypot(over_seeds, Z * error)
+    return spread.mean, spread.mean - half, spread.mean + half
 
 
 def _side(found: _Found, values: Sequence[float]) -> Side:

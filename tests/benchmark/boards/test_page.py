@@ -174,7 +174,7 @@ def test_what_is_seen_stands_in_the_address_and_comes_back_from_it(page: Any) ->
     page.uncheck("#controls")
     page.locator("#rows th", has_text="memory").first.locator("button").click()
     page.fill("#words", "0.1")
-    address = page.url
+    address = page.evaluate("location.href")
     heads = page.locator("#rows th").all_inner_texts()
     assert any("energy" in head for head in heads)
     assert not any("test set" in head for head in heads)
@@ -256,7 +256,7 @@ def test_a_run_stands_beside_its_dense_network_by_keyboard_alone(page: Any) -> N
     page.locator("#rows tbody tr").nth(1).locator("td:last-child a").first.focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("#run:not([hidden])")
-    record = page.url.rsplit("/", 1)[1]
+    record = page.evaluate("location.href").rsplit("/", 1)[1]
     text = page.inner_text("#run")
     assert record in text
     assert page.inner_text("#run-title") == "sbc at 0.5"

@@ -132,6 +132,6 @@ def test_the_page_fits_and_leads_to_the_leaderboard_and_back(
     assert page.locator("article").count() == len(found)
     page.click("text=The leaderboard")
     page.click("text=claims")
-    assert page.url.endswith("claims.html")
+    page.wait_for_url("**/claims.html")
     assert complaints == []
     context.close()

@@ -1,8 +1,9 @@
 """What compression did to spikes: layer by layer, beside the dense network's, on some of the test samples."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from math import ceil, inf
 from typing import Any
 
@@ -18,14 +19,14 @@ from compressors.network.layers import evaluating, hooks
 from compressors.network.neurons import filter_matrix
 from hardware.neurons import is_neuron
 
-ONE_OF = 16  # test samples; both networks run once more on it
+ONE_OF = 32  # test samples; both networks run once more on it
 MOST_SAMPLES = 256
 
 
 class SpikeStatistics(Callback):
     """Holds a network's spikes against those of the network that it was made from, after its test.
 
-    One of 16 test samples is looked at, 256 at most, from all over the test part. They are few, so that the test takes
+    One of 32 test samples is looked at, 256 at most, from all over the test part. They are few, so that the test takes
     hardly longer; and both networks run on them with nobody counting. Samples are taken on one device alone.
 
     Args:
@@ -71,8 +72,8 @@ def spike_account(dense: SNNClassifier, compressed: SNNClassifier, batches: Iter
         compressed: what was made of it.
         batches: samples ``[B, ...]`` as :class:`~benchmark.networks.classifier.SNNClassifier` takes them.
     """
-    names = [name for name, module in compressed.network.named_modules() if is_neuron(module)]
-    tallies = {name: _Tally(dense.network.get_submodule(name)) for name in names}
+    names = [name for name, module in compressed.named_modules() if is_neuron(module)]
+    tallies = {name: _Tally(lru_cache(partial(_filter, dense.get_submodule(name)))) for name in names}
     samples = 0
     for x in batches:
         samples += len(x)
@@ -103,7 +104,7 @@ class _Observed:
 
 def _observed(module: SNNClassifier, x: Tensor, names: Sequence[str]) -> dict[str, _Observed]:
     """Run a network on ``x``; layer -> what its neurons did."""
-    neurons = {module.network.get_submodule(name): name for name in names}
+    neurons = {module.get_submodule(name): name for name in names}
     spikes: dict[str, list[Tensor]] = defaultdict(list)
     ranges: dict[str, tuple[float, float] | None] = {}
 
@@ -118,12 +119,16 @@ def _observed(module: SNNClassifier, x: Tensor, names: Sequence[str]) -> dict[st
     return {name: _Observed(torch.cat(parts), ranges[name]) for name, parts in spikes.items()}
 
 
+def _filter(neuron: nn.Module, timesteps: int) -> Tensor:
+    return filter_matrix(neuron, timesteps).float()
+
+
 @dataclass
 class _Tally:
     """Running sums of one layer of neurons over batches.
 
     Args:
-        neuron: the dense network's, whose membrane filter makes spikes that are near in time near.
+        over_time: for so many steps, the dense neurons' membrane filter, which makes spikes that are near in time near.
         rows: steps times samples, of the dense and of the compressed network.
         fired: spikes of each neuron, the same: int64 ``[neurons]``.
         either: neurons and steps in which either network fires; None where they have no counterpart.
@@ -133,7 +138,7 @@ class _Tally:
         potentials: the compressed network's.
     """
 
-    neuron: nn.Module
+    over_time: Callable[[int], Tensor]
     rows: tuple[int, int] = (0, 0)
     fired: tuple[Tensor, Tensor] | None = None
     either: int | None = 0
@@ -153,18 +158,19 @@ class _Tally:
         else:
             self.potentials = None
         if self.either is not None and dense.spikes.shape == own.spikes.shape:
-            self.either += int((dense.spikes | own.spikes).sum())
-            self._compare(dense.spikes, own.spikes)
+            self._compare(dense.spikes.flatten(1), own.spikes.flatten(1))
         else:
             self.either = None
 
     def _compare(self, dense: Tensor, own: Tensor) -> None:
-        differing = dense ^ own
-        self.differing += int(differing.sum())
-        over_time = filter_matrix(self.neuron, len(dense)).to(dense.device, torch.float32)
-        trains = dense.flatten(1).float()
+        """Trains ``[T, neurons]``; those that stay silent in both networks have no part in it."""
+        firing = (dense | own).any(0)
+        dense, own = dense[:, firing], own[:, firing]
+        self.either = (self.either or 0) + int((dense | own).sum())
+        self.differing += int((dense ^ own).sum())
+        trains, over_time = dense.float(), self.over_time(len(dense)).to(dense.device)
         self.energy += float((over_time @ trains).square().sum())
-        self.distance += float((over_time @ (own.flatten(1).float() - trains)).square().sum())
+        self.distance += float((over_time @ (own.float() - trains)).square().sum())
 
     def account(self, name: str) -> NeuronSpikes | None:
         """All batches together; None where the layer never ran."""

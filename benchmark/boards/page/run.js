@@ -28,7 +28,7 @@ function facts(shown) {
   if (shown.length === 1) return definitions({ run: shown[0][0], suite: shown[0][1].suite, ...shown[0][1].facts });
   const names = [...new Set(shown.flatMap(([, run]) => Object.keys(run.facts)))];
   const cells = names.map((name) => [name, ...shown.map(([, run]) => String(run.facts[name] ?? "–"))]);
-  const heads = ["", ...shown.map(([id, run]) => `${run.name} (${id.slice(0, 6)})`)];
+  const heads = ["of the run", ...shown.map(([id, run]) => `${run.name} (${id.slice(0, 6)})`)];
   const table = simpleTable(heads, cells);
   table.firstChild.classList.add("facts");
   for (const line of table.querySelectorAll("tbody tr")) {

@@ -201,8 +201,8 @@ function runCell(row) {
     else state.chosen.delete(first);
     offerComparison();
   });
-  return [box, ...row.runs.flatMap(([seed, id]) => [" ",
-    link(addressOf("run", [id]), seed, { ariaLabel: `${row.method} ${row.budget}, seed ${seed}` })])];
+  return [element("label", { className: "target" }, box), ...row.runs.flatMap(([seed, id]) => [" ",
+    link(addressOf("run", [id]), seed, { className: "target", ariaLabel: `${row.method} ${row.budget}, seed ${seed}` })])];
 }
 
 function offerComparison() {

@@ -14,10 +14,8 @@ from benchmark.boards.claims.verdicts import RULE, Judged, judged
 from benchmark.boards.standings import standings
 from benchmark.cli import main
 from benchmark.records import RecordStore
-from tests.benchmark.boards.test_page import NASTY, chromium
+from tests.benchmark.boards.test_page import NASTY
 from tests.benchmark.factory import make_record, make_suite_records
-
-__all__ = ["chromium"]  # the fixture
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """What ``snnbench compress --max-drop`` and its like do: search on held-out samples, then compress and test once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,8 @@ def search_checkpoint(
     """
     methods = [build.validated("compressor", Named, method) for method in space.methods]
     subject = open_for(source, output)
-    bench = Bench(subject, samples, source.seed, aftercare)
-    lines = [_lines(method, space, bench) for method in methods]
-    wish.check(bench.dense.cost)
-    done = _search(lines, bench, wish, told)
+    done = search_on(Bench(subject, samples, source.seed, aftercare), methods, space, wish, told)
+    bench = done.bench
     winner = bench.compressor(done.best.candidate)
     result = compress(subject.module(), subject.data, winner, seed=source.seed)
     account = done.to_dict(command(done.best.candidate)) | {"test": _tested(result).to_dict()}
@@ -115,7 +113,22 @@ def picture_of(output: Path) -> Path:
     return output.with_suffix(".search.png")
 
 
-def _search(lines: Iterable[Sequence[Sequence[Candidate]]], bench: Bench, wish: Wish, told: Told) -> Search:
+def search_on(bench: Bench, methods: Sequence[Named], space: Space, wish: Wish, told: Told) -> Search:
+    """Find the budget that a wish asks for, on the samples of a bench; nothing is written or tested.
+
+    Args:
+        bench: the dense network, and what judges.
+        methods: those of the space, with their options.
+        space: densities and widths.
+        wish: what is wanted.
+        told: hears of every step.
+
+    Raises:
+        SearchError: see :func:`search_checkpoint`.
+        BudgetError, OptionError: a method cannot meet any budget of the space, or has no such option.
+    """
+    lines = [_lines(method, space, bench) for method in methods]
+    wish.check(bench.dense.cost)
     tried = attempting(bench.trial, bench.dense, wish)
 
     def attempt(candidate: Candidate) -> Step:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark.boards.columns import EARLIER_HEADS, SUMMARY_HEADS, earlier_cells, named, summary_cells, with_spread
-from benchmark.boards.leaders import Leader, leaders
+from benchmark.boards.leaders import Leader, by_network, in_order, leaders
 from benchmark.boards.noise import of_test_set, tied
 from benchmark.boards.repeatable import origin
 from benchmark.boards.reported import as_points, beside
@@ -106,18 +106,11 @@ def content(board: Board) -> dict[str, Any]:
 
 def _networks(tables: Iterable[Table]) -> list[dict[str, Any]]:
     """Each data set and network with its tables, post-training ones first, and who leads the first of them."""
-    grouped: dict[str, list[Table]] = defaultdict(list)
-    for table in tables:
-        grouped[_network_key(table)].append(table)
-    return [_network(key, sorted(own, key=_order)) for key, own in grouped.items()]
+    return [_network(_network_key(own[0]), own) for own in by_network(tables)]
 
 
 def _network_key(table: Table) -> str:
     return digest([*vars(table.setup).values()])[:6]
-
-
-def _order(table: Table) -> tuple[bool, bool, str, str]:
-    return not table.division.startswith("post-training"), bool(table.condition), table.division, table.condition
 
 
 def _network(key: str, tables: Sequence[Table]) -> dict[str, Any]:
@@ -211,7 +204,7 @@ def _plainly(value: Any) -> str:
 def _standing(tables: Iterable[Table]) -> dict[str, list[dict[str, Any]]]:
     """Method -> a line for each table and variant: its place by mean accuracy over operations, and what it saves."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for table in sorted(tables, key=_order):
+    for table in sorted(tables, key=in_order):
         summaries, families = summarize(table), {row.label: row.family for row in table.rows}
         for place, (summary, cells) in enumerate(zip(summaries, summary_cells(table), strict=True), start=1):
             line = [f"{place} of {len(summaries)}", *cells]

@@ -59,16 +59,23 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, float]:
 def log_networks(run: "wandb.Run", summary: Mapping[str, Any]) -> None:
     """What ``snnbench compress`` started from and what it wrote: used by a run, and logged by it.
 
+    A network's artifact holds the network alone, so that whoever has the file has the artifact.
+
     Offline the network that it started from is named in the configuration alone: W&B refuses to link it there.
 
     Args:
         run: an open run.
         summary: of the compression (:func:`benchmark.single_network.compress.compress_checkpoint`).
     """
+    import wandb
+
     before, after = Path(summary["checkpoint"]), Path(summary["output"])
     if not run.offline:
         run.use_artifact(network_artifact(before, summary["sha256"], kind=kind_of(before)))
-    made = network_artifact(after, sha256(after), kind=kind_of(after, compressed=True), method=summary["method"])
+    account = wandb.Artifact(f"compression-{sha256(after)[:12]}", type="compression")
     for suffix in (".json", ".map.json"):
-        made.add_file(str(after.with_suffix(suffix)), name=f"network{suffix}")
-    run.log_artifact(made)
+        account.add_file(str(after.with_suffix(suffix)), name=f"compression{suffix}")
+    run.log_artifact(account)
+    run.log_artifact(
+        network_artifact(after, sha256(after), kind=kind_of(after, compressed=True), method=summary["method"])
+    )

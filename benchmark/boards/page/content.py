@@ -71,7 +71,15 @@ _GAINS = {
 }
 _MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)}
 
-LAYER_BARS = {"kept": "kept", "bits": "bits", "AC": "ac", "MAC": "mac", "memory": "stored_bits", "energy": "joules"}
+LAYER_BARS = {
+    "kept": "kept",
+    "bits": "bits",
+    "AC": "ac",
+    "MAC": "mac",
+    "memory": "stored_bits",
+    "energy": "joules",
+    "energy share": "share",
+}
 """Columns of a run's layers that have a bar."""
 
 
@@ -323,6 +331,7 @@ def _run(record: RunRecord, places: Mapping[str, int], energy_profile: str) -> d
         "name": "dense"
         if question.compressor.label == DENSE
         else f"{question.compressor.label} at {question.budget.short}",
+        "family": question.compressor.name,
         "condition": question.condition,
         "suite": record.suite,
         "facts": _facts(record, answer),
@@ -357,7 +366,9 @@ def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
     loss = {layer.name: layer.loss for layer in answer.compression.layers}
     priced = energy(answer.cost, energy_profile)
     layers, joules_of = answer.cost.layers, priced.joules_by("layer")
-    costs = [_layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0)) for layer in layers]
+    costs = [
+        _layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0), priced.joules) for layer in layers
+    ]
     cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(layers, costs, strict=True)]
     return {
         "heads": [*(cells[0] if cells else ())],
@@ -366,7 +377,7 @@ def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
     }
 
 
-def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float) -> dict[str, float]:
+def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float, whole: float) -> dict[str, float]:
     stored = layer.stored_bits if layer.memory_bits else layer.bias_bits
     return {
         "kept": layer.nonzero / max(1, layer.weights),
@@ -375,21 +386,23 @@ def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float) -> di
         "mac": layer.mac / samples,
         "stored_bits": stored,
         "joules": joules_per_sample,
+        "share": joules_per_sample / whole if whole else 0.0,
     }
 
 
 def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None) -> dict[str, str]:
     return {
         "layer": layer.name,
-        "kind": layer.kind,
-        "input": layer.inputs,
-        "weights": count(layer.weights),
         "kept": f"{percent(cost['kept'])} %",
         "bits": str(layer.bits),
         "AC": count(cost["ac"]),
         "MAC": count(cost["mac"]),
         "memory": size(cost["stored_bits"]),
         "energy": joules(cost["joules"]),
-        "format": layer.best_format if layer.memory_bits else "",
+        "energy share": f"{percent(cost['share'])} %",
         "loss estimate": "–" if loss is None else rounded(loss),
+        "kind": layer.kind,
+        "input": layer.inputs,
+        "weights": count(layer.weights),
+        "format": layer.best_format if layer.memory_bits else "",
     }

@@ -70,7 +70,7 @@ def test_the_front_greets_with_a_card_a_network_and_its_links_lead_to_the_tables
     for question in ("within one point, least memory", "a tenth of the weights", "4 bits"):
         assert question in text
     assert "no run yet" in text  # at 4 bits
-    assert card.locator("svg circle").count() == 21
+    assert card.locator("svg path").count() == 21
     card.locator("h2 a").click()
     front.wait_for_selector("[data-view=table]:not([hidden])")
     assert "N-MNIST · small CNN · T = 10 · post-training" in front.inner_text("#table-title")
@@ -220,7 +220,7 @@ def test_a_run_stands_beside_its_dense_network_by_keyboard_alone(page: Any) -> N
     assert [line.split("\t")[:2] for line in lines] == [
         [layer, run] for layer in ("conv1", "fc") for run in ("sbc at 0.5", "dense")
     ]
-    assert page.locator("#run td.bar").count() == 4 * 6
+    assert page.locator("#run td.bar").count() == 4 * 7
     assert "0123abcd" in text  # the git revision
     assert f"snnbench run run-{record}.yaml" in text
     assert page.evaluate("document.activeElement.id") == "run"
@@ -238,9 +238,25 @@ def test_runs_are_compared_side_by_side(page: Any) -> None:
     page.click("#compare-link")
     page.wait_for_selector("#run:not([hidden])")
     facts = page.locator("#run table").first
-    assert facts.locator("thead th").count() == 4
-    assert "accuracy" in facts.locator("tr.differs").all_inner_texts()[0]
-    assert page.locator("#run table").nth(1).locator("tbody tr").count() == 2 * 3
+    heads = facts.locator("thead th").all_inner_texts()
+    assert [head.partition(" (")[0] for head in heads] == [
+        "what differs",
+        "sbc at 0.5",
+        "obc at 0.5",
+        "sbc at 0.2",
+        "dense",
+    ]
+    lines = [line.split("\t") for line in facts.locator("tbody tr").all_inner_texts()]
+    assert lines[0][0] == "accuracy"
+    assert all(len(set(texts)) > 1 for _, *texts in lines)
+    same = page.locator("#run details dt").all_text_contents()
+    assert "dense checkpoint (SHA-256)" in same
+    assert not {name for name, *_ in lines} & set(same)
+    layers = page.locator("#run table").nth(1)
+    assert layers.locator("tbody tr").count() == 2 * 4  # the dense network's beside those of the three
+    bars = layers.locator("tbody tr").first.locator("td.bar").all_inner_texts()
+    shares = [cell for cell in bars if cell.endswith("%")]
+    assert len(shares) == 2  # of the weights, and of the energy
 
 
 def test_methods_have_pages_by_family(front: Any) -> None:

@@ -26,7 +26,7 @@ from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
 from compressors.network.layers import Layer, left_alone, require_own_weight
 from compressors.options import Configured
-from compressors.progress import Track, track
+from compressors.progress import Note, Track, track, unnoted
 
 Texts = str | Sequence[str]
 """A single text may stand by itself."""
@@ -39,10 +39,12 @@ class State:
     Args:
         compression: what was done so far; None before the first cut.
         track: shows the progress of long work.
+        note: is told figures of it, step by step.
     """
 
     compression: Compression | None = None
     track: Track = track
+    note: Note = unnoted
 
 
 class Compressor(Configured):
@@ -218,7 +220,7 @@ class Compressor(Configured):
         """The network as it stands, with the layers to compress and the calibration data."""
         description, loader = f"{type(self).__name__}: calibration", self._loader(trainer)
         network = open_network(module, loader, self.include, self.exclude, self.state.track, description)
-        return replace(network, layers=self.accepted(network.layers))
+        return replace(network, layers=self.accepted(network.layers), note=self.state.note)
 
     def accepted(self, layers: Sequence[Layer]) -> Sequence[Layer]:
         """The layers to compress, of all that the options choose: every one, and each must have a weight of its own.

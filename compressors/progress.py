@@ -1,9 +1,9 @@
-"""Progress of long work, shown by whoever runs it: bars on a terminal, lines in a file."""
+"""Progress of long work, shown by whoever runs it: bars on a terminal, lines in a file, figures in a chart."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
 """Takes items and what is done with them, and yields the items; on the way it shows how far they are."""
+
+Note = Callable[[Mapping[str, SupportsFloat]], None]
+"""Takes the figures of one step of long work, by names such as ``reconstruct/loss``, while it goes on."""
 
 FIRST_LINE_S, LINE_EVERY_S = 5.0, 30.0
 
@@ -67,3 +70,7 @@ def track(items: Iterable[Item], description: str) -> Iterable[Item]:
     """The default way of showing progress, on stderr."""
     with ShownProgress(_console()) as progress:
         yield from progress.track(items, description=description)
+
+
+def unnoted(figures: Mapping[str, SupportsFloat]) -> None:
+    """The default way of taking figures: nobody looks at them, and none is computed for it."""

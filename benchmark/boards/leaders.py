@@ -1,11 +1,12 @@
 """Who leads a table at what people ask first: a point lost at most, a tenth of the weights, four bits."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmark.boards.noise import tied
-from benchmark.boards.standings import Row, Table
+from benchmark.boards.standings import Row, Setup, Table
 from benchmark.boards.summary import TOLERANCE
 
 
@@ -29,6 +30,19 @@ AT: Mapping[str, Mapping[str, Any]] = {"a tenth of the weights": {"density": 0.1
 
 WITHIN = {"within one point, least memory": "stored_bits", "within one point, fewest operations": "synops"}
 """Where the cheapest row leads that loses at most :data:`~benchmark.boards.summary.TOLERANCE`."""
+
+
+def in_order(table: Table) -> tuple[bool, bool, str, str]:
+    """The order of the tables of a data set and network: post-training ones first, fine-tuned ones apart."""
+    return not table.division.startswith("post-training"), bool(table.condition), table.division, table.condition
+
+
+def by_network(tables: Iterable[Table]) -> list[list[Table]]:
+    """The tables of each data set and network, in the order of :func:`in_order`."""
+    grouped: dict[Setup, list[Table]] = defaultdict(list)
+    for table in tables:
+        grouped[table.setup].append(table)
+    return [sorted(own, key=in_order) for own in grouped.values()]
 
 
 def leaders(table: Table) -> tuple[Leader, ...]:

@@ -22,15 +22,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREYS = ("#707070", "#909090", "#a8a8a8", "#505050")
 
 MARKS = {
-    "second order": ("o", "circle"),
-    "magnitude": ("s", "square"),
-    "activations": ("D", "diamond"),
-    "quantisation": ("^", "triangle-up"),
-    "structure": ("P", "cross"),
-    "trained sparse": ("v", "triangle-down"),
-    OTHER: ("X", "x"),
+    "second order": ("o", "circle", "●"),
+    "magnitude": ("s", "square", "■"),
+    "activations": ("D", "diamond", "◆"),
+    "quantisation": ("^", "triangle-up", "▲"),
+    "structure": ("P", "cross", "✚"),
+    "trained sparse": ("v", "triangle-down", "▼"),
+    OTHER: ("X", "x", "✖"),
 }
-"""Family -> the name of its mark in matplotlib and in plotly."""
+"""Family -> the name of its mark in matplotlib and in plotly, and the mark itself, for terminals."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ class Style:
         colour: of its curve, as ``#rrggbb``.
         mark: of its points, in matplotlib's words.
         symbol: the same in plotly's.
+        glyph: the same as a character.
     """
 
     family: str
     colour: str
     mark: str
     symbol: str
+    glyph: str
 
 
 def style(method: str, control: bool = False) -> Style:

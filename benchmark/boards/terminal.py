@@ -7,9 +7,11 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from benchmark.boards.columns import COLUMNS, LEGEND, SUMMARY_HEADS, TEXT, provenance, summary_cells
-from benchmark.boards.standings import Apart, Board, Table
+from benchmark.boards.standings import Apart, Board, Row, Table
+from benchmark.boards.styles import style
 from hardware.table import columns_that_fit
 
 _DISPENSABLE = (
@@ -47,21 +49,35 @@ def _earlier(table: Table) -> list[str]:
 
 
 class _Fitted:
-    """A table that leaves out what can be looked up elsewhere, before a narrow terminal cuts what cannot."""
+    """A table that leaves out what can be looked up elsewhere, before a narrow terminal cuts what cannot.
+
+    Where there are colours, methods have those that they have on the page, behind their families' marks.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        methods = [_marked(row, console) for row in self.table.rows]
         widths = {name: max(map(cell_len, (name, *map(cell, self.table.rows)))) for name, cell in COLUMNS.items()}
+        widths["method"] = max(cell_len(text.plain) for text in (Text("method"), *methods))
         room = options.max_width
         kept, padding = columns_that_fit(widths, _DISPENSABLE[:_TIGHT], room - 1), 1
         if sum(widths[name] for name in kept) + 2 * len(kept) - 1 > room:
             kept, padding = columns_that_fit(widths, _DISPENSABLE, room, gap=1), 0
-        yield _table(self.table, kept, padding)
+        yield _table(self.table, methods, kept, padding)
 
 
-def _table(table: Table, kept: Sequence[str], padding: int) -> RichTable:
+def _marked(row: Row, console: Console) -> Text:
+    """A method's name, in a terminal with colours behind its family's mark and in its own colour."""
+    name = COLUMNS["method"](row)
+    if row.dense or console.color_system is None:
+        return Text(name)
+    look = style(row.family, row.control)
+    return Text.assemble((f"{look.glyph} ", look.colour), (name, look.colour))
+
+
+def _table(table: Table, methods: Sequence[Text], kept: Sequence[str], padding: int) -> RichTable:
     columns = {name: COLUMNS[name] for name in kept}
     shown = RichTable(
         title=escape(table.title),
@@ -74,9 +90,9 @@ def _table(table: Table, kept: Sequence[str], padding: int) -> RichTable:
     )
     for name in columns:
         shown.add_column(name, justify="left" if name in TEXT else "right", no_wrap=True, overflow="fold")
-    for row, following in zip(table.rows, (*table.rows[1:], None), strict=True):
+    for row, method, following in zip(table.rows, methods, (*table.rows[1:], None), strict=True):
         last_of_budget = following is None or following.budget != row.budget or row.dense
-        cells = [escape(cell(row)) for cell in columns.values()]
+        cells = [method if name == "method" else escape(cell(row)) for name, cell in columns.items()]
         shown.add_row(*cells, style="dim" if row.control else None, end_section=last_of_budget)
     return shown
 

@@ -121,6 +121,9 @@ def fixed_point_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="The compressed network, .safetensors or .nir; both if given twice [default: beside the dense one, named by "
     "method and budget].",
 )
+@click.option(
+    "--wandb", "use_wandb", is_flag=True, help="Log it to Weights & Biases: figures, layers, and networks as artifacts."
+)
 @click.option("--plain", is_flag=True, help="Write every weight as a float, in place of packed codes and indices.")
 @device_options
 @AS_JSON
@@ -168,6 +171,7 @@ def _compress(outputs: tuple[Path, ...], as_json: bool, **arguments: Any) -> Non
     summary = compress_checkpoint(
         Source(**given), named, budget, target, aftercare, devices, arguments["plain"], scheme, others
     )
+    _log(summary, arguments)
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -211,6 +215,7 @@ def _search(outputs: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
         scheme=scheme,
         told=lambda step: click.echo(f"tried {step.candidate}: {step.verdict}", err=True),
     )
+    _log(summary, arguments)
     if as_json:
         click.echo(json.dumps(summary))
         return
@@ -220,6 +225,14 @@ def _search(outputs: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
     console.print(show(summary))
     for line in (*map(chip_line, profile.chips), *path.lines(summary["search"])):
         click.echo(line)
+
+
+def _log(summary: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Log what was written to Weights & Biases, where that is asked for."""
+    if arguments["use_wandb"]:
+        from benchmark.tracking.lineage import log_compression
+
+        log_compression(summary)
 
 
 def _scheme(arguments: dict[str, Any]) -> "FixedPoint | None":

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.pytorch import Callback
 from rich.console import Console
 
 from benchmark.files import require_writable
@@ -19,10 +18,10 @@ from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.distributed import DeviceError, DeviceGroup, Devices
 from benchmark.runs.executors.local import Executor, LocalExecutor, Outcome
 from benchmark.runs.executors.processes import ProcessExecutor, places, visible_gpus
-from benchmark.runs.opening import OpenedData, Setting
+from benchmark.runs.opening import OpenedData, Setting, unwatched
 from benchmark.runs.plan import Plan, plan, show
 from benchmark.runs.progress import SuiteProgress
-from benchmark.tracking.curves import TrainingCurves
+from benchmark.tracking.live import live_run
 from benchmark.tracking.runs import SuiteLog
 from compressors.registry import COMPRESSORS
 from datamodules.files import sweep
@@ -85,12 +84,8 @@ def run_suite(suite: Suite, results: Path, data_roots: dict[str, Path], means: M
 
     log = SuiteLog(results, cache_folder() / "checkpoints") if use_wandb else lambda record: None
     with SuiteProgress(suite.name, len(questions), console) as display, DeviceGroup(means.devices) as group:
-
-        def watching() -> list[Callback]:
-            curves = [TrainingCurves(display.question, suite.name, results)] if use_wandb and display.question else []
-            return [*display.training(), *curves]
-
-        setting = Setting(cache_folder(), data_roots, display.track, watching, group)
+        live = partial(live_run, suite=suite.name, results=results) if use_wandb else unwatched
+        setting = Setting(cache_folder(), data_roots, display.track, display.training, live, group)
         data = OpenedData(setting, load)
         outcome = _executor(means, store, setting, data, display, log)(suite.name, questions)
     console.print(
@@ -125,7 +120,7 @@ def _executor(
     setting: Setting,
     data: OpenedData,
     display: SuiteProgress,
-    after: Callable[[RunRecord], None],
+    after: Callable[[RunRecord], object],
 ) -> Executor:
     if means.executor == "ray":
         from benchmark.runs.executors.cluster import RayExecutor

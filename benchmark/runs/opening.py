@@ -22,15 +22,34 @@ from compressors.registry import COMPRESSORS
 from datamodules.base import BenchmarkDataModule
 
 
+def unwatched(question: Question) -> list[Callback]:
+    """No callbacks: nobody looks at a fit from outside."""
+    return []
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What a run needs beside its question: where things are, whom to tell about progress, and devices to work on."""
+    """What a run needs beside its question: where things are, whom to tell about progress, and devices to work on.
+
+    Args:
+        cache: folder of dense networks and eliminations.
+        data_roots: where data sets are, by name.
+        track: shows the progress of long work.
+        training_callbacks: that show a training on this process's own display.
+        live: callbacks that log a question's fits elsewhere while they happen; worker processes are handed it too.
+        group: devices to work on.
+    """
 
     cache: Path
     data_roots: dict[str, Path] = field(default_factory=dict)
     track: Track = default_track
     training_callbacks: Callable[[], list[Callback]] = list
+    live: Callable[[Question], list[Callback]] = unwatched
     group: DeviceGroup = field(default_factory=DeviceGroup)
+
+    def watching(self, question: Question) -> list[Callback]:
+        """The callbacks of one of a question's fits."""
+        return [*self.training_callbacks(), *self.live(question)]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ class SuiteProgress:
         self.progress = ShownProgress(console)
         self.whole = self.progress.add_task(name, total=runs)
         self.runs, self.ended = runs, 0
-        self.question: Question | None = None
 
     def __enter__(self) -> "SuiteProgress":
         self.progress.start()
@@ -42,7 +41,6 @@ class SuiteProgress:
 
     def started(self, question: Question) -> None:
         """Show which run is on."""
-        self.question = question
         self.progress.update(self.whole, description=question.label)
 
     def finished(self, question: Question, record: RunRecord, ending: Ending) -> None:

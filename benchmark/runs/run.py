@@ -211,7 +211,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
     record = unanswered(run, suite, group.devices)
     peak_is_known = memory.forget_peak() and not group.devices.grouped  # which works in other processes
     try:
-        dense = dense_network(run, data, setting.cache, setting.training_callbacks(), group)
+        dense = dense_network(run, data, setting.cache, setting.watching(question), group)
         compressor = build.compressor(
             question.compressor, question.budget, question.seed, setting.cache / "eliminations", question.aftercare
         )
@@ -224,7 +224,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             compressor,
             question.seed,
             course=question.course,
-            callbacks=setting.training_callbacks(),
+            callbacks=setting.watching(question),
             group=group,
             reference=reference,
         )

@@ -9,8 +9,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from benchmark.boards.styles import Style, style
 from benchmark.single_network.paired import PairedChange
 from benchmark.wording import count, joules, points, seconds, size
+from compressors.registry import COMPRESSORS
 
 Account = Mapping[str, Any]
 
@@ -20,8 +22,6 @@ PRICES = {
     "energy": ("energy a sample", lambda value: joules(value)),
 }
 """What is minimised -> how it is called and worded."""
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def change_of(step: Account) -> PairedChange:
@@ -102,16 +102,17 @@ def draw(account: Account, path: Path) -> None:
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
     methods = list(dict.fromkeys(step["method"]["name"] for step in tried))
-    for method, colour in zip(methods, _COLOURS * len(methods), strict=False):
+    for method in methods:
         own = [step for step in tried if step["method"]["name"] == method]
-        _points(axes, own, method, colour)
+        entry = COMPRESSORS.get(method)
+        _points(axes, own, method, style(method, entry is not None and entry.load().control))
     best = account["path"][account["best"]]
     axes.plot(
         [best["price"]], [100 * best["change"]["change"]], "*", color="black", markersize=16, zorder=3, label="winner"
     )
     axes.axhline(0, color="black", linestyle=":", linewidth=1)
     if account["wish"]["max_drop"] is not None:
-        axes.axhline(-100 * account["wish"]["max_drop"], color="#D55E00", linestyle="--", linewidth=1, label="allowed")
+        axes.axhline(-100 * account["wish"]["max_drop"], color="#505050", linestyle="--", linewidth=1, label="allowed")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: worded(value))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -124,13 +125,14 @@ def draw(account: Account, path: Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _points(axes: Any, steps: Sequence[Account], label: str, colour: str) -> None:
+def _points(axes: Any, steps: Sequence[Account], label: str, look: Style) -> None:
     """One method's candidates, each with its width beside it."""
     changes = [change_of(step) for step in steps]
     x, y = [step["price"] for step in steps], [100 * change.change for change in changes]
     below = [100 * (change.change - change.low) for change in changes]
     above = [100 * (change.high - change.change) for change in changes]
-    axes.errorbar(x, y, [below, above], fmt="o", color=colour, ecolor=colour, elinewidth=0.7, markersize=5, label=label)
+    drawn = {"fmt": look.mark, "color": look.colour, "ecolor": look.colour, "label": label}
+    axes.errorbar(x, y, [below, above], elinewidth=0.7, markersize=5, **drawn)
     for step, across, up in zip(steps, x, y, strict=True):
         told = f"{step.get('density', 1):g}" + (f", {step['bits']} b" if "bits" in step else "")
         axes.annotate(told, (across, up), xytext=(4, 4), textcoords="offset points", fontsize=7)

@@ -1,6 +1,6 @@
 """What ``snnbench compress --max-drop`` and its like do: search on held-out samples, then compress and test once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,7 @@ def search_checkpoint(
     if scheme is not None:
         read(subject.module().network)  # what has no form in whole numbers is found before the work
     bench = Bench(subject, samples, source.seed, aftercare, scheme)
-    lines = [_lines(method, space, bench) for method in methods]
-    wish.check(bench.dense.cost)
-    done = _search(lines, bench, wish, told)
+    done = search_on(bench, methods, space, wish, told)
     best = done.best.candidate
     result = compress(subject.module(), subject.data, bench.compressor(best), seed=source.seed)
     final = finished(result, subject.data, bench.scheme_of(best))
@@ -138,7 +136,22 @@ def picture_of(output: Path) -> Path:
     return output.with_suffix(".search.png")
 
 
-def _search(lines: Iterable[Sequence[Sequence[Candidate]]], bench: Bench, wish: Wish, told: Told) -> Search:
+def search_on(bench: Bench, methods: Sequence[Named], space: Space, wish: Wish, told: Told) -> Search:
+    """Find the budget that a wish asks for, on the samples of a bench; nothing is written or tested.
+
+    Args:
+        bench: the dense network, and what judges.
+        methods: those of the space, with their options.
+        space: densities and widths.
+        wish: what is wanted.
+        told: hears of every step.
+
+    Raises:
+        SearchError: see :func:`search_checkpoint`.
+        BudgetError, OptionError: a method cannot meet any budget of the space, or has no such option.
+    """
+    lines = [_lines(method, space, bench) for method in methods]
+    wish.check(bench.dense.cost)
     tried = attempting(bench.trial, bench.dense, wish)
 
     def attempt(candidate: Candidate) -> Step:

@@ -1,7 +1,7 @@
 """Trials: one network compressed in many ways, each judged on the same held-out training samples and kept on disk."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ from benchmark.single_network.subject import Subject
 from compressors.base import Compressor
 from compressors.budget import Budget
 from compressors.methods.identity import Identity
+from compressors.methods.obc import OBC
+from compressors.second_order.problem import Problem
 from datamodules.storage import cache_folder
 from hardware import CostReport
 
@@ -117,6 +119,7 @@ class Bench:
     ) -> None:
         self.subject, self.seed, self.aftercare = subject, seed, tuple(aftercare)
         self.scheme = scheme
+        self._problems: dict[str, Mapping[str, Problem]] = {}  # which all candidates have in common
         self.held_out = subject.data.held_out(samples)
         data: Any = copy.copy(subject.data)
         data.test_dataloader = lambda: subject.data.held_out_dataloader(samples)
@@ -140,7 +143,10 @@ class Bench:
             SubjectError: it trains a network from scratch.
         """
         cache = cache_folder() / "eliminations"
-        return for_trained(build.compressor(candidate.method, candidate.budget, self.seed, cache, self.aftercare))
+        made = build.compressor(candidate.method, candidate.budget, self.seed, cache, self.aftercare)
+        if isinstance(made, OBC):
+            made.state.problems = self._problems
+        return for_trained(made)
 
     def trial(self, candidate: Candidate) -> Trial:
         """Compress a copy of the dense network and judge it, or find on disk what came out earlier.

@@ -3,7 +3,6 @@
 Nothing of W&B is needed for a result: a record is stored before it is logged, and a fault here is a warning.
 """
 
-import csv
 import json
 import logging
 import os
@@ -12,13 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark.boards.markdown import markdown
-from benchmark.boards.standings import COSTS, DENSE, Board, standings
-from benchmark.boards.tabular import as_csv
-from benchmark.questions.suite import digest
-from benchmark.records import RecordStore, RunRecord
-from hardware.energy import energy
-from hardware.table import COLUMNS, table_rows
+from benchmark.boards.standings import DENSE
+from benchmark.records import RunRecord
+from benchmark.tracking.artifacts import add_text, network_artifact
+from benchmark.tracking.layers import layer_charts
+from benchmark.tracking.layout import look_of, subject_of, tags_of
 
 if TYPE_CHECKING:
     import wandb
@@ -48,6 +45,7 @@ def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, check
     """
     job = "dense" if _is_dense(record) else record.division
     arguments: dict[str, Any] = {"id": record.id, "name": record.question.label, "group": record.suite, "job_type": job}
+    arguments["tags"] = [*tags_of(record.question), record.division, *(["control"] if record.control else [])]
     try:
         with open_run(
             results, mode, exit_code=0 if record.status == "done" else 1, config=_config(record), **arguments
@@ -55,7 +53,7 @@ def log_run(record: RunRecord, results: Path, *, mode: Mode | None = None, check
             _log_results(run, record)
             _log_artifacts(run, record, checkpoint)
     except Exception as error:  # whatever W&B raises must not cost the suite
-        _warn(f"run {record.id} ({record.question.label})", error)
+        warn(f"run {record.id} ({record.question.label})", error)
         return False
     return True
 
@@ -72,57 +70,18 @@ class SuiteLog:
     def __init__(self, results: Path, checkpoints: Path, mode: Mode | None = None) -> None:
         self.results, self.checkpoints, self.mode = results, checkpoints, mode
 
-    def __call__(self, record: RunRecord) -> None:
-        """Log a record that is safely stored."""
+    def __call__(self, record: RunRecord) -> bool:
+        """Log a record that is safely stored; whether it was logged."""
         file = None if record.dense is None else self.checkpoints / f"{record.dense.id}.safetensors"
         checkpoint = file if file is not None and file.is_file() else None
-        if not log_run(record, self.results, mode=self.mode, checkpoint=checkpoint):
+        logged = log_run(record, self.results, mode=self.mode, checkpoint=checkpoint)
+        if not logged:
             self.mode = "offline"
+        return logged
 
 
-def log_board(board: Board, results: Path, *, mode: Mode | None = None) -> bool:
-    """Log a leaderboard: its rows as a table, the trade-offs as charts, and both in a versioned artifact.
-
-    The artifact ``leaderboard`` gets a new version, with the aliases ``latest`` and the board's digest, only where its
-    content changed. Faults are warnings, as in :func:`log_run`.
-
-    Returns:
-        Whether it was logged.
-    """
-    try:
-        import wandb
-
-        with open_run(results, mode, id="leaderboard", name="leaderboard", job_type="leaderboard") as run:
-            lines = list(csv.reader(as_csv(board).splitlines()))
-            table = wandb.Table(columns=list(lines[0]), data=[list(map(_number, line)) for line in lines[1:]])
-            charts = {
-                cost: wandb.plot.scatter(table, cost, "accuracy", title=f"accuracy over {cost}") for cost in COSTS
-            }
-            run.log({"leaderboard": table, **{f"accuracy over {cost}": chart for cost, chart in charts.items()}})
-            artifact = wandb.Artifact("leaderboard", type="leaderboard")
-            artifact.add(table, "leaderboard")
-            _add_text(artifact, "leaderboard.md", markdown(board))
-            run.log_artifact(artifact, aliases=["latest", digest(as_csv(board))])
-    except Exception as error:  # as above
-        _warn("the leaderboard", error)
-        return False
-    return True
-
-
-def sync(store: RecordStore, results: Path, *, mode: Mode | None = None) -> tuple[int, int]:
-    """Log all stored records and their leaderboard, as if their runs had just ended.
-
-    Returns:
-        How many records were logged, and how many were not.
-    """
-    records = list(store)
-    logged = sum(log_run(record, results, mode=mode) for record in records)
-    if records:
-        log_board(standings(records), results, mode=mode)
-    return logged, len(records) - logged
-
-
-def _warn(what: str, error: Exception) -> None:
+def warn(what: str, error: Exception) -> None:
+    """Say that something is not in W&B, and the remedy; nothing is lost by it."""
     _log.warning(
         "%s is not in Weights & Biases: %s: %s. The records are safe. Check the WANDB_* variables, the network and the "
         "disk, then `snnbench wandb sync`; or go without: --no-wandb",
@@ -185,13 +144,11 @@ def project() -> str:
 
 
 def _log_results(run: "wandb.Run", record: RunRecord) -> None:
-    """Metrics, over the density achieved, and the table of layers that ``snnbench profile`` shows.
+    """Metrics, over the density achieved, and what was counted layer by layer.
 
     A metric's summary is its one value: a named aggregate would turn the number into a mapping, which no chart or sort
     of W&B can use.
     """
-    import wandb
-
     run.summary.update({"status": record.status, "error": record.error})
     metrics = _metrics(record)
     run.define_metric("density")
@@ -199,8 +156,7 @@ def _log_results(run: "wandb.Run", record: RunRecord) -> None:
         if name != "density":
             run.define_metric(name, step_metric="density")
     if record.cost is not None:
-        rows = table_rows(record.cost, energy(record.cost))
-        run.log({**metrics, "layers": wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in rows])})
+        run.log({**metrics, **layer_charts(record.cost)})
 
 
 def _is_dense(record: RunRecord) -> bool:
@@ -213,8 +169,7 @@ def _log_artifacts(run: "wandb.Run", record: RunRecord, checkpoint: Path | None)
     import wandb
 
     if checkpoint is not None and record.dense is not None:
-        dense = wandb.Artifact(f"dense-{record.dense.id}", type="model", metadata=record.dense.model_dump())
-        dense.add_file(str(checkpoint), name=checkpoint.name)
+        dense = network_artifact(checkpoint, record.dense.sha256, kind="dense", **record.dense.model_dump())
         if _is_dense(record):
             run.log_artifact(dense)
         elif not run.offline:  # offline, W&B refuses to link what a run used; the config names the network in any case
@@ -223,30 +178,18 @@ def _log_artifacts(run: "wandb.Run", record: RunRecord, checkpoint: Path | None)
         if content is not None:
             artifact = wandb.Artifact(f"{kind}-{record.id}", type=kind)
             text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True)
-            _add_text(artifact, f"{kind}.json", text)
+            add_text(artifact, f"{kind}.json", text)
             run.log_artifact(artifact)
 
 
-def _add_text(artifact: "wandb.Artifact", name: str, text: str) -> None:
-    with artifact.new_file(name, mode="w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _number(text: str) -> float | str | None:
-    """A cell of the CSV; tables of W&B want numbers, and None where there is nothing."""
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return text
-
-
 def _config(record: RunRecord) -> dict[str, Any]:
-    """The question, and what else the answer depends on."""
+    """The question, what else the answer depends on, and how the page names and draws it."""
     content = record.model_dump(
         mode="json", include={"suite", "version", "control", "division", "dense", "environment", "schema_version"}
     )
     question = record.question.model_dump(mode="json")
-    return {**content, **question, "data": {**question["data"], **record.data}}
+    shown = {"subject": subject_of(record.question), "look": look_of(record.question, record.control)}
+    return {**content, **question, **shown, "data": {**question["data"], **record.data}}
 
 
 def _metrics(record: RunRecord) -> dict[str, float]:

@@ -1,16 +1,22 @@
-"""A suite as a sweep of Weights & Biases: ordinary agents run its questions, and each leaves an ordinary record."""
+"""Sweeps of Weights & Biases, which ordinary agents do: the runs of a suite, or a method's options.
 
-from collections.abc import Iterable
+Of a suite each run leaves an ordinary record. Options are judged by the accuracy, on held-out training samples, of the
+best network within a given memory: no test sample takes part in a choice.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmark.questions.suite import Model, Question, Suite, digest
+from benchmark.questions.suite import Model, Named, Question, Suite, digest
+from compressors.registry import COMPRESSORS
 
 
 class SweepError(ValueError):
-    """A question that a suite does not have; names it and the remedy."""
+    """A sweep that cannot be: a question that its suite does not have, an option that its method does not have."""
 
     exit_status = 2
 
@@ -74,3 +80,59 @@ def only(suite: Suite, wanted: str, questions: Iterable[Question]) -> Suite:
             "calibration_samples": (question.calibration_samples,),
         }
     )
+
+
+OBJECTIVE = "accuracy at memory"
+"""What is made large: the accuracy on held-out samples of the best network within the memory."""
+
+
+def over_options(method: Named, varied: Mapping[str, Any], trial: Sequence[str], project: str) -> dict[str, Any]:
+    """The sweep over some options of a method.
+
+    Args:
+        method: the method, with the options that stay as they are.
+        varied: option -> a list of values, or ``{min: ..., max: ...}`` with W&B's ``distribution`` beside them. Lists
+            alone make a grid; with a range, W&B chooses by what it has seen (``bayes``).
+        trial: words of the command that does one trial; the options of the trial are put behind them as JSON.
+        project: W&B project.
+
+    Raises:
+        SweepError: the method has no such option, or what is said of it is neither list nor range.
+    """
+    parameters = {name: _parameter(method, name, values) for name, values in varied.items()}
+    if not parameters:
+        raise SweepError("nothing is varied: give --vary, as in --vary damping=[0.001,0.01,0.1]")
+    return {
+        "name": f"{method.label}: {', '.join(varied)}",
+        "project": project,
+        "method": "grid" if all("values" in known for known in parameters.values()) else "bayes",
+        "metric": {"name": OBJECTIVE, "goal": "maximize"},
+        "parameters": parameters,
+        "command": ["${env}", *trial, "--options", "${args_json}"],
+    }
+
+
+def _parameter(method: Named, name: str, values: Any) -> dict[str, Any]:
+    options = method.found_in(COMPRESSORS).load().options()
+    if name not in options:
+        raise SweepError(f"{method.name} has no option {name!r} to vary: it has {', '.join(sorted(options))}")
+    if isinstance(values, list) and values:
+        return {"values": values}
+    if isinstance(values, dict) and {"min", "max"} <= values.keys() <= {"min", "max", "distribution"}:
+        return dict(values)
+    raise SweepError(f"{name} varies over {values!r}: give a list of values, or {{min: 0.001, max: 0.1}}")
+
+
+def options_of(text: str) -> dict[str, Any]:
+    """A trial's options, as an agent of W&B gives them.
+
+    Raises:
+        SweepError: they are no mapping in JSON.
+    """
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise SweepError(f'options {text!r} are no mapping in JSON, such as {{"damping": 0.01}}')
+    return options

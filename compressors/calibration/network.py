@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressors.calibration.hessians import CalibrationError
 from compressors.network.layers import Layer, LayerError, find_layers, matches, select
-from compressors.progress import Track
+from compressors.progress import Note, Track, unnoted
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Network:
         layers: those to compress, in order of execution.
         calibration: yields batches of x (without labels) on the module's device, in a fixed order; may be called again.
         track: shows the progress of work on a sequence of items.
+        note: is told figures of the work, step by step.
     """
 
     module: LightningModule
     layers: Sequence[Layer]
     calibration: Callable[[], Iterator[Tensor]]
     track: Track
+    note: Note = unnoted
 
 
 def open_network(

@@ -84,6 +84,11 @@ class Distance:
         """JSON-able."""
         return {"output": float(self.output), "spikes": self.spikes.tolist()}
 
+    def figures(self) -> dict[str, Tensor]:
+        """What charts show of it, on held-out samples."""
+        spikes = self.spikes.mean() if len(self.spikes) else self.output.new_zeros(())
+        return {"held_out/distance": self.total, "held_out/output": self.output, "held_out/spikes": spikes}
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -138,7 +143,8 @@ class _Pupil:
     def __init__(
         self, network: Network, accounts: Sequence[LayerCompression], dense: LightningModule, x: Tensor
     ) -> None:
-        self.module, self.dense, self.track, self.x = network.module, dense, network.track, x
+        self.module, self.dense, self.x = network.module, dense, x
+        self.track, self.note = network.track, network.note
         self.neurons = [*neuron_pairs(network, accounts, dense)]
         self.learnt = _Learnt(network.layers, accounts)
         spread, self.energies = self._of_dense(x)
@@ -165,21 +171,26 @@ class _Pupil:
         batches, smallest, since = _batches(self.x), torch.inf, 0
         look_every = max(1, course.steps // LOOKS)
         for step in self.track(range(1, course.steps + 1), "reconstructing what the dense network does"):
-            self._step(augmented(next(batches), course.augment, step), optimizer)
+            loss = self._step(augmented(next(batches), course.augment, step), optimizer)
+            self.note({"reconstruct/loss": loss, "reconstruct/start_rate": rate})
             schedule.step()
             if step % look_every == 0:
                 distance = self._held_out(held)
+                self.note(distance.figures())
                 yield step, distance
                 since = 0 if distance.total < smallest else since + 1
                 smallest = min(smallest, float(distance.total))
                 if since == PATIENCE:
                     return
 
-    def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        """One step down the distance; the distance before it, on these samples."""
         with evaluating(self.module), torch.enable_grad():
-            self.learnt.take_gradients(self._distance(x).total)
+            distance = self._distance(x).total
+            self.learnt.take_gradients(distance)
         optimizer.step()
         self.learnt.hold()
+        return distance.detach()
 
     def _held_out(self, x: Tensor) -> Distance:
         with evaluating(self.module):

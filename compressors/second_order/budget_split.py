@@ -1,6 +1,6 @@
 """How a budget is split between layers whose problems are known: by a rule, or by what their losses say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -90,7 +90,7 @@ class BudgetSplit:
         if budget.synops is not None:
             return self._by_synops(network, problems, budget, budget.synops)
         if budget.density < 1:
-            return self._by_density(problems, budget)
+            return self._by_density(network, problems, budget)
         return self._by_bits(problems, budget)
 
     def _by_weights(
@@ -104,9 +104,9 @@ class BudgetSplit:
             keep = over_living(rule, weights, dead, budget.density)
         return {name: LayerBudget(count, budget.bits) for name, count in keep.items()}
 
-    def _by_density(self, problems: Mapping[str, Problem], budget: Budget) -> dict[str, LayerBudget]:
+    def _by_density(self, network: Network, problems: Mapping[str, Problem], budget: Budget) -> dict[str, LayerBudget]:
         curves, every = {}, 0
-        for name, problem in problems.items():
+        for name, problem in _one_by_one(network, problems):
             curves[name] = self._pruning_curve(problem)
             every += problem.weight.numel()
         least = sum(float(curve.costs.min()) for curve in curves.values())
@@ -127,7 +127,7 @@ class BudgetSplit:
     ) -> dict[str, LayerBudget]:
         activity = activities(network.module, network.layers, network.calibration)
         curves, every = {}, 0.0
-        for name, problem in problems.items():
+        for name, problem in _one_by_one(network, problems):
             losses, order = self._losses(problem)
             costs = activity[name].synops(len(problem.weight)).to(losses)
             saved = costs.gather(1, self.solver.solutions.elimination(problem).order)
@@ -176,3 +176,12 @@ class BudgetSplit:
             return 1.0
         scaled = problem.weight * problem.batchnorm_factor[:, None]
         return obs.layer_loss(scaled, torch.zeros_like(scaled), problem.hessian) or 1.0  # of a silent layer
+
+
+def _one_by_one(network: Network, problems: Mapping[str, Problem]) -> Iterator[tuple[str, Problem]]:
+    """The layers' problems by name; how far their eliminations are is told."""
+    weights = 0
+    for name, problem in network.track(problems.items(), "eliminating every weight"):
+        yield name, problem
+        weights += problem.weight.numel()
+        network.note({"eliminate/weights": weights})

@@ -1,6 +1,6 @@
 """Single weights: split the budget between the layers, choose which weights of a layer stay, and round them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -102,10 +102,12 @@ class Pruner(Compressor):
         statistics = self.calibrate(network)
         parts = self.split_budget(network, statistics)
         earlier = {} if self.compression is None else self.compression.masks()
-        return tuple(
-            write_back(layer, self.compress_layer(network, layer, parts[layer.name], statistics[layer.name]), earlier)
-            for layer in network.track(network.layers, f"{type(self).__name__}: {self.stage}")
-        )
+        accounts: list[LayerCompression] = []
+        for layer in network.track(network.layers, f"{type(self).__name__}: {self.stage}"):
+            result = self.compress_layer(network, layer, parts[layer.name], statistics[layer.name])
+            accounts.append(write_back(layer, result, earlier))
+            network.note(_so_far(accounts))
+        return tuple(accounts)
 
     def calibrate(self, network: Network) -> Mapping[str, Any]:
         """What :meth:`prune` needs to know about each layer's inputs, by layer name."""
@@ -179,6 +181,14 @@ class Pruner(Compressor):
         """Take up the masks and the round of a checkpoint."""
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "round"})
         self.state.round = state_dict["round"]
+
+
+def _so_far(accounts: Sequence[LayerCompression]) -> dict[str, float]:
+    """Layers that are done, the share of their weights that is left, and the loss that the method estimates."""
+    kept, weights = (sum(getattr(account, name) for account in accounts) for name in ("kept", "weights"))
+    losses = [account.loss for account in accounts if account.loss is not None]
+    known = {"compress/loss": sum(losses)} if len(losses) == len(accounts) else {}
+    return {"compress/layers": len(accounts), "compress/density": kept / weights, **known}
 
 
 def write_back(layer: Layer, result: LayerResult, earlier: Mapping[str, Tensor] | None = None) -> LayerCompression:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from benchmark.networks.weights import checkpoints
 from hardware import CostReport
+from tests.benchmark.tracking.wandb_files import read, run_files
 from tests.end_to_end.conftest import records
 
 pytestmark = pytest.mark.slow
@@ -25,9 +26,12 @@ def dense(snnbench, tiny, tmp_path, cache):
 def test_compress_then_profile(snnbench, dense, tmp_path):
     output = tmp_path / "small.safetensors"
     words = ("--checkpoint", dense, "--method", "sbc", "--density", "0.2", "--calibration-samples", "20")
-    done = snnbench("compress", *words, "--output", output, "--json")
+    done = snnbench("compress", *words, "--output", output, "--json", "--wandb")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
+    logged = read(run_files(tmp_path)[-1])
+    assert logged["summary"]["accuracy"] == summary["compressed"]["accuracy"]
+    assert [artifact.type for artifact in logged["artifacts"]].count("network") == 1
     assert json.loads(output.with_suffix(".json").read_text()) == summary
     assert summary["compression"]["density"] == pytest.approx(0.2, abs=0.01)
     assert summary["compressed"]["synops"] < summary["dense"]["synops"]

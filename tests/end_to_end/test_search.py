@@ -7,9 +7,13 @@ import nir
 import numpy as np
 import pytest
 import torch
+import wandb
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from benchmark.networks.weights import checkpoints
 from datamodules.base import BenchmarkDataModule
+from tests.benchmark.tracking.wandb_files import read, run_files
 from tests.end_to_end.conftest import records
 
 pytestmark = pytest.mark.slow
@@ -150,3 +154,58 @@ def test_sensitivity_names_layers(snnbench, dense, tmp_path):
     refused = snnbench("sensitivity", *words, "--density", "1.5")
     assert refused.returncode == 2
     assert "density is 1.5" in refused.stderr
+
+
+def test_options_are_swept_for_the_accuracy_at_a_memory(snnbench, dense, tmp_path, monkeypatch):
+    """What ``wandb agent`` makes of the sweep's command, with the client's own way of filling it in."""
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+    fixed = ("--checkpoint", dense, "--calibration-samples", "20", "--held-out", "100", "--bits", "4")
+    words = ("--method", "obc", "--max-memory-bits", "1KiB", "-o", "solver=fast", *fixed)
+    done = snnbench("wandb", "tune", *words, "--vary", "damping=[0.01,1000.0]")
+    assert done.returncode == 0, done.stderr
+    sweep = yaml.safe_load(done.stdout)
+    assert sweep["metric"] == {"name": "accuracy at memory", "goal": "maximize"}
+    assert (sweep["method"], sweep["parameters"]) == ("grid", {"damping": {"values": [0.01, 1000.0]}})
+    assert sweep["command"][0] == "${env}"
+    found = {}
+    for damping in sweep["parameters"]["damping"]["values"]:
+        (filled,) = create_sweep_command_args({"args": {"damping": {"value": damping}}})["args_json"]
+        command = [filled if word == "${args_json}" else word for word in sweep["command"][1:]]
+        monkeypatch.setenv("WANDB_RUN_ID", f"trial-{damping:g}")
+        wandb.teardown()  # which reads its settings once a process; an agent starts a new one
+        done = snnbench(*command[1:])
+        assert done.returncode == 0, done.stderr
+        (file,) = (file for file in run_files(dense.parent) if file.name == f"run-trial-{damping:g}.wandb")
+        told = read(file)
+        assert told["config"]["damping"] == damping
+        assert told["summary"]["stored_bits"] <= 8 * 1024
+        found[damping] = told["summary"]["accuracy at memory"]
+        assert f"accuracy {found[damping]:.4f} on held-out samples" in done.stdout
+    wandb.teardown()
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ((), "nothing is varied"),
+        (("--vary", "dampling=[1,2]"), "sbc has no option 'dampling'"),
+        (("--vary", "damping=3"), "give a list of values"),
+    ],
+)
+def test_a_sweep_over_nothing_is_refused(vary, message, snnbench, tmp_path):
+    network = tmp_path / "some.safetensors"
+    network.write_bytes(b"")
+    done = snnbench("wandb", "tune", "--checkpoint", network, "--max-memory-bits", "1KiB", *vary)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_a_range_is_searched_by_what_was_seen(snnbench, tmp_path):
+    network = tmp_path / "some.safetensors"
+    network.write_bytes(b"")
+    vary = ("--vary", "damping={min: 0.001, max: 1, distribution: log_uniform_values}")
+    done = snnbench("wandb", "tune", "--checkpoint", network, "--max-memory-bits", "1KiB", *vary)
+    sweep = yaml.safe_load(done.stdout)
+    assert sweep["method"] == "bayes"
+    assert sweep["parameters"]["damping"] == {"min": 0.001, "max": 1, "distribution": "log_uniform_values"}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark.boards.columns import EARLIER_HEADS, SUMMARY_HEADS, earlier_cells, named, summary_cells, with_spread
-from benchmark.boards.leaders import Leader, leaders
+from benchmark.boards.leaders import Leader, by_network, in_order, leaders
 from benchmark.boards.noise import of_test_set, tied
 from benchmark.boards.repeatable import origin
 from benchmark.boards.reported import as_points, beside
@@ -78,7 +78,15 @@ _SPIKES = {
 }
 _MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)} | _SPIKES
 
-LAYER_BARS = {"kept": "kept", "bits": "bits", "AC": "ac", "MAC": "mac", "memory": "stored_bits", "energy": "joules"}
+LAYER_BARS = {
+    "kept": "kept",
+    "bits": "bits",
+    "AC": "ac",
+    "MAC": "mac",
+    "memory": "stored_bits",
+    "energy": "joules",
+    "energy share": "share",
+}
 """Columns of a run's layers that have a bar."""
 
 
@@ -113,18 +121,11 @@ def content(board: Board) -> dict[str, Any]:
 
 def _networks(tables: Iterable[Table]) -> list[dict[str, Any]]:
     """Each data set and network with its tables, post-training ones first, and who leads the first of them."""
-    grouped: dict[str, list[Table]] = defaultdict(list)
-    for table in tables:
-        grouped[_network_key(table)].append(table)
-    return [_network(key, sorted(own, key=_order)) for key, own in grouped.items()]
+    return [_network(_network_key(own[0]), own) for own in by_network(tables)]
 
 
 def _network_key(table: Table) -> str:
     return digest([*vars(table.setup).values()])[:6]
-
-
-def _order(table: Table) -> tuple[bool, bool, str, str]:
-    return not table.division.startswith("post-training"), bool(table.condition), table.division, table.condition
 
 
 def _network(key: str, tables: Sequence[Table]) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def _plainly(value: Any) -> str:
 def _standing(tables: Iterable[Table]) -> dict[str, list[dict[str, Any]]]:
     """Method -> a line for each table and variant: its place by mean accuracy over operations, and what it saves."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for table in sorted(tables, key=_order):
+    for table in sorted(tables, key=in_order):
         summaries, families = summarize(table), {row.label: row.family for row in table.rows}
         for place, (summary, cells) in enumerate(zip(summaries, summary_cells(table), strict=True), start=1):
             line = [f"{place} of {len(summaries)}", *cells]
@@ -337,6 +338,7 @@ def _run(record: RunRecord, places: Mapping[str, int], energy_profile: str) -> d
         "name": "dense"
         if question.compressor.label == DENSE
         else f"{question.compressor.label} at {question.budget.short}",
+        "family": question.compressor.name,
         "condition": question.condition,
         "suite": record.suite,
         "facts": _facts(record, answer),
@@ -372,7 +374,9 @@ def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
     loss = {layer.name: layer.loss for layer in answer.compression.layers}
     priced = energy(answer.cost, energy_profile)
     layers, joules_of = answer.cost.layers, priced.joules_by("layer")
-    costs = [_layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0)) for layer in layers]
+    costs = [
+        _layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0), priced.joules) for layer in layers
+    ]
     cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(layers, costs, strict=True)]
     return {
         "heads": [*(cells[0] if cells else ())],
@@ -381,7 +385,7 @@ def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
     }
 
 
-def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float) -> dict[str, float]:
+def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float, whole: float) -> dict[str, float]:
     stored = layer.stored_bits if layer.memory_bits else layer.bias_bits
     return {
         "kept": layer.nonzero / max(1, layer.weights),
@@ -390,23 +394,25 @@ def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float) -> di
         "mac": layer.mac / samples,
         "stored_bits": stored,
         "joules": joules_per_sample,
+        "share": joules_per_sample / whole if whole else 0.0,
     }
 
 
 def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None) -> dict[str, str]:
     return {
         "layer": layer.name,
-        "kind": layer.kind,
-        "input": layer.inputs,
-        "weights": count(layer.weights),
         "kept": f"{percent(cost['kept'])} %",
         "bits": str(layer.bits),
         "AC": count(cost["ac"]),
         "MAC": count(cost["mac"]),
         "memory": size(cost["stored_bits"]),
         "energy": joules(cost["joules"]),
-        "format": layer.best_format if layer.memory_bits else "",
+        "energy share": f"{percent(cost['share'])} %",
         "loss estimate": "–" if loss is None else rounded(loss),
+        "kind": layer.kind,
+        "input": layer.inputs,
+        "weights": count(layer.weights),
+        "format": layer.best_format if layer.memory_bits else "",
     }
 
 

@@ -58,9 +58,18 @@ function picture(key) {
   return drawn;
 }
 
+// Marks of families, of about one unit to each side.
+const SHAPES = {
+  circle: "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0z", square: "M-.9-.9h1.8v1.8h-1.8z", diamond: "M0-1.2 1.2 0 0 1.2-1.2 0z",
+  "triangle-up": "M0-1.1 1.1.9h-2.2z", "triangle-down": "M0 1.1 1.1-.9h-2.2z",
+  cross: "M-.4-1.1h.8v.7h.7v.8h-.7v.7h-.8v-.7h-.7v-.8h.7z", x: "M-1-.6-.6-1 0-.4.6-1 1-.6.4 0 1 .6.6 1 0 .4-.6 1-1 .6-.4 0z",
+  star: "M0-1.3.3-.4 1.2-.4.5.2.8 1.1 0 .6-.8 1.1-.5.2-1.2-.4-.3-.4z",
+};
+
 function dot(row, x, y) {
-  const point = document.createElementNS(SVG, "circle");
-  for (const [name, value] of Object.entries({ cx: x, cy: y, r: row.dense ? 5 : 3.5 })) point.setAttribute(name, value);
+  const point = document.createElementNS(SVG, "path");
+  point.setAttribute("d", SHAPES[row.dense ? "star" : content.ofMethod[row.family].symbol]);
+  point.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${row.dense ? 6 : 3.5})`);
   point.style.fill = row.dense ? "var(--ink)" : content.ofMethod[row.family].colour;
   const title = document.createElementNS(SVG, "title");
   title.textContent = `${row.method} ${row.budget}`;

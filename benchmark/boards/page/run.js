@@ -10,9 +10,9 @@ async function drawRuns(ids) {
   const subjects = new Set(shown.map(([, run]) => [run.subject, run.condition].filter(Boolean).join(" · ")));
   byId("run-back").replaceChildren([...subjects].join("; "), element("br"), link(backTo(known[0]), "Back to the table"));
   if (!shown.length) { byId("run-body").replaceChildren(); return; }
-  const dense = alone && shown[0][1].dense ? [[shown[0][1].dense, runs[shown[0][1].dense]]] : [];
+  const dense = denseBeside(shown, runs);
   byId("run-body").replaceChildren(
-    facts(shown),
+    ...(alone ? [facts(shown[0])] : differences([...shown, ...dense])),
     element("h2", { textContent: dense.length ? "Layers, per sample, beside the dense network's" : "Layers, per sample" }),
     layers([...shown, ...dense], "layers"),
     ...spikes([...shown, ...dense]),
@@ -20,23 +20,30 @@ async function drawRuns(ids) {
   );
 }
 
+// The dense network that all of the runs started from, unless it is one of them, or they started from several.
+function denseBeside(shown, runs) {
+  const known = new Set(shown.map(([, run]) => run.dense).filter(Boolean));
+  const [id] = known;
+  return known.size === 1 && !shown.some(([other]) => other === id) ? [[id, runs[id]]] : [];
+}
+
 function backTo(id) {
   const row = rows.find((other) => other.runs.some(([, run]) => run === id));
   return row ? addressOf("table", [row.table.key], state.query) : addressOf("table");
 }
 
-function facts(shown) {
-  if (shown.length === 1) return definitions({ run: shown[0][0], suite: shown[0][1].suite, ...shown[0][1].facts });
+const facts = ([id, run]) => definitions({ run: id, suite: run.suite, ...run.facts });
+
+// What differs between runs, and folded below it what does not.
+function differences(shown) {
   const names = [...new Set(shown.flatMap(([, run]) => Object.keys(run.facts)))];
-  const cells = names.map((name) => [name, ...shown.map(([, run]) => String(run.facts[name] ?? "–"))]);
-  const heads = ["", ...shown.map(([id, run]) => `${run.name} (${id.slice(0, 6)})`)];
-  const table = simpleTable(heads, cells);
+  const lines = names.map((name) => [name, ...shown.map(([, run]) => String(run.facts[name] ?? "–"))]);
+  const differs = ([, ...texts]) => new Set(texts).size > 1;
+  const heads = ["what differs", ...shown.map(([id, run]) => (run.name === "dense" ? run.name : `${run.name} (${id.slice(0, 6)})`))];
+  const table = simpleTable(heads, lines.filter(differs));
   table.firstChild.classList.add("facts");
-  for (const line of table.querySelectorAll("tbody tr")) {
-    const texts = [...line.cells].slice(1).map((cell) => cell.textContent);
-    if (new Set(texts).size > 1) line.classList.add("differs");
-  }
-  return table;
+  const same = Object.fromEntries(lines.filter((line) => !differs(line)).map(([name, text]) => [name, text]));
+  return [table, element("details", { className: "note" }, element("summary", { textContent: "The same for all of them" }), definitions(same))];
 }
 
 function spikes(shown) {
@@ -56,15 +63,21 @@ function layers(shown, part) {
   const lines = names.flatMap((name) => shown.flatMap(([, run]) => {
     const at = run[part].rows.findIndex(([other]) => other === name);
     if (at < 0) return [];
-    const cells = run[part].rows[at].map((text, i) => barred(text, heads[i], run[part].bars, at, longest));
-    return [many ? [cells[0], run.name, ...cells.slice(1)] : cells];
+    const look = content.ofMethod[run.family];
+    const cells = run[part].rows[at].map((text, i) => barred(text, heads[i], run[part].bars, at, longest, look));
+    return [many ? [cells[0], whose(run, look), ...cells.slice(1)] : cells];
   }));
   return simpleTable(many ? [heads[0], "run", ...heads.slice(1)] : heads, lines, many ? 2 : 1);
 }
 
-function barred(text, head, bars, at, longest) {
+function whose(run, look) {
+  return element("td", { className: "text" }, ...(look ? [swatch(look)] : []), run.name);
+}
+
+function barred(text, head, bars, at, longest, look) {
   if (!Object.hasOwn(bars, head)) return text;
   const cell = element("td", { className: "bar", textContent: text });
+  if (look) cell.style.setProperty("--of", look.colour);
   cell.style.setProperty("--share", `${longest[head] ? Math.round(100 * bars[head][at] / longest[head]) : 0}%`);
   return cell;
 }

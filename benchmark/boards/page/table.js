@@ -172,10 +172,13 @@ function drawnRow(row) {
 
 function methodCell(row) {
   if (row.dense) return [row.name];
-  const name = link(addressOf("method", [row.family]), row.name);
+  const name = link(addressOf("method", [row.family]), "");
+  const [plain, bracket, options] = row.name.split(/(\[.*)/);
+  name.append(plain, ...(bracket ? [element("wbr"), bracket, options] : [])); // a narrow column breaks before the options
   if (row.variant) return [element("span", { className: "variant" }, name)];
   const hidden = hiddenVariants(row);
-  if (!hidden) return [swatch(content.ofMethod[row.family]), name];
+  const named = element("span", { className: "named" }, swatch(content.ofMethod[row.family]), name);
+  if (!hidden) return [named];
   const open = opened();
   const isOpen = open.has(row.family);
   const fold = element("button", { type: "button", className: "fold", textContent: isOpen ? "−" : `+${hidden}`,
@@ -185,7 +188,7 @@ function methodCell(row) {
     else open.add(row.family);
     choose({ open: open.size ? [...open].join(",") : null });
   });
-  return [swatch(content.ofMethod[row.family]), name, " ", fold];
+  return [named, " ", fold];
 }
 
 function hiddenVariants(row) {
@@ -201,8 +204,8 @@ function runCell(row) {
     else state.chosen.delete(first);
     offerComparison();
   });
-  return [box, ...row.runs.flatMap(([seed, id]) => [" ",
-    link(addressOf("run", [id]), seed, { ariaLabel: `${row.method} ${row.budget}, seed ${seed}` })])];
+  return [element("label", { className: "target" }, box), ...row.runs.flatMap(([seed, id]) => [" ",
+    link(addressOf("run", [id]), seed, { className: "target", ariaLabel: `${row.method} ${row.budget}, seed ${seed}` })])];
 }
 
 function offerComparison() {

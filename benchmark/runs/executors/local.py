@@ -54,7 +54,7 @@ class Executor(ABC):
     setting: Setting
     data: OpenedData
     display: Display
-    after: Callable[[RunRecord], None] = field(default=lambda record: None, kw_only=True)
+    after: Callable[[RunRecord], object] = field(default=lambda record: None, kw_only=True)
 
     def __call__(self, suite: str, questions: Sequence[Question]) -> Outcome:
         """Answer every question that has no finished record yet, for the suite of that name.

@@ -52,7 +52,8 @@ class ProcessExecutor(Executor):
     """Answers questions in worker processes, each of which is a :class:`LocalExecutor` on the same results folder.
 
     The records and their locks are all the state there is. A worker that is killed (by the system, for want of
-    memory) leaves a failed record of the run it was at; another takes its place. Progress within a run is not shown.
+    memory) leaves a failed record of the run it was at; another takes its place. Progress within a run is not
+    shown, but logged where that is asked for.
 
     Args:
         places: what each of the workers may use.
@@ -80,8 +81,8 @@ class ProcessExecutor(Executor):
         """A new worker; its interpreter is a fresh one, because a forked CUDA or thread pool does not work."""
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        results, cache, roots = self.store.results, self.setting.cache, self.setting.data_roots
-        process = context.Process(target=_work, args=(theirs, place, suite, results, cache, roots))
+        setting = Setting(self.setting.cache, self.setting.data_roots, silent, live=self.setting.live)
+        process = context.Process(target=_work, args=(theirs, place, suite, self.store.results, setting))
         with deaf_to_interrupts():
             process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is heard
@@ -160,9 +161,7 @@ class _Reporter:
         self.connection.send((question, record, ending))
 
 
-def _work(
-    connection: Connection, place: Place, suite: str, results: Path, cache: Path, data_roots: dict[str, Path]
-) -> None:
+def _work(connection: Connection, place: Place, suite: str, results: Path, setting: Setting) -> None:
     """A worker's life: answer lists of opened runs until told to stop, or until nobody is there to be told."""
     end_with_parent()
     faulthandler.enable()  # a crash in compiled code would say nothing
@@ -170,7 +169,6 @@ def _work(
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
     torch.set_num_threads(place.threads)
-    setting = Setting(cache, data_roots, track=silent)
     executor = LocalExecutor(RecordStore(results), setting, OpenedData(setting), _Reporter(connection))
     with threadpool_limits(place.threads), suppress(EOFError, BrokenPipeError):
         while True:

@@ -18,6 +18,7 @@ from benchmark.boards import leaderboard
 from benchmark.boards.columns import COLUMNS
 from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import Board, Spread, Table, pareto, standings
+from benchmark.boards.styles import style
 from benchmark.boards.tabular import as_csv, as_json
 from benchmark.boards.terminal import WIDE, terminal
 from benchmark.files import StoreError
@@ -373,6 +374,17 @@ def test_terminal_shows_every_row_and_never_cuts_a_number(width: int) -> None:
         assert f"{100 * row.measured['accuracy'].mean:.2f} ± " in text
     assert "sbc[x=1]" in text
     assert ("calib." in text) == (width == 200)
+
+
+def test_methods_have_the_colours_and_marks_of_the_page_where_the_terminal_has_colours() -> None:
+    board = standings(make_suite_records(seeds=(0,)))
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor", record=True)
+    console.print(terminal(board))
+    lines = console.export_text(clear=False).splitlines()
+    assert max(map(len, lines)) <= 80
+    for label in ("● sbc", "■ magnitude (c)"):
+        assert sum(f" {label} " in f"{line} " for line in lines) == 5, label
+    assert style("sbc").colour.lower() in console.export_html(clear=False).lower()
 
 
 def test_nothing_to_show_says_how_to_begin() -> None:

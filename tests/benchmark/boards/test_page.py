@@ -4,66 +4,21 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmark.boards.page import render, render_folder
 from benchmark.boards.standings import standings
 from benchmark.records import NeuronSpikes, SpikeAccount
+from tests.benchmark.boards.browser import go, opened, until
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 NASTY = "<img src=x onerror=window.pwned=1></script><script>window.pwned=2</script>&\"'"
 
 
 # in a browser --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no Chromium on this machine: install chromium to test the page")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-def opened(chromium: Any, tmp_path: Path, records: list, single: bool = False, **settings: Any) -> Any:
-    """The page of these records in a fresh context without network; complaints are gathered in ``page.complaints``."""
-    board = standings(records)
-    for name, text in ({"leaderboard.html": render(board)} if single else render_folder(board)).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    context = chromium.new_context(offline=True, **{"viewport": {"width": 1280, "height": 900}, **settings})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    page.complaints = []
-    page.on("console", lambda message: page.complaints.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("request", lambda request: page.complaints.append(request.url) if "file:" not in request.url else None)
-    page.goto((tmp_path / "leaderboard.html").as_uri())
-    page.wait_for_selector("html[data-ready=yes]")
-    return page
-
-
-def until(page: Any, expression: str) -> None:
-    """Wait until an expression is true; the driver's own way of waiting is what the page's policy forbids."""
-    for _ in range(200):
-        if page.evaluate(f"Boolean({expression})"):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"never true: {expression}")
-
-
-def go(page: Any, place: str) -> None:
-    """To a view of the page, and wait until it is there."""
-    page.evaluate(f"location.hash = {json.dumps(place)}; draw()")
 
 
 def column(page: Any, index: int) -> list[str]:
@@ -116,7 +71,7 @@ def test_the_front_greets_with_a_card_a_network_and_its_links_lead_to_the_tables
     for question in ("within one point, least memory", "a tenth of the weights", "4 bits"):
         assert question in text
     assert "no run yet" in text  # at 4 bits
-    assert card.locator("svg circle").count() == 21
+    assert card.locator("svg path").count() == 21
     card.locator("h2 a").click()
     front.wait_for_selector("[data-view=table]:not([hidden])")
     assert "N-MNIST · small CNN · T = 10 · post-training" in front.inner_text("#table-title")
@@ -266,7 +221,7 @@ def test_a_run_stands_beside_its_dense_network_by_keyboard_alone(page: Any) -> N
     assert [line.split("\t")[:2] for line in lines] == [
         [layer, run] for layer in ("conv1", "fc") for run in ("sbc at 0.5", "dense")
     ]
-    assert page.locator("#run td.bar").count() == 4 * 6
+    assert page.locator("#run td.bar").count() == 4 * 7
     assert "0123abcd" in text  # the git revision
     assert f"snnbench run run-{record}.yaml" in text
     assert page.evaluate("document.activeElement.id") == "run"
@@ -284,9 +239,25 @@ def test_runs_are_compared_side_by_side(page: Any) -> None:
     page.click("#compare-link")
     page.wait_for_selector("#run:not([hidden])")
     facts = page.locator("#run table").first
-    assert facts.locator("thead th").count() == 4
-    assert "accuracy" in facts.locator("tr.differs").all_inner_texts()[0]
-    assert page.locator("#run table").nth(1).locator("tbody tr").count() == 2 * 3
+    heads = facts.locator("thead th").all_inner_texts()
+    assert [head.partition(" (")[0] for head in heads] == [
+        "what differs",
+        "sbc at 0.5",
+        "obc at 0.5",
+        "sbc at 0.2",
+        "dense",
+    ]
+    lines = [line.split("\t") for line in facts.locator("tbody tr").all_inner_texts()]
+    assert lines[0][0] == "accuracy"
+    assert all(len(set(texts)) > 1 for _, *texts in lines)
+    same = page.locator("#run details dt").all_text_contents()
+    assert "dense checkpoint (SHA-256)" in same
+    assert not {name for name, *_ in lines} & set(same)
+    layers = page.locator("#run table").nth(1)
+    assert layers.locator("tbody tr").count() == 2 * 4  # the dense network's beside those of the three
+    bars = layers.locator("tbody tr").first.locator("td.bar").all_inner_texts()
+    shares = [cell for cell in bars if cell.endswith("%")]
+    assert len(shares) == 2  # of the weights, and of the energy
 
 
 def test_methods_have_pages_by_family(front: Any) -> None:

@@ -15,10 +15,8 @@ from benchmark.boards.reported import Reported, beside, marks, published, report
 from benchmark.boards.standings import COSTS, MEASURES, standings
 from benchmark.boards.tabular import as_csv
 from benchmark.catalog import DATA
-from tests.benchmark.boards.test_page import chromium, opened
+from tests.benchmark.boards.browser import opened
 from tests.benchmark.factory import make_record, make_suite_records
-
-__all__ = ["chromium"]  # the fixture
 
 SUITE = make_suite_records(seeds=(0,))
 KNOWN = {"data": "nmnist", "method": "m", "network": "n", "paper": "p", "read": "paper", "accuracy": 50}

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,37 +13,13 @@ from benchmark.questions.build import questions_of
 from benchmark.questions.suite import Suite
 from benchmark.records import RecordStore
 from benchmark.tracking import runs as wandb_board
+from benchmark.tracking.board import log_board, sync
 from benchmark.tracking.dashboard import DashboardError, create, workspace
-from benchmark.tracking.runs import SuiteLog, log_board, log_run, sync
+from benchmark.tracking.runs import SuiteLog, log_run
 from benchmark.tracking.sweep import SweepError, as_yaml, key, only, sweep
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 from tests.benchmark.tracking.wandb_files import read, run_files
-from tests.benchmark.tracking.wandb_server import ENTITY, Backend, Server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The stand-in, to which all that wandb does in this module goes; wandb reads its settings once and keeps them."""
-    server = Server()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
-            patch.delenv(name)
-        patch.setenv("WANDB_BASE_URL", server.backend.url)
-        patch.setenv("WANDB_API_KEY", "0" * 40)
-        for folder in ("DATA", "CACHE", "CONFIG"):
-            patch.setenv(f"WANDB_{folder}_DIR", str(tmp_path_factory.mktemp(folder.lower())))
-        wandb.teardown()
-        yield server
-        wandb.teardown()
-    server.stop()
-
-
-@pytest.fixture
-def backend(server: Server, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """What the stand-in was told in this test."""
-    vars(server.backend).update(vars(Backend(url=server.backend.url)))
-    monkeypatch.setattr(wandb_board, "PATIENCE_S", 5.0)
-    return server.backend
+from tests.benchmark.tracking.wandb_server import ENTITY, Backend
 
 
 def stored_record(store: RecordStore, **changes: object) -> tuple:
@@ -71,8 +45,9 @@ def test_a_run_is_created_with_its_numbers_artifacts_and_lineage(backend: Backen
     layers = json.loads(backend.stored[f"compression-{record.id}/compression.json"])["layers"]
     assert [layer["name"] for layer in layers] == ["conv1", "fc"]
     assert record.dense is not None
-    assert backend.used == [(record.id, f"dense-{record.dense.id}")]
-    assert backend.stored[f"dense-{record.dense.id}/dense.safetensors"] == b"weights"
+    network = f"network-{record.dense.sha256[:12]}"
+    assert backend.used == [(record.id, network)]
+    assert backend.stored[f"{network}/network.safetensors"] == b"weights"
     assert all(artifact["committed"] for artifact in backend.artifacts.values())
 
 
@@ -82,7 +57,7 @@ def test_the_dense_control_brings_the_checkpoint(backend: Backend, tmp_path: Pat
     record = make_record(seed=12)
     assert log_run(record, tmp_path, checkpoint=checkpoint)
     assert record.dense is not None
-    assert backend.artifacts[f"dense-{record.dense.id}"]["run"] == record.id
+    assert backend.artifacts[f"network-{record.dense.sha256[:12]}"]["run"] == record.id
     assert backend.used == []
 
 
@@ -130,7 +105,7 @@ def test_network_gone_in_the_middle_then_offline_then_synced(
     assert all(path.read_bytes() == content for _, path, content in kept)
 
     backend.refuses = lambda operation: False
-    assert sync(store, tmp_path) == (3, 0)
+    assert sync(store, tmp_path, tmp_path / "checkpoints") == (3, 0)
     assert set(backend.exit_codes) >= {record.id for record, _, _ in kept}
     assert all(backend.exit_codes[record.id] == 0 for record, _, _ in kept)
 
@@ -144,9 +119,7 @@ def test_the_leaderboard_is_a_versioned_table_with_charts(backend: Backend, tmp_
     assert b"# Leaderboard" in backend.stored["leaderboard/leaderboard.md"]
     charts = json.loads(backend.runs["leaderboard"]["config"])["_wandb"]["value"]["visualize"]
     assert set(charts) == {"accuracy over synops", "accuracy over stored_bits"}
-    (table,) = [
-        content for path, content in backend.stored.items() if path.startswith("run-leaderboard") and "table" in path
-    ]
+    table = backend.stored["run-leaderboard-leaderboard/leaderboard.table.json"]
     assert len(json.loads(table)["data"]) == 21
 
     assert log_board(standings(make_suite_records(seeds=(0,))), tmp_path)
@@ -178,7 +151,7 @@ def test_a_dashboard_that_cannot_be_made_says_why(backend: Backend) -> None:
 
 def test_the_plots_of_the_dashboard_are_of_metrics_that_runs_log() -> None:
     logged = set(wandb_board._metrics(make_record("sbc", 0.1)))
-    text = workspace("e", "p")._to_model().model_dump_json(by_alias=True)
+    text = workspace("e", "p", standings([make_record("sbc", 0.1)]))._to_model().model_dump_json(by_alias=True)
     wanted = {part.split('"')[0] for part in text.split("summary:")[1:]}
     assert wanted
     assert wanted <= logged

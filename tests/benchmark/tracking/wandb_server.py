@@ -84,10 +84,12 @@ class Backend:
         names = given.get("artifactCollectionNames") or [given.get("artifactCollectionName")]
         name = names[0]
         known = self.artifacts.get(name)
-        version = known["version"] + (known["digest"] != given["digest"]) if known else 0
+        same = known is not None and known["digest"] == given["digest"]
+        version = 0 if known is None else known["version"] + (not same)
+        creator = known["run"] if known is not None and same else given.get("runName")
         self.artifacts[name] = {
             "type": given["artifactTypeName"], "digest": given["digest"], "version": version, "files": {},
-            "aliases": [alias["alias"] for alias in given.get("aliases") or []], "run": given.get("runName"),
+            "aliases": [alias["alias"] for alias in given.get("aliases") or []], "run": creator,
         }  # fmt: skip
         self.client_ids[given["clientID"]] = name
         artifact = {

@@ -9,8 +9,9 @@ import pytest
 import wandb
 from lightning.pytorch import Callback, Trainer
 
-from benchmark.tracking.curves import TrainingCurves
-from compressors import LAMP
+from benchmark.tracking import live
+from benchmark.tracking.live import LiveRun
+from compressors import LAMP, OBC, Mimic
 from tests.benchmark.factory import make_record
 from tests.benchmark.tracking.wandb_files import logged, read, run_files
 from tests.compressors.networks import QUIET, RandomEvents, classifier
@@ -32,7 +33,7 @@ class Validated(RandomEvents):
 
 
 def train(results: Path, epochs: int, *more: Callback) -> None:
-    callbacks = [TrainingCurves(QUESTION, "tiny", results), *more]
+    callbacks = [LiveRun(QUESTION, "tiny", results), *more]
     Trainer(max_epochs=epochs, callbacks=callbacks, num_sanity_val_steps=0, **QUIET).fit(classifier(), Validated())
 
 
@@ -80,6 +81,62 @@ def test_fine_tuning_has_a_run_of_its_own_and_a_fit_without_epochs_none(tmp_path
     assert found["config"]["compressor"] == {"name": "lamp"}
 
 
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short a compression is, it is logged."""
+    monkeypatch.setattr(live, "LONG_S", 0.0)
+
+
+def test_reconstruction_is_logged_step_by_step_with_the_distances_that_choose_the_state(
+    tmp_path: Path, everything: None
+) -> None:
+    mimic = Mimic(0.5, schedule=None, reconstruction_steps=8, augment=())
+    train(tmp_path, 0, mimic)
+    (path,) = run_files(tmp_path)
+    found = read(path)
+    assert found["run"].job_type == "compression"
+    assert found["config"]["compressor"] == {"name": "lamp"}  # of the question that was asked
+    assert mimic.compression is not None
+    (stage,) = mimic.compression.stages
+    steps = history(path)
+    losses = [step for step in steps if "reconstruct/loss" in step]
+    assert [float(step["reconstruct/step"]) for step in losses] == [*range(1, len(losses) + 1)]
+    assert {float(step["reconstruct/start_rate"]) for step in losses} == {0.1, 0.03}
+    held = [float(step["held_out/distance"]) for step in steps if "held_out/distance" in step]
+    after = stage["after"]["output"] + sum(stage["after"]["spikes"]) / len(stage["after"]["spikes"])
+    assert min(held) >= after - 1e-6  # the state that was kept is the best of those looked at, or the one before
+    if stage["steps"]:
+        assert min(held) == pytest.approx(after, rel=1e-5)
+
+
+def test_an_elimination_is_logged_layer_by_layer(tmp_path: Path, everything: None) -> None:
+    obc = OBC(0.4, allocation="relative_loss")
+    train(tmp_path, 0, obc)
+    (path,) = run_files(tmp_path)
+    steps = history(path)
+    assert obc.compression is not None
+    layers = obc.compression.layers
+    eliminated = [float(step["eliminate/weights"]) for step in steps if "eliminate/weights" in step]
+    assert eliminated == [sum(layer.weights for layer in layers[: n + 1]) for n in range(len(layers))]
+    done = [step for step in steps if "compress/layers" in step]
+    assert [float(step["compress/layers"]) for step in done] == [*range(1, len(layers) + 1)]
+    assert float(done[-1]["compress/density"]) == pytest.approx(obc.compression.density)
+    assert float(done[-1]["compress/loss"]) == pytest.approx(sum(layer.loss or 0 for layer in layers))
+
+
+def test_a_compression_before_fine_tuning_is_in_the_run_of_the_fine_tuning(tmp_path: Path, everything: None) -> None:
+    train(tmp_path, 1, LAMP(0.5))
+    (path,) = run_files(tmp_path)
+    assert read(path)["run"].job_type == "fine-tuning"
+    steps = history(path)
+    assert any("compress/layers" in step for step in steps)
+    assert any("train/loss" in step for step in steps)
+
+
+def test_figures_are_told_to_nobody_by_default() -> None:
+    assert LAMP(0.5).state.note({"compress/layers": 1}) is None
+
+
 def test_the_same_training_goes_on_in_its_own_run(tmp_path: Path) -> None:
     for folder in ("first", "second"):
         train(tmp_path / folder, 1)
@@ -94,8 +151,8 @@ def test_a_fault_is_one_warning_and_the_training_ends(
         raise OSError("no network")
 
     monkeypatch.setattr(wandb, "init", broken)
-    with caplog.at_level(logging.WARNING, "benchmark.tracking.curves"):
+    with caplog.at_level(logging.WARNING, "benchmark.tracking.live"):
         train(tmp_path, 2)
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "benchmark.tracking.curves"]
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "benchmark.tracking.live"]
     assert "OSError: no network" in message
     assert "--no-wandb" in message

@@ -1,0 +1,61 @@
+"""What was counted layer by layer, as Weights & Biases shows it: a table, bars, and histograms of the activity."""
+
+from typing import Any
+
+import numpy as np
+
+from hardware.energy import energy
+from hardware.report import CostReport
+from hardware.table import COLUMNS, table_rows
+
+BARS = {
+    "energy_share": "share of the energy by layer",
+    "memory_bits": "memory by layer, in bits",
+    "density": "share of the weights that is left by layer",
+}
+"""Column of the table of layers -> the title of its chart, longest bar as it comes."""
+
+RATE_BINS = 20
+"""Of the histogram of firing rates, from no spike to one in every step."""
+
+HISTOGRAMS = ("operations over time", "firing rates")
+
+
+def layer_charts(cost: CostReport) -> dict[str, Any]:
+    """Keys and charts of a run.
+
+    ``layers`` is the table that ``snnbench profile`` shows; ``layers/...`` are bars of it. ``operations over time`` is
+    a histogram of the synaptic operations over the time steps, ``firing rates`` one of the neuron layers' spikes per
+    neuron and step.
+    """
+    import wandb
+
+    rows = table_rows(cost, energy(cost))
+    table = wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in rows])
+    return {"layers": table, **_bars(rows[:-1]), **_histograms(cost, rows)}
+
+
+def _bars(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    import wandb
+
+    charts = {}
+    for column, title in BARS.items():
+        known = [[row["layer"], row[column]] for row in rows if row[column] is not None]
+        table = wandb.Table(columns=["layer", column], data=known)
+        charts[f"layers/{column}"] = wandb.plot.bar(table, "layer", column, title=title)
+    return charts
+
+
+def _histograms(cost: CostReport, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    import wandb
+
+    steps = np.array([layer.synops_per_step for layer in cost.layers if layer.synops_per_step], dtype=np.float64)
+    per_step = steps.sum(0) / cost.samples if steps.size else np.zeros(0)
+    names = {neuron.name for neuron in cost.neurons}
+    rates = [row["rate"] for row in rows if row["layer"] in names and row["rate"] is not None]
+    shown: dict[str, Any] = {}
+    if per_step.size:
+        shown[HISTOGRAMS[0]] = wandb.Histogram(np_histogram=(per_step, np.arange(per_step.size + 1)))
+    if rates:
+        shown[HISTOGRAMS[1]] = wandb.Histogram(np_histogram=np.histogram(rates, RATE_BINS, (0, 1)))
+    return shown

@@ -167,8 +167,8 @@ class NeuronSpikes(BaseModel):
         lowest_potential: before firing, of all neurons and steps; None for neurons that no compiled loop knows.
         highest_potential: the same; what both come to decides how wide an accumulator has to be.
 
-    ``mismatch`` and ``van_rossum`` are None where neurons or time steps are gone, and the latter also where the dense
-    neurons never fire.
+    Of a layer that has lost channels those that are left are compared. ``mismatch`` and ``van_rossum`` are None where
+    time steps are gone, or neurons of which nobody knows which; the latter also where the dense neurons never fire.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

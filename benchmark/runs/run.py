@@ -168,7 +168,7 @@ def measure(
     """
     started = time.perf_counter()
     counter, answers = HardwareCost(state_bits=state_bits), Answers()
-    statistics = [] if reference is None else [SpikeStatistics(reference)]
+    statistics = [] if reference is None else [SpikeStatistics(reference, compression)]
     with quiet():
         callbacks: list[Callback] = [counter, answers, *statistics, EvaluationBar(track)]
         test = Trainer(callbacks=callbacks, **trainer_settings(devices or Devices()))

@@ -1,10 +1,11 @@
 """What compression did to spikes: layer by layer, beside the dense network's, on some of the test samples."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import ceil, inf
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.inference.firing import charged
 from benchmark.records import NeuronSpikes, SpikeAccount
-from compressors.network.layers import evaluating, hooks
+from compressors.compression import Compression
+from compressors.network.layers import evaluating, find_layers, hooks
 from compressors.network.neurons import filter_matrix
 from hardware.neurons import is_neuron
 
@@ -31,13 +33,14 @@ class SpikeStatistics(Callback):
 
     Args:
         dense: the network as it was.
+        compression: what was done to it since then.
 
     Attributes:
         account: what was found at the last test; None before.
     """
 
-    def __init__(self, dense: SNNClassifier) -> None:
-        self.dense = dense
+    def __init__(self, dense: SNNClassifier, compression: Compression) -> None:
+        self.dense, self.compression = dense, compression
         self.account: SpikeAccount | None = None
         self._taken: list[Tensor] = []
         self._batch_size = 1
@@ -58,19 +61,45 @@ class SpikeStatistics(Callback):
         x = torch.cat(self._taken)
         self._taken = []
         assert isinstance(pl_module, SNNClassifier)
-        self.account = spike_account(self.dense.to(x.device), pl_module, x.split(self._batch_size))
+        left = channels_left(pl_module, self.compression, x[:1])
+        self.account = spike_account(self.dense.to(x.device), pl_module, x.split(self._batch_size), left)
 
 
-def spike_account(dense: SNNClassifier, compressed: SNNClassifier, batches: Iterable[Tensor]) -> SpikeAccount:
+def channels_left(compressed: SNNClassifier, compression: Compression, x: Tensor) -> dict[str, Tensor]:
+    """Neurons' name -> the dense network's channels that they are, int64 ``[channels]``; of those that lost some.
+
+    Args:
+        compressed: a network that may have lost channels.
+        compression: what was done to it.
+        x: a sample, ``[1, ...]``.
+    """
+    outputs = {layer.name: layer.outputs for layer in compression.layers if layer.outputs is not None}
+    if not outputs:
+        return {}
+    names = {module: name for name, module in compressed.named_modules()}
+    with evaluating(compressed.network):
+        layers = find_layers(compressed, lambda: compressed(x))
+    fed = [layer for layer in layers if layer.name in outputs and layer.channel_neuron is not None]
+    return {names[layer.channel_neuron]: outputs[layer.name].to(x.device) for layer in fed if layer.channel_neuron}
+
+
+def spike_account(
+    dense: SNNClassifier,
+    compressed: SNNClassifier,
+    batches: Iterable[Tensor],
+    left: Mapping[str, Tensor] = MappingProxyType({}),
+) -> SpikeAccount:
     """How the spikes of two networks differ on the same samples, layer by layer.
 
-    Layers are told by their neurons' names. Where a layer has lost neurons, or the network time steps, single spikes
-    have no counterpart, and only the distributions of firing rates are compared.
+    Layers are told by their neurons' names. Where a layer has lost channels, those that are left are compared. Where
+    the network has lost time steps, or a layer neurons of which nobody knows which, single spikes have no counterpart,
+    and only the distributions of firing rates are compared.
 
     Args:
         dense: the network as it was.
         compressed: what was made of it.
         batches: samples ``[B, ...]`` as :class:`~benchmark.networks.classifier.SNNClassifier` takes them.
+        left: see :func:`channels_left`.
     """
     names = [name for name, module in compressed.named_modules() if is_neuron(module)]
     tallies = {name: _Tally(lru_cache(partial(_filter, dense.get_submodule(name)))) for name in names}
@@ -79,7 +108,7 @@ def spike_account(dense: SNNClassifier, compressed: SNNClassifier, batches: Iter
         samples += len(x)
         before, after = _observed(dense, x, names), _observed(compressed, x, names)
         for name in after.keys() & before.keys():
-            tallies[name].add(before[name], after[name])
+            tallies[name].add(before[name].of(left.get(name)), after[name])
     accounts = (tally.account(name) for name, tally in tallies.items())
     return SpikeAccount(samples=samples, layers=tuple(account for account in accounts if account is not None))
 
@@ -89,7 +118,7 @@ class _Observed:
     """What the neurons of one layer did on a batch.
 
     Args:
-        spikes: bool ``[T, B, neurons]``.
+        spikes: bool ``[T, B, C, ...]``.
         potentials: the lowest and the highest before firing; None where that is not known.
     """
 
@@ -99,7 +128,11 @@ class _Observed:
     @property
     def fired(self) -> Tensor:
         """Spikes of each neuron: int64 ``[neurons]``."""
-        return self.spikes.flatten(0, 1).sum(0)
+        return self.spikes.flatten(2).flatten(0, 1).sum(0)
+
+    def of(self, channels: Tensor | None) -> "_Observed":
+        """That of some channels alone; of all where they are None."""
+        return self if channels is None else replace(self, spikes=self.spikes.index_select(2, channels))
 
 
 def _observed(module: SNNClassifier, x: Tensor, names: Sequence[str]) -> dict[str, _Observed]:
@@ -111,7 +144,7 @@ def _observed(module: SNNClassifier, x: Tensor, names: Sequence[str]) -> dict[st
     def note(neuron: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         name, steps = neurons[neuron], output if neuron.step_mode == "m" else output[None]
         potentials = charged(neuron, inputs[0]) if neuron.step_mode == "m" and name not in spikes else None
-        spikes[name].append((steps != 0).flatten(2))
+        spikes[name].append(steps != 0)
         ranges[name] = None if potentials is None else (float(potentials.min()), float(potentials.max()))
 
     with evaluating(module.network), hooks([*neurons], note):
@@ -151,7 +184,7 @@ class _Tally:
         """One batch more."""
         fired = dense.fired.cpu(), own.fired.cpu()
         self.fired = fired if self.fired is None else (self.fired[0] + fired[0], self.fired[1] + fired[1])
-        self.rows = self.rows[0] + dense.spikes[..., 0].numel(), self.rows[1] + own.spikes[..., 0].numel()
+        self.rows = self.rows[0] + dense.spikes.shape[:2].numel(), self.rows[1] + own.spikes.shape[:2].numel()
         if self.potentials is not None and own.potentials is not None:
             (lowest, highest), (low, high) = self.potentials, own.potentials
             self.potentials = min(lowest, low), max(highest, high)

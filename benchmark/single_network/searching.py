@@ -61,6 +61,7 @@ class Search:
             "wish": asdict(self.wish),
             "samples": {"unseen": len(self.bench.held_out.unseen), "seen": len(self.bench.held_out.seen)},
             "confidence": CONFIDENCE,
+            **({} if self.bench.scheme is None else {"whole_numbers": asdict(self.bench.scheme)}),
             "dense": self.bench.dense.figures() | {"price": self.wish.price(self.bench.dense.cost)},
             "path": [step.to_dict() for step in self.steps],
             "best": self.steps.index(self.best),
@@ -177,7 +178,9 @@ def _lines(method: Named, space: Space, bench: Bench) -> list[Sequence[Candidate
     refusals: list[ValueError] = []
 
     def usable(candidate: Candidate) -> bool:
-        if candidate.budget == Budget() or candidate.budget.kind not in kinds:
+        budget = candidate.budget
+        as_at_eight = bench.scheme is not None and budget.bits is None and "density+bits" in kinds
+        if budget == Budget() or budget.kind not in kinds or as_at_eight:  # whole numbers have a width anyway
             return False
         try:
             bench.compressor(candidate)

@@ -8,10 +8,13 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
+from benchmark.contract.subject import Method
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.runs.run import compress_and_measure
-from benchmark.runs.spikes import MOST_SAMPLES, SpikeStatistics, spike_account
+from benchmark.runs.spikes import MOST_SAMPLES, SpikeStatistics, channels_left, spike_account
 from compressors import SBC, Identity, Magnitude
+from compressors.compression import Compression
+from compressors.registry import COMPRESSORS
 from tests.compressors.networks import RandomEvents, classifier
 
 T, B, CLASSES = 6, 5, 3
@@ -150,6 +153,28 @@ def test_where_neurons_or_steps_are_gone_rates_alone_are_compared():
     assert early.summary().keys() == {"earth_mover", "dead_neurons", "saturated_neurons"}
 
 
+def test_channels_that_are_left_are_compared_with_themselves():
+    """A network without some channels beside one in which the same channels cannot be seen."""
+    module = classifier()
+    blind = deepcopy(module)
+    method = Method(COMPRESSORS["spatiotemporal"].load()).make(0.5)
+    done = compress_and_measure(deepcopy(module), RandomEvents(), method, 0, reference=blind)
+    (narrow, *_) = done.compression.layers
+    assert 0 < len(narrow.outputs) < narrow.before[0]
+    x = torch.cat([batch[0] for batch in RandomEvents().test_dataloader()])[:1]
+    left = channels_left(done.module, done.compression, x)
+    assert torch.equal(left["network.2"], narrow.outputs)
+    found = {layer.name: layer for layer in done.spikes.layers}["network.2"]
+    assert found.mismatch is not None
+    with torch.no_grad():  # the dense network's lost channels never fire
+        gone = [channel for channel in range(narrow.before[0]) if channel not in narrow.outputs]
+        blind.network[1].weight[gone] = 0
+        blind.network[1].bias[gone] = -1e3
+    batches = [batch[0] for batch in RandomEvents().test_dataloader()]
+    first = spike_account(module, done.module, batches, left).layers[0]
+    assert first == spike_account(blind, done.module, batches, left).layers[0]
+
+
 def test_silent_and_saturated_neurons_are_told():
     net = network()
     with torch.no_grad():
@@ -179,7 +204,7 @@ def test_the_test_of_a_network_is_the_same_with_and_without(method):
 
 @pytest.mark.parametrize(("batches", "size", "taken"), [(3, 64, 6), (3, 5, 3), (10_000, 64, 2 * 127), (300, 1, 150)])
 def test_samples_are_from_all_over_the_test_part_and_few(batches, size, taken):
-    statistics = SpikeStatistics(module_of(network()))
+    statistics = SpikeStatistics(module_of(network()), Compression(()))
 
     trainer = SimpleNamespace(num_test_batches=[batches])
     x = torch.zeros(size, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -22,6 +22,9 @@ PRICES = {
     "energy": ("energy a sample", lambda value: joules(value)),
 }
 """What is minimised -> how it is called and worded."""
+
+_LINEAR = 3.0
+"""Points of accuracy up to which the picture's scale is linear; beyond, it is logarithmic."""
 
 
 def change_of(step: Account) -> PairedChange:
@@ -98,43 +101,57 @@ def judged(account: Account) -> str:
 
 
 def draw(account: Account, path: Path) -> None:
-    """Write the picture: each candidate's price and change with its interval, what is allowed, and the winner."""
-    name, worded = PRICES[account["wish"]["minimise"]]
-    tried = [step for step in account["path"] if "change" in step]
+    """Write the picture: each candidate's price and change, numbered as in the table, with what the wish allows.
+
+    Candidates that were taken are filled. Changes beyond a few points are drawn closer together, so that one hopeless
+    candidate does not hide how the others differ.
+    """
+    wish = account["wish"]
+    name, worded = PRICES[wish["minimise"]]
+    tried = [(number, step) for number, step in enumerate(account["path"], start=1) if "change" in step]
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    methods = list(dict.fromkeys(step["method"]["name"] for step in tried))
-    for method in methods:
-        own = [step for step in tried if step["method"]["name"] == method]
+    for method in dict.fromkeys(step["method"]["name"] for _, step in tried):
+        own = [(number, step) for number, step in tried if step["method"]["name"] == method]
         entry = COMPRESSORS.get(method)
         _points(axes, own, method, style(method, entry is not None and entry.load().control))
     best = account["path"][account["best"]]
-    axes.plot(
-        [best["price"]], [100 * best["change"]["change"]], "*", color="black", markersize=16, zorder=3, label="winner"
-    )
-    axes.axhline(0, color="black", linestyle=":", linewidth=1)
-    if account["wish"]["max_drop"] is not None:
-        axes.axhline(-100 * account["wish"]["max_drop"], color="#505050", linestyle="--", linewidth=1, label="allowed")
+    place = [best["price"]], [100 * best["change"]["change"]]
+    axes.plot(*place, "*", color="black", markersize=16, zorder=3, label=f"winner, {account['best'] + 1}")
+    _allowed(axes, wish)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: worded(value))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(2) if wish["minimise"] == "memory" else LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_yscale("symlog", linthresh=_LINEAR, linscale=2)
+    axes.yaxis.set_major_locator(FixedLocator([sign * value for value in (0, 1, 2, 5, 10, 20, 50) for sign in (1, -1)]))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
     axes.set_xlabel(name)
     axes.set_ylabel("change of accuracy [points]")
     axes.set_title(judged(account), fontsize=9)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _points(axes: Any, steps: Sequence[Account], label: str, look: Style) -> None:
-    """One method's candidates, each with its width beside it."""
-    changes = [change_of(step) for step in steps]
-    x, y = [step["price"] for step in steps], [100 * change.change for change in changes]
-    below = [100 * (change.change - change.low) for change in changes]
-    above = [100 * (change.high - change.change) for change in changes]
-    drawn = {"fmt": look.mark, "color": look.colour, "ecolor": look.colour, "label": label}
-    axes.errorbar(x, y, [below, above], elinewidth=0.7, markersize=5, **drawn)
-    for step, across, up in zip(steps, x, y, strict=True):
-        told = f"{step.get('density', 1):g}" + (f", {step['bits']} b" if "bits" in step else "")
-        axes.annotate(told, (across, up), xytext=(4, 4), textcoords="offset points", fontsize=7)
+def _allowed(axes: Any, wish: Account) -> None:
+    """What may be lost, and what the price may be."""
+    grey = {"color": "#505050", "linestyle": "--", "linewidth": 1}
+    axes.axhline(0, color="black", linestyle=":", linewidth=1)
+    if wish["max_drop"] is not None:
+        axes.axhline(-100 * wish["max_drop"], **grey, label="allowed")
+    most = {"memory": wish["max_memory_bits"], "synops": wish["max_synops"]}.get(wish["minimise"])
+    if most is not None:
+        axes.axvline(most, **grey, label="allowed" if wish["max_drop"] is None else None)
+
+
+def _points(axes: Any, steps: Sequence[tuple[int, Account]], label: str, look: Style) -> None:
+    """One method's candidates, each with its number beside it."""
+    for number, step in steps:
+        change = change_of(step)
+        middle, low, high = (100 * value for value in (change.change, change.low, change.high))
+        filled = look.colour if step["verdict"] == "ok" else "white"
+        drawn = {"color": look.colour, "markerfacecolor": filled, "markersize": 6, "elinewidth": 0.7}
+        axes.errorbar([step["price"]], [middle], [[middle - low], [high - middle]], fmt=look.mark, **drawn)
+        axes.annotate(str(number), (step["price"], middle), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.plot([], [], look.mark, color=look.colour, label=f"{label} (hollow: not taken)")

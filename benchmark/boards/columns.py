@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from benchmark.boards.standings import COSTS, Row, Spread, Table
+from benchmark.boards.measures import COSTS
+from benchmark.boards.standings import Row, Spread, Table
 from benchmark.boards.summary import MethodSummary, summarize
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from benchmark.boards.measures import COSTS
 from benchmark.boards.reported import marks
-from benchmark.boards.standings import COSTS, DENSE, Row, Table
+from benchmark.boards.standings import DENSE, Row, Table
 from benchmark.boards.styles import Style, style
 from benchmark.wording import count
 

@@ -73,7 +73,7 @@ class Reported(Strict):
 
     @property
     def measures(self) -> dict[str, float]:
-        """Names of :data:`benchmark.boards.standings.MEASURES` -> the reported value, in its unit; what is known alone.
+        """Names of :data:`benchmark.boards.measures.MEASURES` -> the reported value, in its unit; what is known alone.
 
         Papers count no index: what they call size is near ``weight_bits``, and at most ``stored_bits``.
         """

@@ -8,40 +8,17 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmark.boards.measures import COSTS, MEASURES, values_of
 from benchmark.boards.origins import origins
 from benchmark.boards.repeatable import is_report
 from benchmark.boards.titles import data_title, network_title
 from benchmark.questions.suite import Named, digest
 from benchmark.records import RunRecord, answers_of
 from compressors.budget import Budget
-from hardware.energy import DEFAULT_PROFILE, energy, load_profile
+from hardware.energy import DEFAULT_PROFILE, load_profile
 
 DENSE = "identity"  # the compressor that leaves the network as it is
 DENSE_FROM_SCRATCH = "dense, from scratch"  # it again, beside a training as long as that of those trained sparse
-COSTS = ("synops", "stored_bits")  # each has a Pareto front of its own
-MEASURES = {
-    "accuracy": "share of test samples classified correctly",
-    "difference": "accuracy minus that of the same dense checkpoint",
-    "density": "share of weights kept over the compressed layers, as achieved",
-    "bits": "mean width of a nonzero weight, in bits",
-    "synops": "synaptic operations per sample: accumulates and multiply-accumulates",
-    "synops_ac": "accumulates per sample",
-    "synops_mac": "multiply-accumulates per sample",
-    "weight_bits": "nonzero weights times their width, in bits",
-    "stored_bits": "weights, index and scales in each layer's best format, in bits",
-    "total_bits": "stored weights and neuron state, in bits",
-    "energy_j": "energy per sample under the board's profile, in joules: an estimate",
-    "compression_seconds": "wall time of calibration and compression, in seconds",
-    "peak_memory_bytes": "largest memory of the process during the run, in bytes; absent where the system cannot tell",
-    "spike_mismatch": "of the spikes that this network or the dense one fires, the share that one of them alone does",
-    "van_rossum": "squared van Rossum distance to the dense spike trains, over their own squared norm",
-    "earth_mover": "between the firing rates of this network's neurons and of the dense one's, in spikes per step",
-    "dead_neurons": "share of neurons that never fire",
-    "saturated_neurons": "share of neurons that fire in every step",
-}
-"""What a row measures: name -> meaning and unit. Operations and memory are those of :class:`hardware.CostReport`.
-
-The last five are of spikes (:meth:`benchmark.records.SpikeAccount.summary`), and absent where a record has none."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +76,11 @@ class Row:
         calibration_samples: samples the compressor may look at; 0 for the dense network.
         control: a yardstick rather than a method of its own.
         runs: seed -> record id.
-        measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
-            its dense checkpoint, and others where some record does not know them.
-        values: seed -> name of :data:`MEASURES` -> the value of that run; ``difference`` is never among them.
+        measured: name of :data:`~benchmark.boards.measures.MEASURES` -> spread over seeds; ``difference`` is absent
+            where no seed has a record of its dense checkpoint, and others where some record does not know them.
+        values: seed -> the same names -> the value of that run; ``difference`` is never among them.
         reported: whether a record is its author's report: submitted, and made of what others do not have.
-        fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
+        fronts: those of :data:`~benchmark.boards.measures.COSTS` on whose Pareto front the row stands, by its means.
         family: plain name of the compressor, which its variants share.
         samples: test samples that the accuracy is of.
         answers: seed -> which of them are classified right (:func:`benchmark.records.answers_of`), where that is known.
@@ -290,7 +267,7 @@ def _judged(record: RunRecord, energy_profile: str, shared: dict[str, Any]) -> _
     if record.status == "failed":
         return _Entry(lean, reason=f"failed: {record.error}")
     try:
-        return _Entry(lean, Setup.of(record), _values(record, energy_profile))
+        return _Entry(lean, Setup.of(record), values_of(record, energy_profile))
     except (KeyError, ArithmeticError, ValueError) as error:
         return _Entry(lean, reason=f"unreadable result ({type(error).__name__}: {error})")
 
@@ -320,33 +297,6 @@ def _lean(record: RunRecord, shared: dict[str, Any]) -> RunRecord:
             **{name: common(getattr(record, name)) for name in ("environment", "data", "options", "suite")},
         }
     )
-
-
-def _values(record: RunRecord, energy_profile: str) -> dict[str, float]:
-    """The numbers of a finished record, as far as it has them; ``difference`` not among them.
-
-    Raises:
-        ArithmeticError, ValueError: its cost report makes no sense (no samples, a layer in no format).
-    """
-    answer, cost = record.answer, record.answer.cost
-    values = {
-        "accuracy": answer.metrics.accuracy,
-        "density": answer.compression.density,
-        "bits": cost.weight_bits / max(1, sum(layer.nonzero for layer in cost.layers)),
-        "synops": cost.synops / cost.samples,
-        "synops_ac": cost.ac / cost.samples,
-        "synops_mac": cost.mac / cost.samples,
-        "weight_bits": cost.weight_bits,
-        "stored_bits": cost.stored_bits,
-        "total_bits": cost.total_bits,
-        "energy_j": energy(cost, energy_profile).joules,
-        "compression_seconds": answer.compression.seconds,
-    }
-    if record.peak_memory_bytes is not None:
-        values["peak_memory_bytes"] = record.peak_memory_bytes
-    if record.spikes is not None:
-        values |= record.spikes.summary()
-    return values
 
 
 def _with_origins(entries: list[_Entry]) -> list[_Entry]:

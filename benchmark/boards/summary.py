@@ -7,7 +7,8 @@ from math import log
 
 import numpy as np
 
-from benchmark.boards.standings import COSTS, Row, Table
+from benchmark.boards.measures import COSTS
+from benchmark.boards.standings import Row, Table
 
 TOLERANCE = 0.01  # "within one point of dense"
 

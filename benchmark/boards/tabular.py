@@ -1,12 +1,13 @@
-"""The leaderboard as CSV and JSON: raw numbers, in the units of :data:`benchmark.boards.standings.MEASURES`."""
+"""The leaderboard as CSV and JSON: raw numbers, in the units of :data:`benchmark.boards.measures.MEASURES`."""
 
 import csv
 import io
 from dataclasses import asdict
 from typing import Any
 
+from benchmark.boards.measures import COSTS, MEASURES
 from benchmark.boards.reported import beside
-from benchmark.boards.standings import COSTS, MEASURES, Board, Row, Table
+from benchmark.boards.standings import Board, Row, Table
 from benchmark.boards.summary import MethodSummary, summarize
 from hardware.table import inert
 

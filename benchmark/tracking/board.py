@@ -11,8 +11,9 @@ from benchmark.boards.claims.verdicts import judged
 from benchmark.boards.columns import named, with_spread
 from benchmark.boards.leaders import by_network, leaders
 from benchmark.boards.markdown import markdown
+from benchmark.boards.measures import COSTS
 from benchmark.boards.plots import plot
-from benchmark.boards.standings import COSTS, Board, Table, standings
+from benchmark.boards.standings import Board, Table, standings
 from benchmark.boards.tabular import as_csv
 from benchmark.questions.suite import digest
 from benchmark.records import RecordStore

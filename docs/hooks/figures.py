@@ -22,7 +22,8 @@ from roles import plain
 from benchmark import catalog
 from benchmark.boards import leaderboard
 from benchmark.boards.claims import pages as claim_pages
-from benchmark.boards.standings import MEASURES, Board, Row, Table
+from benchmark.boards.measures import MEASURES
+from benchmark.boards.standings import Board, Row, Table
 from benchmark.boards.terminal import terminal as in_terminal
 from benchmark.cli import main
 from benchmark.questions.recipes import RECIPES

@@ -16,7 +16,7 @@ from benchmark.boards.claims.statements import ADDED, GAIN
 from benchmark.boards.claims.verdicts import RULE, Judged, Measurement, Side
 from benchmark.boards.columns import with_spread
 from benchmark.boards.markdown import cell, line
-from benchmark.boards.standings import MEASURES
+from benchmark.boards.measures import MEASURES
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 
 TITLE = "Claims"

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from benchmark.boards.standings import DENSE, MEASURES
+from benchmark.boards.measures import MEASURES
+from benchmark.boards.standings import DENSE
 from benchmark.catalog import DATA, MODELS
 from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN_TO_MODELS, OptionError, check_options
 from benchmark.questions.names import Named, showable

@@ -36,7 +36,7 @@ _YAML.add_implicit_resolver(*FLOAT)
 
 @dataclass(frozen=True)
 class _Measure:
-    """How the page shows one of :data:`benchmark.boards.standings.MEASURES`.
+    """How the page shows one of :data:`benchmark.boards.measures.MEASURES`.
 
     Args:
         label: heading of its column.

@@ -10,9 +10,10 @@ from PIL import Image
 
 from benchmark.boards import plots
 from benchmark.boards.markdown import markdown
+from benchmark.boards.measures import COSTS, MEASURES
 from benchmark.boards.page.content import content
 from benchmark.boards.reported import Reported, beside, marks, published, reported
-from benchmark.boards.standings import COSTS, MEASURES, standings
+from benchmark.boards.standings import standings
 from benchmark.boards.tabular import as_csv
 from benchmark.catalog import DATA
 from tests.benchmark.boards.browser import opened

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from benchmark.boards.markdown import markdown
-from benchmark.boards.standings import COSTS, standings
+from benchmark.boards.measures import COSTS
+from benchmark.boards.standings import standings
 from benchmark.boards.summary import summarize
 from benchmark.boards.tabular import as_json
 from benchmark.boards.terminal import terminal

@@ -12,6 +12,7 @@ import yaml
 from benchmark.boards.columns import EARLIER_HEADS, SUMMARY_HEADS, earlier_cells, named, summary_cells, with_spread
 from benchmark.boards.leaders import Leader, by_network, in_order, leaders
 from benchmark.boards.noise import of_test_set, tied
+from benchmark.boards.page.usage import usage
 from benchmark.boards.repeatable import origin
 from benchmark.boards.reported import as_points, beside
 from benchmark.boards.standings import DENSE, Board, Row, Table
@@ -22,7 +23,7 @@ from benchmark.questions.suite import digest
 from benchmark.records import Answer, RunRecord
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 from compressors.budget import Budget
-from compressors.registry import COMPRESSORS
+from compressors.registry import COMPRESSORS, OWN
 from hardware.energy import energy, load_profile
 from hardware.report import LayerCost
 
@@ -201,6 +202,7 @@ def _method(name: str, rows: Sequence[Row], board: Board, standing: list[dict[st
         "version": newest.version,
         "options": {option: _plainly(value) for option, value in (newest.options or {}).items()},
         "variants": sorted({row.label for row in rows}),
+        "usage": usage(name, entry.load()) if entry is not None and entry.origin == OWN else {},
         "standing": standing,
     }
 

@@ -106,6 +106,9 @@ function drawMethod([name]) {
   byId("method-body").replaceChildren(
     element("p", {}, swatch(method), method.summary),
     element("p", { className: "note", textContent: [method.class, `family: ${method.family}`, `version ${method.version}`].filter(Boolean).join(" · ") }),
+    element("h2", { textContent: "How to use it" }),
+    ...Object.entries(method.usage).flatMap(([what, lines]) => [element("p", { className: "note", textContent: what }), copyable(lines)]),
+    ...(Object.keys(method.usage).length ? [] : [element("p", { className: "note", textContent: "It comes from another package, which says how." })]),
     element("h2", { textContent: "Options" }),
     options.length ? simpleTable(["option", "as its plain runs have it"], options.map((pair) => pair), 2)
       : element("p", { className: "note", textContent: "Older records do not tell its options; it stood at its defaults." }),

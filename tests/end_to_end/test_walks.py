@@ -31,10 +31,11 @@ def site(tmp_path_factory) -> Path:
     """The page of the committed records."""
     folder = tmp_path_factory.mktemp("site")
     board = boards.build(RecordStore(REPOSITORY / "results"))
-    for name, text in render_folder(board).items():
+    claims = boards.claims(board)
+    for name, text in render_folder(board, claims).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    (folder / "claims.html").write_text(dict(boards.claim_files(boards.claims(board), folder))[folder / "claims.html"])
+    (folder / "claims.html").write_text(dict(boards.claim_files(claims, folder))[folder / "claims.html"])
     return folder
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from benchmark.boards.claims.pages import UNJUDGED
+from benchmark.boards.claims.verdicts import Judged
 from benchmark.boards.columns import EARLIER_HEADS, SUMMARY_HEADS, earlier_cells, named, summary_cells, with_spread
 from benchmark.boards.leaders import Leader, by_network, in_order, leaders
 from benchmark.boards.noise import of_test_set, tied
@@ -84,7 +86,7 @@ LAYER_BARS = {
 """Columns of a run's layers that have a bar."""
 
 
-def content(board: Board) -> dict[str, Any]:
+def content(board: Board, claims: Sequence[Judged] = ()) -> dict[str, Any]:
     """Networks, tables, methods, runs and what stands apart. Environments, which many runs share, are listed once."""
     shown = _shown(board)
     environments = {repr(board.runs[run_id].environment): board.runs[run_id].environment for run_id in shown}
@@ -106,7 +108,7 @@ def content(board: Board) -> dict[str, Any]:
         "energy": {"profile": board.energy_profile, "uncertainty": load_profile(board.energy_profile).uncertainty},
         "networks": _networks(board.tables),
         "tables": [_table(table) for table in board.tables],
-        "methods": _methods(board),
+        "methods": _methods(board, claims),
         "runs": runs,
         "environments": [*environments.values()],
         "apart": [vars(item) for item in board.apart],
@@ -176,14 +178,23 @@ def _dense_runs(tables: Iterable[Table]) -> dict[str, str]:
     return found
 
 
-def _methods(board: Board) -> list[dict[str, Any]]:
-    """Each method with what it is, its options as its plain runs had them, and where it stands in every table."""
+def _methods(board: Board, claims: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Each method with what it is, its options as its plain runs had them, where it stands, and its claims."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for table in board.tables:
         for row in table.rows:
             rows[row.family].append(row)
     standing = _standing(board.tables)
-    return [_method(name, own, board, standing[name]) for name, own in sorted(rows.items()) if name != DENSE]
+    said: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for found in claims:
+        said[found.claim.method].append(
+            {"id": found.claim.id, "says": found.claim.says, "verdict": found.verdict or UNJUDGED}
+        )
+    return [
+        _method(name, own, board, standing[name]) | {"claims": said[name]}
+        for name, own in sorted(rows.items())
+        if name != DENSE
+    ]
 
 
 def _method(name: str, rows: Sequence[Row], board: Board, standing: list[dict[str, Any]]) -> dict[str, Any]:

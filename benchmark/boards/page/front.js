@@ -93,6 +93,14 @@ function swatch(method) {
   return shown;
 }
 
+function claimsOf({ claims }) {
+  if (!claims.length) return [];
+  const lines = claims.map(({ id, says, verdict }) => element("li", {},
+    element("span", { className: `verdict ${verdict.replaceAll(" ", "-")}`, textContent: verdict }), " ",
+    link(`claims.html#${encodeURIComponent(id)}`, says)));
+  return [element("h2", { textContent: "Claims about it, and whether they held here" }), element("ul", { className: "plain" }, ...lines)];
+}
+
 function drawMethod([name]) {
   const method = Object.hasOwn(content.ofMethod, name) ? content.ofMethod[name] : null;
   byId("method-title").textContent = method ? method.name : `No method ${name}`;
@@ -116,6 +124,6 @@ function drawMethod([name]) {
     element("h2", { textContent: "Where it stands" }),
     element("p", { className: "note", textContent: "Place: by mean accuracy over operations, among the methods and variants of the table." }),
     ...standing,
-    element("p", {}, link(`claims.html#of-${encodeURIComponent(method.name)}`, "Claims about it, and whether they held here")),
+    ...claimsOf(method),
   );
 }

@@ -115,19 +115,18 @@ def test_one_compresses(page, snnbench, tmp_path, cache):
 
 
 def test_one_contributes(page, snnbench, tmp_path, monkeypatch):
-    """A method, its results, and the pull request, by the commands of the page; the method is the guide's."""
+    """A method, its results, and the pull request: the files and the commands of the page."""
     page.click("nav [data-page=add]")
     page.wait_for_selector("[data-view=add]:not([hidden])")
-    commands = [shlex.split(line)[1:] for line in lines_to_copy(page)]
+    files = page.locator("[data-view=add] pre[data-file]")
+    for file in files.all():
+        (tmp_path / file.get_attribute("data-file")).write_text(file.inner_text())
+    commands = [shlex.split(line)[1:] for line in lines_to_copy(page) if line.startswith("snnbench ")]
     assert [words[0] for words in commands] == ["check", "run", "leaderboard", "submit"]
     check, run, leaderboard, submit = commands
 
     name, _, method = check[1].partition(":")
-    (code, *_) = [block.text for block in pages.blocks("CONTRIBUTING.md") if block.language == "python"]
-    (tmp_path / f"{name}.py").write_text(code.replace("FanOutMagnitude", method))
     monkeypatch.syspath_prepend(tmp_path)
-    suite = TINY.replace("random, magnitude, obc]", f'"{check[1]}"]').replace("0.5, 0.2", "0.5")
-    (tmp_path / "mine.yaml").write_text(suite)
     done = snnbench(*check)
     assert done.returncode == 0, done.stdout + done.stderr
     for results in ("one", "two"):

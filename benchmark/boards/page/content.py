@@ -219,7 +219,12 @@ def _method(name: str, rows: Sequence[Row], board: Board, standing: list[dict[st
 
 
 def _plainly(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list | bool) or value is None else str(value)
+    """An option's value, in words."""
+    if isinstance(value, list):
+        return ", ".join(map(_plainly, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _standing(tables: Iterable[Table]) -> dict[str, list[dict[str, Any]]]:

@@ -117,13 +117,13 @@ function drawMethod([name]) {
     element("h2", { textContent: "How to use it" }),
     ...Object.entries(method.usage).flatMap(([what, lines]) => [element("p", { className: "note", textContent: what }), copyable(lines)]),
     ...(Object.keys(method.usage).length ? [] : [element("p", { className: "note", textContent: "It comes from another package, which says how." })]),
-    element("h2", { textContent: "Options" }),
-    options.length ? simpleTable(["option", "as its plain runs have it"], options.map((pair) => pair), 2)
-      : element("p", { className: "note", textContent: "Older records do not tell its options; it stood at its defaults." }),
-    element("p", { className: "note", textContent: `On this board: ${method.variants.join(", ")}` }),
     element("h2", { textContent: "Where it stands" }),
+    element("p", { className: "note", textContent: `On this board: ${method.variants.join(", ")}` }),
     element("p", { className: "note", textContent: "Place: by mean accuracy over operations, among the methods and variants of the table." }),
     ...standing,
     ...claimsOf(method),
+    element("h2", { textContent: "Options" }),
+    options.length ? simpleTable(["option", "as its plain runs have it"], options.map((pair) => pair), 2)
+      : element("p", { className: "note", textContent: "Older records do not tell its options; it stood at its defaults." }),
   );
 }

@@ -33,8 +33,15 @@ MEASURES = {
     "energy_j": "energy per sample under the board's profile, in joules: an estimate",
     "compression_seconds": "wall time of calibration and compression, in seconds",
     "peak_memory_bytes": "largest memory of the process during the run, in bytes; absent where the system cannot tell",
+    "spike_mismatch": "of the spikes that this network or the dense one fires, the share that one of them alone does",
+    "van_rossum": "squared van Rossum distance to the dense spike trains, over their own squared norm",
+    "earth_mover": "between the firing rates of this network's neurons and of the dense one's, in spikes per step",
+    "dead_neurons": "share of neurons that never fire",
+    "saturated_neurons": "share of neurons that fire in every step",
 }
-"""What a row measures: name -> meaning and unit. Operations and memory are those of :class:`hardware.CostReport`."""
+"""What a row measures: name -> meaning and unit. Operations and memory are those of :class:`hardware.CostReport`.
+
+The last five are of spikes (:meth:`benchmark.records.SpikeAccount.summary`), and absent where a record has none."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Row:
         control: a yardstick rather than a method of its own.
         runs: seed -> record id.
         measured: name of :data:`MEASURES` -> spread over seeds; ``difference`` is absent where no seed has a record of
-            its dense checkpoint, and ``peak_memory_bytes`` where some record does not know it.
+            its dense checkpoint, and others where some record does not know them.
         values: seed -> name of :data:`MEASURES` -> the value of that run; ``difference`` is never among them.
         reported: whether a record is its author's report: submitted, and made of what others do not have.
         fronts: those of :data:`COSTS` on whose Pareto front the row stands, by its means.
@@ -337,6 +344,8 @@ def _values(record: RunRecord, energy_profile: str) -> dict[str, float]:
     }
     if record.peak_memory_bytes is not None:
         values["peak_memory_bytes"] = record.peak_memory_bytes
+    if record.spikes is not None:
+        values |= record.spikes.summary()
     return values
 
 

@@ -115,8 +115,11 @@ def fixed_point_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--output",
+    "outputs",
     type=click.Path(path_type=Path),
-    help="The compressed network, .safetensors or .nir [default: beside the dense one, named by method and budget].",
+    multiple=True,
+    help="The compressed network, .safetensors or .nir; both if given twice [default: beside the dense one, named by "
+    "method and budget].",
 )
 @click.option(
     "--wandb", "use_wandb", is_flag=True, help="Log it to Weights & Biases: figures, layers, and networks as artifacts."
@@ -125,7 +128,7 @@ def fixed_point_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @device_options
 @AS_JSON
 @user_errors
-def compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
+def compress(outputs: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
     """Compress a network of your own, and say what it cost before and after.
 
     With --max-drop, --fit, --max-memory-bits or --max-synops the budget is searched, and judged on
@@ -134,12 +137,12 @@ def compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     if arguments["max_memory"] is not None and not math.isfinite(arguments["max_memory"]):
         raise click.UsageError(f"--max-memory {arguments['max_memory']} is no number of GiB")
     if any(arguments[name] is not None for name in WISHES):
-        _search(output, as_json, **arguments)
+        _search(outputs, as_json, **arguments)
     else:
-        _compress(output, as_json, **arguments)
+        _compress(outputs, as_json, **arguments)
 
 
-def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
+def _compress(outputs: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
     """Compress to the budget that is given."""
     from compressors.budget import Budget
 
@@ -155,7 +158,7 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
     (method,) = arguments["methods"]
     words = [f"{value:g}{units[name]}" for name, value in budget.limits.items()]
     words += ["fixed"] if arguments["fixed"] else []
-    target = _target(output, [method, *words], arguments)
+    target, *others = _targets(outputs, [method, *words], arguments)
     (named,), aftercare, given = _named(arguments), arguments["aftercare"], source_of(arguments)
 
     from rich.console import Console
@@ -166,7 +169,7 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
 
     devices = Devices(arguments["accelerator"], arguments["count"], arguments["strategy"])
     summary = compress_checkpoint(
-        Source(**given), named, budget, target, aftercare, devices, arguments["plain"], scheme
+        Source(**given), named, budget, target, aftercare, devices, arguments["plain"], scheme, others
     )
     _log(summary, arguments)
     if as_json:
@@ -175,7 +178,7 @@ def _compress(output: Path | None, as_json: bool, **arguments: Any) -> None:
         Console().print(show(summary))
 
 
-def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
+def _search(outputs: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
     """Search the budget, and compress to it."""
     if arguments["synops"] is not None:
         raise click.UsageError("--synops is a budget, and the budget is searched: leave it out (or --max-synops)")
@@ -183,29 +186,33 @@ def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
         raise click.UsageError("a search works on one device: leave --devices out")
     if arguments["minimise"] is not None and arguments["max_drop"] is None:
         raise click.UsageError("--minimise is said of networks within --max-drop: give it too")
-    if _scheme(arguments) is not None:
-        raise click.UsageError("a search judges networks in floats: leave --fixed-point to the call that repeats it")
+    if arguments["weight_bits"] is not None:
+        raise click.UsageError("the width of weights is searched: give --bits, or leave --weight-bits out")
+    scheme = _scheme(arguments)
     given, named = source_of(arguments), _named(arguments)
 
     from rich.console import Console
 
     from benchmark.single_network import path
     from benchmark.single_network.compress import show
+    from benchmark.single_network.profile import chip_line
     from benchmark.single_network.searching import Space, search_checkpoint
     from benchmark.single_network.subject import Source
     from benchmark.single_network.trials import HELD_OUT
+    from hardware.table import to_table
 
     space = Space(named, arguments["density"], arguments["bits"])
-    target = _target(output, ["searched"], arguments)
-    summary = search_checkpoint(
+    targets = _targets(outputs, ["searched"], arguments)
+    summary, profile = search_checkpoint(
         Source(**given),
         space,
         _wish(arguments),
-        target,
+        targets,
         _command_of,
         samples=arguments["held_out"] or HELD_OUT,
         aftercare=arguments["aftercare"],
         plain=arguments["plain"],
+        scheme=scheme,
         told=lambda step: click.echo(f"tried {step.candidate}: {step.verdict}", err=True),
     )
     _log(summary, arguments)
@@ -214,8 +221,9 @@ def _search(output: Path | None, as_json: bool, **arguments: Any) -> None:
         return
     console = Console()
     console.print(path.table(summary["search"]))
+    console.print(to_table(profile.report, profile.energy, console.width))
     console.print(show(summary))
-    for line in path.lines(summary["search"]):
+    for line in (*map(chip_line, profile.chips), *path.lines(summary["search"])):
         click.echo(line)
 
 
@@ -268,11 +276,11 @@ def _named(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": method, **options} for method in arguments["methods"]]
 
 
-def _target(output: Path | None, words: list[str], arguments: dict[str, Any]) -> Path:
-    """The compressed network's file: as the user names it, else beside the dense one."""
+def _targets(outputs: tuple[Path, ...], words: list[str], arguments: dict[str, Any]) -> list[Path]:
+    """The compressed network's files: as the user names them, else one beside the dense one."""
     dense = network_file(arguments)
     suffix = ".nir" if dense.suffix == ".nir" else ".safetensors"
-    target = output or dense.with_name("-".join([dense.stem, *words]) + suffix)
-    if arguments["plain"] and target.suffix == ".nir":
+    targets = [*outputs] or [dense.with_name("-".join([dense.stem, *words]) + suffix)]
+    if arguments["plain"] and all(target.suffix == ".nir" for target in targets):
         raise click.UsageError("--plain is said of .safetensors: NIR is never packed")
-    return target
+    return targets

@@ -4,6 +4,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,11 +23,11 @@ from benchmark.questions.names import LARGEST, NAME, plain
 from benchmark.questions.suite import Division, Question
 from hardware.report import CostReport, check_schema
 
-SCHEMA = 5
+SCHEMA = 6
 """Raised when records get something that an older snnbench cannot read.
 
 2: ``peak_memory_bytes``. 3: budgets in bits and SynOps, after-care and fine-tuning in questions.
-4: ``options``. 5: ``correct``, ``submission``.
+4: ``options``. 5: ``correct``, ``submission``. 6: ``spikes``.
 """
 
 
@@ -151,6 +152,63 @@ class CompressionAccount(BaseModel):
     left_alone: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
 
 
+class NeuronSpikes(BaseModel):
+    """What one layer of neurons did on some test samples, beside the dense network's.
+
+    Attributes:
+        name: of the layer within the network.
+        neurons: how many.
+        dead: those that never fire.
+        saturated: those that fire in every step.
+        mismatch: of the neurons and steps in which either network fires, the share in which one of them alone does.
+        van_rossum: squared norm of the difference of the two networks' spike trains, each taken through the neuron's
+            membrane filter, over the dense trains' own.
+        earth_mover: between the distributions of firing rates over the neurons, in spikes per step.
+        lowest_potential: before firing, of all neurons and steps; None for neurons that no compiled loop knows.
+        highest_potential: the same; what both come to decides how wide an accumulator has to be.
+
+    Of a layer that has lost channels those that are left are compared. ``mismatch`` and ``van_rossum`` are None where
+    time steps are gone, or neurons of which nobody knows which; the latter also where the dense neurons never fire.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    neurons: Number
+    dead: Number
+    saturated: Number
+    mismatch: Share | None
+    van_rossum: Amount | None
+    earth_mover: Share
+    lowest_potential: float | None = Field(allow_inf_nan=False, strict=True)
+    highest_potential: float | None = Field(allow_inf_nan=False, strict=True)
+
+
+class SpikeAccount(BaseModel):
+    """What compression did to spikes: on so many test samples, layer by layer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: Number
+    layers: tuple[NeuronSpikes, ...]
+
+    def summary(self) -> dict[str, float]:
+        """The whole network in a few numbers, of which those that are not known of each layer are absent.
+
+        Distances are means over layers, ``dead_neurons`` and ``saturated_neurons`` shares of all neurons.
+        """
+        neurons = sum(layer.neurons for layer in self.layers)
+        if not neurons:
+            return {}
+        distances = {"spike_mismatch": "mismatch", "van_rossum": "van_rossum", "earth_mover": "earth_mover"}
+        found = {name: [getattr(layer, of) for layer in self.layers] for name, of in distances.items()}
+        return {
+            **{name: fmean(values) for name, values in found.items() if None not in values},
+            "dead_neurons": sum(layer.dead for layer in self.layers) / neurons,
+            "saturated_neurons": sum(layer.saturated for layer in self.layers) / neurons,
+        }
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a finished run has: the network it started from, and what became of it."""
@@ -191,7 +249,8 @@ class RunRecord(BaseModel):
     time of each phase; ``peak_memory_bytes`` the process's largest resident set during
     the run, and None where the system does not tell or the record is of schema 1; ``correct`` says of each test sample
     whether it is classified right (:func:`packed_answers`), and is None for runs on several devices, which take the
-    samples in another order, and in older records. A failed run has no ``metrics``,
+    samples in another order, and in older records; ``spikes`` holds its spikes against the dense network's, and is
+    None in the same cases. A failed run has no ``metrics``,
     ``compression`` and ``cost``: they are None here, and ``{}`` in the file.
 
     Raises:
@@ -217,6 +276,7 @@ class RunRecord(BaseModel):
     compression: CompressionAccount | None = None
     cost: CostReport | None = None
     correct: str | None = Field(default=None, exclude_if=lambda correct: correct is None)
+    spikes: SpikeAccount | None = Field(default=None, exclude_if=lambda spikes: spikes is None)
     seconds: dict[str, Amount] = {}
     peak_memory_bytes: Number | None = None
     environment: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache as memoised
@@ -25,13 +26,14 @@ from benchmark.networks.soundness import SoundNetwork
 from benchmark.questions import build
 from benchmark.questions.names import showable
 from benchmark.questions.suite import RECONSTRUCTED, FineTuning, FromScratch, Question
-from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord, packed_answers
+from benchmark.records import PACKAGES, CompressionAccount, Metrics, RunRecord, SpikeAccount, packed_answers
 from benchmark.runs import memory
 from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, new_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
 from benchmark.runs.opening import OpenedData, OpenedRun, Setting
+from benchmark.runs.spikes import SpikeStatistics
 from compressors.base import Compressor
 from compressors.compression import Compression
 from compressors.progress import Item, Track
@@ -54,7 +56,8 @@ class ScoreError(ValueError):
 class Measured:
     """What compressing and testing a network gave.
 
-    ``correct`` says of each test sample whether it is classified right: bool ``[samples]``, in the loader's order.
+    ``correct`` says of each test sample whether it is classified right: bool ``[samples]``, in the loader's order;
+    ``spikes`` holds its spikes against those of a reference, where there is one.
     """
 
     module: SNNClassifier
@@ -63,6 +66,7 @@ class Measured:
     cost: CostReport
     seconds: dict[str, float]
     correct: Tensor
+    spikes: SpikeAccount | None = None
 
     @property
     def accuracy(self) -> float:
@@ -79,6 +83,7 @@ def compress_and_measure(
     course: FineTuning | FromScratch | None = None,
     callbacks: Sequence[Callback] = (),
     group: DeviceGroup | None = None,
+    reference: SNNClassifier | None = None,
 ) -> Measured:
     """The one path of every method: ``Trainer.fit`` with the compressor, ``Trainer.test`` with the cost counter.
 
@@ -90,6 +95,7 @@ def compress_and_measure(
         course: the fit's epochs and learning rate; without it the fit has no epochs.
         callbacks: for the training, such as a progress bar; a group of processes shows no progress.
         group: the devices; by default a single one.
+        reference: the dense network, whose spikes the compressed network's are held against; a module of its own.
 
     Raises:
         DeviceError, WorkerError: see :meth:`benchmark.runs.distributed.DeviceGroup.call`.
@@ -100,7 +106,7 @@ def compress_and_measure(
     group = group or DeviceGroup()
     if group.devices.grouped:
         compressor.state.track, callbacks = silent, ()
-    return group.call(_fit_and_test, module, data, compressor, seed, course, callbacks, group.devices)
+    return group.call(_fit_and_test, module, data, compressor, seed, course, callbacks, group.devices, reference)
 
 
 def _fit_and_test(
@@ -111,6 +117,7 @@ def _fit_and_test(
     course: FineTuning | FromScratch | None,
     callbacks: Sequence[Callback],
     devices: Devices,
+    reference: SNNClassifier | None,
 ) -> Measured:
     memory.keep_freed()
     started = time.perf_counter()
@@ -129,7 +136,8 @@ def _fit_and_test(
         fitted = time.perf_counter()
         compression = compressor.done()
     seconds = {"compress": compression.seconds, "fit": fitted - started}
-    return measure(module, data, compression, seconds, devices=devices, track=compressor.state.track)
+    track = compressor.state.track
+    return measure(module, data, compression, seconds, devices=devices, track=track, reference=reference)
 
 
 def measure(
@@ -141,6 +149,7 @@ def measure(
     state_bits: int = 32,
     devices: Devices | None = None,
     track: Track = silent,
+    reference: SNNClassifier | None = None,
 ) -> Measured:
     """Test a compressed network, and count what it costs.
 
@@ -152,14 +161,16 @@ def measure(
         state_bits: bits of one neuron state variable.
         devices: what to work on; by default a single one.
         track: shows progress.
+        reference: see :func:`compress_and_measure`.
 
     Raises:
         ScoreError: the network's weights or scores are not finite.
     """
     started = time.perf_counter()
     counter, answers = HardwareCost(state_bits=state_bits), Answers()
+    statistics = [] if reference is None else [SpikeStatistics(reference, compression)]
     with quiet():
-        callbacks: list[Callback] = [counter, answers, EvaluationBar(track)]
+        callbacks: list[Callback] = [counter, answers, *statistics, EvaluationBar(track)]
         test = Trainer(callbacks=callbacks, **trainer_settings(devices or Devices()))
         results = test.test(module, datamodule=data, verbose=False)
     cost = counter.report
@@ -168,7 +179,8 @@ def measure(
     functional.reset_net(module)
     metrics = finite_metrics(module, results[0])
     spent = {**seconds, "test": time.perf_counter() - started}
-    return Measured(module, compression, metrics, cost, spent, answers.correct)
+    spikes = statistics[0].account if statistics else None
+    return Measured(module, compression, metrics, cost, spent, answers.correct, spikes)
 
 
 def finite_metrics(module: SNNClassifier, results: Mapping[str, float]) -> Metrics:
@@ -205,6 +217,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
         )
         compressor.state.track = setting.track
         record = record.model_copy(update={"options": compressor.options_to_dict()})
+        reference = None if group.devices.grouped else deepcopy(dense.module)
         measured = compress_and_measure(
             dense.module if question.from_scratch is None else new_network(question, data.of(question)),
             data.of(question),
@@ -213,6 +226,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             course=question.course,
             callbacks=setting.watching(question),
             group=group,
+            reference=reference,
         )
     except Exception as error:  # whatever a method raises is the run's outcome, and the other runs go on
         told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
@@ -225,6 +239,7 @@ def answer(run: OpenedRun, suite: str, data: OpenedData, setting: Setting) -> Ru
             "compression": CompressionAccount.model_validate(measured.compression.to_dict()),
             "cost": measured.cost,
             "correct": None if group.devices.grouped else packed_answers(measured.correct.tolist()),
+            "spikes": measured.spikes,
             "seconds": measured.seconds,
             "peak_memory_bytes": memory.peak_bytes() if peak_is_known else None,
         }

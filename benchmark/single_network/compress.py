@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningDataModule
 from rich.table import Table
 
 from benchmark.files import OutputError, require_writable, write_atomically
@@ -18,9 +19,10 @@ from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
 from benchmark.questions.suite import Named
 from benchmark.runs.distributed import Devices
+from benchmark.runs.run import Measured
 from benchmark.single_network.comparison import Result, compress, notes_on, table
 from benchmark.single_network.compression_map import write_map
-from benchmark.single_network.fixed import for_a_file, in_whole_numbers
+from benchmark.single_network.fixed import Fixed, for_a_file, in_whole_numbers
 from benchmark.single_network.subject import Source, Subject, open_subject
 from benchmark.wording import percent, points
 from compressors.base import Compressor
@@ -37,6 +39,7 @@ def compress_checkpoint(
     devices: Devices | None = None,
     plain: bool = False,
     scheme: FixedPoint | None = None,
+    also: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Compress, test before and after, write the network, and beside it a summary and a map of what was done (JSON).
 
@@ -50,12 +53,14 @@ def compress_checkpoint(
         plain: write the safetensors unpacked, every weight as a float.
         scheme: make whole numbers of the compressed network, of these widths, test these, and write what they stand
             for; the map holds them.
+        also: further files of the same network: NIR beside safetensors, say.
 
     Returns:
         A JSON-able summary: ``dense`` and ``compressed`` (accuracy and costs), ``compression`` (layer by layer),
-        ``output``, ``bytes``: those of a packed file, by what they hold; ``reset``: how the neurons of a NIR file's
-        network were taken to be reset; ``floats`` (the figures before whole numbers were made, if they were) and
-        ``fixed_point``: their widths and units, and what became of each neuron's spikes.
+        ``output``, ``bytes``: those of a packed file, by what they hold; ``also``: other files and their bytes;
+        ``reset``: how the neurons of a NIR file's network were taken to be reset; ``floats`` (the figures before whole
+        numbers were made, if they were) and ``fixed_point``: their widths and units, and what became of each neuron's
+        spikes.
 
     Raises:
         OutputError, StoreError: the network cannot be written under this name; found before the work.
@@ -64,33 +69,67 @@ def compress_checkpoint(
     """
     named = build.validated("compressor", Named, method)
     compressor = build.compressor(named, budget, source.seed, cache_folder() / "eliminations", aftercare)
-    subject = open_for(source, output)
+    subject = open_for(source, (output, *also))
     if scheme is None:
         _refuse_idle(compressor, named.name)
     else:
         read(subject.module().network)  # what has no form in whole numbers is found before the work
     result = compress(subject.module(), subject.data, compressor, seed=source.seed, devices=devices)
-    if scheme is None:
-        return write(subject, named, result, output, plain)
-    fixed = in_whole_numbers(result.compressed, subject.data, scheme)
-    more = {"floats": result.to_dict()["compressed"], "fixed_point": fixed.to_dict()}
-    told = for_a_file(fixed, result.compressed, exactly=output.suffix == ".nir")
-    whole = replace(result, compressed=replace(fixed.measured, module=told))
-    return write(subject, named, whole, output, plain, more, fixed.numbers)
+    return write(subject, named, finished(result, subject.data, scheme), (output, *also), plain)
 
 
-def open_for(source: Source, output: Path) -> Subject:
+@dataclass(frozen=True)
+class Finished:
+    """A compressed network as it is written.
+
+    Args:
+        result: what the method made of the dense network, in floats.
+        fixed: the whole numbers that were made of it, where these were asked for.
+    """
+
+    result: Result
+    fixed: Fixed | None = None
+
+    @property
+    def measured(self) -> Measured:
+        """What was tested last, in whole numbers where there are any."""
+        return self.result.compressed if self.fixed is None else self.fixed.measured
+
+    def told_by(self, output: Path) -> Result:
+        """What a file holds: floats; of whole numbers those that they stand for."""
+        if self.fixed is None:
+            return self.result
+        told = for_a_file(self.fixed, self.result.compressed, exactly=output.suffix == ".nir")
+        return replace(self.result, compressed=replace(self.fixed.measured, module=told))
+
+    def account(self) -> dict[str, Any]:
+        """What a summary says of whole numbers; JSON-able."""
+        if self.fixed is None:
+            return {}
+        return {"floats": self.result.to_dict()["compressed"], "fixed_point": self.fixed.to_dict()}
+
+
+def finished(result: Result, data: LightningDataModule, scheme: FixedPoint | None) -> Finished:
+    """Make whole numbers of a compressed network, where these are asked for.
+
+    Raises:
+        FixedPointError: see :func:`benchmark.single_network.fixed.whole_numbers`.
+    """
+    return Finished(result, None if scheme is None else in_whole_numbers(result.compressed, data, scheme))
+
+
+def open_for(source: Source, outputs: Sequence[Path]) -> Subject:
     """Open a network that is to be written compressed; what stands in the way is found before the work, not after it.
 
     Raises:
-        OutputError, StoreError: the compressed network cannot be written under this name.
+        OutputError, StoreError: the compressed network cannot be written under these names.
         NIRError: it is to be NIR, which cannot say it.
         CheckpointError, DataMissing, OptionError, CalibrationTooLarge: see there.
     """
-    _check_output(output, source.checkpoint)
+    _check_outputs(outputs, source.checkpoint)
     subject = open_subject(source)
     subject.data.calibration_indices()  # too many are found before the work
-    if output.suffix == ".nir":
+    if any(output.suffix == ".nir" for output in outputs):
         to_nir(subject.module().network, subject.data.input_shape)
     return subject
 
@@ -98,26 +137,27 @@ def open_for(source: Source, output: Path) -> Subject:
 def write(
     subject: Subject,
     named: Named,
-    result: Result,
-    output: Path,
+    made: Finished,
+    outputs: Sequence[Path],
     plain: bool,
     more: Mapping[str, Any] | None = None,
-    numbers: FixedNetwork | None = None,
 ) -> dict[str, Any]:
-    """Write a compressed network, and beside it its summary, which is returned, and its map.
+    """Write a compressed network to files, and beside the first its map and its summary, which is returned.
 
     Args:
         subject: the dense network.
         named: the method.
-        result: what it made of the network.
-        output, plain: see :func:`compress_checkpoint`.
+        made: what was made of the network.
+        outputs: see :func:`compress_checkpoint`.
+        plain: see there.
         more: what else the summary says.
-        numbers: the whole numbers that the network's weights stand for.
     """
+    output, *others = outputs
+    numbers, result = None if made.fixed is None else made.fixed.numbers, made.told_by(output)
     description = subject.description
     reset = stated_reset(result.module.network)
-    account = result.compression.to_dict()
-    told = description | {"compressed": account}
+    told = description | {"compressed": result.compression.to_dict()}
+    sizes = {path: _write(path, made.told_by(path), subject.data.input_shape, told, plain, numbers) for path in outputs}
     summary = {
         "checkpoint": str(subject.path),
         "sha256": subject.checkpoint.sha256,
@@ -125,8 +165,10 @@ def write(
         "method": named.label,
         "data": description["data"],
         "output": str(output),
-        "bytes": _write(output, result, subject.data.input_shape, told, plain, numbers),
+        "bytes": sizes[output],
+        **({"also": {str(path): sizes[path]["file"] for path in others}} if others else {}),
         **({} if reset is None else {"reset": reset}),
+        **made.account(),
         **(more or {}),
     }
     write_map(output.with_suffix(".map.json"), result.compression, reset, numbers)
@@ -149,23 +191,25 @@ def _refuse_idle(compressor: Compressor, name: str) -> None:
         )
 
 
-def _check_output(output: Path, dense: Path) -> None:
+def _check_outputs(outputs: Sequence[Path], dense: Path) -> None:
     """Refuse to write over the dense network, over the summary and the map of another one, or over what is neither.
 
     Raises:
         OutputError, StoreError: see `compress_checkpoint`.
     """
-    require_writable(output, ".safetensors", ".nir")
-    if output.exists() and dense.exists() and output.samefile(dense):
-        raise OutputError(f"cannot write {output}: it is the dense network; give another --output")
-    other = output.with_suffix(".nir" if output.suffix == ".safetensors" else ".safetensors")
-    if other.exists() and output.with_suffix(".map.json").exists():
-        raise OutputError(f"cannot write {output}: its map would take the place of {other}'s; give another --output")
-    summary = output.with_suffix(".json")
+    if len({*outputs}) < len(outputs):
+        raise OutputError(f"cannot write {outputs[0]} twice: give each --output a name of its own")
+    for output in outputs:
+        require_writable(output, ".safetensors", ".nir")
+        if output.exists() and dense.exists() and output.samefile(dense):
+            raise OutputError(f"cannot write {output}: it is the dense network; give another --output")
+    first = outputs[0]
+    other = first.with_suffix(".nir" if first.suffix == ".safetensors" else ".safetensors")
+    if other.exists() and other not in outputs and first.with_suffix(".map.json").exists():
+        raise OutputError(f"cannot write {first}: its map would take the place of {other}'s; give another --output")
+    summary = first.with_suffix(".json")
     if summary.exists() and not _is_summary(summary):
-        raise OutputError(
-            f"cannot write {output}: its summary would take the place of {summary}; give another --output"
-        )
+        raise OutputError(f"cannot write {first}: its summary would take the place of {summary}; give another --output")
 
 
 def _is_summary(path: Path) -> bool:
@@ -201,7 +245,7 @@ def _write(
 def show(summary: dict[str, Any]) -> Table:
     """A summary for people."""
     title = f"{summary['method']} on {summary['data']['name']}, {summary['checkpoint']}"
-    notes = [f"written: {summary['output']}, .json, .map.json", _sizes(summary)]
+    notes = [f"written: {', '.join([summary['output'], *summary.get('also', ())])}, .json, .map.json", _sizes(summary)]
     if "reset" in summary:
         notes.append(f"reset of the neurons: {summary['reset']}")
     notes = [*notes_on(summary["compression"]), *_words_on_numbers(summary), *notes]

@@ -10,6 +10,8 @@ from benchmark.networks.classifier import SNNClassifier
 from compressors.network.layers import evaluating, hooks
 from hardware.neurons import is_neuron
 
+STEPS = 8  # that are looked at together: little memory, which need not be asked of the system anew
+
 
 @dataclass
 class Differences:
@@ -45,14 +47,15 @@ class Differences:
         return {name: self.differing[name] / max(1, either) for name, either in self.either.items()}
 
     def count(self, name: str, spikes: Tensor, others: Tensor) -> None:
-        """Add what the neurons of a name did, and what the other network's did there (bool)."""
-        fired = spikes != 0
-        for counts, entries in (
-            (self.spikes, fired),
-            (self.either, fired | others),
-            (self.differing, fired ^ others),
-        ):
-            counts[name] = counts.get(name, 0) + int(entries.sum())
+        """Add what the neurons of a name did, ``[T, B, ...]``, and what the other network's did there (bool)."""
+        for own, other in zip(spikes.split(STEPS), others.split(STEPS), strict=True):
+            fired = own != 0
+            for counts, entries in (
+                (self.spikes, fired),
+                (self.either, fired | other),
+                (self.differing, fired ^ other),
+            ):
+                counts[name] = counts.get(name, 0) + int(entries.sum())
 
 
 def differences(

@@ -82,7 +82,7 @@ def shown_batches(data: LightningDataModule) -> Iterator[Any]:
     return (data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader())
 
 
-def in_whole_numbers(compressed: Measured, data: LightningDataModule, scheme: FixedPoint) -> Fixed:
+def whole_numbers(compressed: Measured, data: LightningDataModule, scheme: FixedPoint) -> tuple[FixedNetwork, Measured]:
     """Make whole numbers of a compressed network, and test them.
 
     The account of the compression becomes that of the weights in whole numbers, so that its codes are theirs.
@@ -92,11 +92,20 @@ def in_whole_numbers(compressed: Measured, data: LightningDataModule, scheme: Fi
     """
     module = compressed.module
     numbers = fixed_point(module.network, calibration_inputs(module, data), scheme)
-    whole = _classifier(numbers.network, module)
     compression = _account(compressed.compression, numbers)
-    measured = measure(whole, data, compression, compressed.seconds, state_bits=scheme.potential_bits)
+    whole = _classifier(numbers.network, module)
+    return numbers, measure(whole, data, compression, compressed.seconds, state_bits=scheme.potential_bits)
+
+
+def in_whole_numbers(compressed: Measured, data: LightningDataModule, scheme: FixedPoint) -> Fixed:
+    """The same, and how the spikes of the whole numbers differ from those in floats.
+
+    Raises:
+        FixedPointError: see :func:`whole_numbers`.
+    """
+    numbers, measured = whole_numbers(compressed, data, scheme)
     numbers.forget_overflows()
-    found = differences(module, {"whole": whole}, shown_batches(data))
+    found = differences(compressed.module, {"whole": measured.module}, shown_batches(data))
     return Fixed(numbers, measured, found["whole"])
 
 

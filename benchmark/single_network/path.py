@@ -41,15 +41,17 @@ def table(account: Account) -> Table:
     for heading in ("memory", "SynOps", *(["energy"] if energy else []), "points", "from", "to"):
         shown.add_column(heading, justify="right")
     shown.add_column("verdict")
+    width = account.get("whole_numbers", {}).get("weight_bits", "float")
     for number, step in enumerate(account["path"]):
-        shown.add_row("*" if number == account["best"] else str(number + 1), *_row(step, energy))
+        shown.add_row("*" if number == account["best"] else str(number + 1), *_row(step, energy, width))
     return shown
 
 
-def _row(step: Account, energy: bool) -> Iterator[str]:
+def _row(step: Account, energy: bool, width: int | str) -> Iterator[str]:
+    """``width`` is that of weights which a budget gives none."""
     yield step["method"]["name"]
     yield f"{step.get('density', 1):g}"
-    yield str(step.get("bits", "float"))
+    yield str(step.get("bits", width))
     if "change" not in step:
         yield from [""] * (6 if energy else 5)
     else:

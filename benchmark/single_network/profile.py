@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 
 from benchmark.networks.nir.reading import stated_reset
 from benchmark.networks.soundness import SoundNetwork
+from benchmark.runs import memory
 from benchmark.runs.dense import quiet, trainer_settings
 from benchmark.runs.run import finite_metrics
 from benchmark.single_network.subject import Source, open_subject
@@ -56,6 +57,7 @@ def profile_checkpoint(source: Source, energy_profile: str, seconds_per_step: fl
         NetworkError: the network is not what it is taken for (:mod:`benchmark.networks.soundness`).
         ScoreError: its weights or scores are not finite.
     """
+    memory.keep_freed()
     subject = open_subject(source)
     module, counter = subject.module(), HardwareCost()
     with quiet():
@@ -110,9 +112,11 @@ def chip_line(fit: ChipFit) -> str:
         needs = ", ".join(f"{_worded(check.name)} {check.needed:,} of at most {check.limit:,}" for check in broken)
         return f"{fit.chip}: does not fit: {needs}; {_mended(fit.chip, broken)}"
     cores = "" if fit.cores is None else f", at least {fit.cores} cores"
+    share = max((check.use for check in fit.checks if check.use is not None), default=0.0)
+    binding = "" if fit.binding is None else f"; nearest to its limit: {_worded(fit.binding)}, {percent(share)} %"
     unknown = [_worded(check.name) for check in fit.checks if check.ok is None]
     open_points = f"; unknown: {', '.join(unknown)}" if unknown else ""
-    return f"{fit.chip}: fits every known limit{cores}{open_points}"
+    return f"{fit.chip}: fits every known limit{cores}{binding}{open_points}"
 
 
 def _worded(limit: str) -> str:

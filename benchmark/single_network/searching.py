@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import replacing
+from benchmark.networks.fixed_point.reading import read
+from benchmark.networks.fixed_point.scheme import FixedPoint
+from benchmark.networks.nir.reading import stated_reset
 from benchmark.questions import build
 from benchmark.questions.suite import Named
-from benchmark.single_network.comparison import Result, compress
-from benchmark.single_network.compress import open_for, write
+from benchmark.runs.run import Measured
+from benchmark.single_network.comparison import compress
+from benchmark.single_network.compress import finished, open_for, write
 from benchmark.single_network.paired import CONFIDENCE, PairedChange
 from benchmark.single_network.path import draw
+from benchmark.single_network.profile import Profile
 from benchmark.single_network.search import (
     SearchError,
     Step,
@@ -26,6 +31,8 @@ from benchmark.single_network.trials import HELD_OUT, Bench, Candidate
 from benchmark.wording import points
 from compressors.budget import Budget, BudgetError
 from compressors.registry import COMPRESSORS
+from hardware.chips import chip_fit, chips
+from hardware.energy import energy
 
 Told = Callable[[Step], None]
 
@@ -54,6 +61,7 @@ class Search:
             "wish": asdict(self.wish),
             "samples": {"unseen": len(self.bench.held_out.unseen), "seen": len(self.bench.held_out.seen)},
             "confidence": CONFIDENCE,
+            **({} if self.bench.scheme is None else {"whole_numbers": asdict(self.bench.scheme)}),
             "dense": self.bench.dense.figures() | {"price": self.wish.price(self.bench.dense.cost)},
             "path": [step.to_dict() for step in self.steps],
             "best": self.steps.index(self.best),
@@ -66,30 +74,33 @@ def search_checkpoint(
     source: Source,
     space: Space,
     wish: Wish,
-    output: Path,
+    outputs: Sequence[Path],
     command: Callable[[Candidate], str],
     *,
     samples: int = HELD_OUT,
     aftercare: Sequence[str] = (),
     plain: bool = False,
+    scheme: FixedPoint | None = None,
     told: Told = lambda step: None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Profile]:
     """Find the budget that a wish asks for, compress with it, test before and after, and write it all.
 
     Args:
         source: the dense network and its data.
         space: what is searched.
         wish: what is wanted.
-        output: the file of the compressed network, see :func:`benchmark.single_network.compress.compress_checkpoint`;
-            the picture of the search stands beside it, ``.search.png``.
+        outputs: the files of the compressed network, see :func:`benchmark.single_network.compress.compress_checkpoint`;
+            the picture of the search stands beside the first, ``.search.png``.
         command: how the winner is compressed without a search.
         samples: held-out samples to judge on, at most.
         aftercare, plain: as for a single compression.
+        scheme: candidates are judged, and the winner is written, in whole numbers of these widths.
         told: hears of every step.
 
     Returns:
         The summary of the winner's compression, with ``search`` in it; ``search.test`` is the change on the test
-        samples, which no candidate was judged on.
+        samples, which no candidate was judged on. And the profile of what was tested, which the summary has under
+        ``profile``: layer by layer, its energy, and the chips that take it.
 
     Raises:
         SearchError: nothing that was tried is what is wished for, or nothing needs to be tried.
@@ -97,15 +108,28 @@ def search_checkpoint(
             :class:`benchmark.single_network.trials.Bench` raise.
     """
     methods = [build.validated("compressor", Named, method) for method in space.methods]
-    subject = open_for(source, output)
-    done = search_on(Bench(subject, samples, source.seed, aftercare), methods, space, wish, told)
-    bench = done.bench
-    winner = bench.compressor(done.best.candidate)
-    result = compress(subject.module(), subject.data, winner, seed=source.seed)
-    account = done.to_dict(command(done.best.candidate)) | {"test": _tested(result).to_dict()}
-    with replacing(picture_of(output)) as partial:
+    subject = open_for(source, outputs)
+    if scheme is not None:
+        read(subject.module().network)  # what has no form in whole numbers is found before the work
+    bench = Bench(subject, samples, source.seed, aftercare, scheme)
+    done = search_on(bench, methods, space, wish, told)
+    best = done.best.candidate
+    result = compress(subject.module(), subject.data, bench.compressor(best), seed=source.seed)
+    final = finished(result, subject.data, bench.scheme_of(best))
+    profile = _profile(final.measured, wish)
+    account = done.to_dict(command(best)) | {"test": _tested(result.dense, final.measured).to_dict()}
+    with replacing(picture_of(outputs[0])) as partial:
         draw(account, partial)
-    return write(subject, done.best.candidate.method, result, output, plain, {"search": account})
+    return write(
+        subject, best.method, final, outputs, plain, {"search": account, "profile": profile.to_dict()}
+    ), profile
+
+
+def _profile(tested: Measured, wish: Wish) -> Profile:
+    """What the winner costs, and whether the chip that is wished for takes it; without a wish, which chips do."""
+    fits = tuple(chip_fit(tested.cost, name) for name in ([wish.chip] if wish.chip else chips()))
+    reset = stated_reset(tested.module.network)
+    return Profile(tested.cost, energy(tested.cost, wish.energy_profile), tested.accuracy, fits, reset)
 
 
 def picture_of(output: Path) -> Path:
@@ -154,7 +178,9 @@ def _lines(method: Named, space: Space, bench: Bench) -> list[Sequence[Candidate
     refusals: list[ValueError] = []
 
     def usable(candidate: Candidate) -> bool:
-        if candidate.budget == Budget() or candidate.budget.kind not in kinds:
+        budget = candidate.budget
+        as_at_eight = bench.scheme is not None and budget.bits is None and "density+bits" in kinds
+        if budget == Budget() or budget.kind not in kinds or as_at_eight:  # whole numbers have a width anyway
             return False
         try:
             bench.compressor(candidate)
@@ -187,5 +213,5 @@ def _in_vain(steps: Sequence[Step], wish: Wish) -> str:
     )
 
 
-def _tested(result: Result) -> PairedChange:
-    return PairedChange.of(result.dense.correct, result.compressed.correct)
+def _tested(dense: Measured, compressed: Measured) -> PairedChange:
+    return PairedChange.of(dense.correct, compressed.correct)

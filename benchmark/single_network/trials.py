@@ -1,8 +1,8 @@
 """Trials: one network compressed in many ways, each judged on the same held-out training samples and kept on disk."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from benchmark.files import write_atomically
+from benchmark.networks.fixed_point.scheme import FixedPoint
 from benchmark.questions import build
 from benchmark.questions.suite import Named, digest
 from benchmark.runs.run import compress_and_measure
 from benchmark.single_network.comparison import for_trained
+from benchmark.single_network.fixed import whole_numbers
 from benchmark.single_network.subject import Subject
 from compressors.base import Compressor
 from compressors.budget import Budget
 from compressors.methods.identity import Identity
+from compressors.methods.obc import OBC
+from compressors.second_order.problem import Problem
 from datamodules.storage import cache_folder
 from hardware import CostReport
 
@@ -99,13 +103,23 @@ class Bench:
         samples: held-out samples to judge on, at most; see :meth:`datamodules.base.BenchmarkDataModule.held_out`.
         seed: of everything random.
         aftercare: see :class:`compressors.base.Compressor`.
+        scheme: candidates are judged in whole numbers of these widths; weights that a budget gives a width have that.
 
     Raises:
         CalibrationTooLarge: no samples are left to judge on.
     """
 
-    def __init__(self, subject: Subject, samples: int = HELD_OUT, seed: int = 0, aftercare: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        samples: int = HELD_OUT,
+        seed: int = 0,
+        aftercare: Sequence[str] = (),
+        scheme: FixedPoint | None = None,
+    ) -> None:
         self.subject, self.seed, self.aftercare = subject, seed, tuple(aftercare)
+        self.scheme = scheme
+        self._problems: dict[str, Mapping[str, Problem]] = {}  # which all candidates have in common
         self.held_out = subject.data.held_out(samples)
         data: Any = copy.copy(subject.data)
         data.test_dataloader = lambda: subject.data.held_out_dataloader(samples)
@@ -129,7 +143,10 @@ class Bench:
             SubjectError: it trains a network from scratch.
         """
         cache = cache_folder() / "eliminations"
-        return for_trained(build.compressor(candidate.method, candidate.budget, self.seed, cache, self.aftercare))
+        made = build.compressor(candidate.method, candidate.budget, self.seed, cache, self.aftercare)
+        if isinstance(made, OBC):
+            made.state.problems = self._problems
+        return for_trained(made)
 
     def trial(self, candidate: Candidate) -> Trial:
         """Compress a copy of the dense network and judge it, or find on disk what came out earlier.
@@ -143,12 +160,20 @@ class Bench:
         path = cache_folder() / "trials" / f"{self._key(candidate, compressor)}.json"
         if path.exists():
             return _read(path, self.samples)
-        trial = self._tried(compressor)
+        trial = self._tried(compressor, self.scheme_of(candidate))
         write_atomically(path, _kept(trial).model_dump_json())
         return trial
 
-    def _tried(self, compressor: Compressor) -> Trial:
+    def scheme_of(self, candidate: Candidate) -> FixedPoint | None:
+        """The widths that the candidate has in whole numbers; None where floats are judged."""
+        if self.scheme is None or candidate.budget.bits is None:
+            return self.scheme
+        return replace(self.scheme, weight_bits=candidate.budget.bits)
+
+    def _tried(self, compressor: Compressor, scheme: FixedPoint | None = None) -> Trial:
         done = compress_and_measure(self.subject.module(), self.data, compressor, self.seed)
+        if scheme is not None:
+            _, done = whole_numbers(done, self.data, scheme)
         return Trial(done.correct, done.metrics.loss, done.cost, sum(done.seconds[part] for part in ("fit", "test")))
 
     def _key(self, candidate: Candidate, compressor: Compressor) -> str:
@@ -159,6 +184,7 @@ class Bench:
                 "options": compressor.options_to_dict(),
                 "version": compressor.version_with(candidate.method.options),
                 "dense": [_bits(self.dense.correct), self.dense.loss],
+                **({} if self.scheme is None else {"whole_numbers": asdict(self.scheme)}),
             }
         )
 

@@ -6,14 +6,13 @@ Trains are compared after the filter over time of the neuron that sends them: th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from compressors.calibration.network import Network
 from compressors.compression import LayerCompression
-from compressors.network.layers import Layer, LayerError, hooks
-from compressors.network.neurons import impulse_response
+from compressors.network.layers import Layer, hooks
+from compressors.network.neurons import filter_matrix
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,8 @@ def neuron_pairs(
         if neuron is None or neuron in seen or layer.calls > 1:
             continue
         seen.add(neuron)
-        yield NeuronPair(layer, neuron, dense.get_submodule(names[neuron]), _filter(neuron, layer), outputs[layer.name])
-
-
-def _filter(neuron: nn.Module, layer: Layer) -> Tensor:
-    steps = layer.timesteps
-    try:
-        response = impulse_response(neuron, steps)
-    except LayerError:
-        response = torch.eye(steps, dtype=torch.float64)[0]
-    delay = torch.arange(steps)[:, None] - torch.arange(steps)
-    matrix = torch.where(delay >= 0, response.cpu()[delay.clamp_min(0)], 0.0)
-    return matrix.to(layer.module.weight)
+        over_time = filter_matrix(neuron, layer.timesteps).to(layer.module.weight)
+        yield NeuronPair(layer, neuron, dense.get_submodule(names[neuron]), over_time, outputs[layer.name])
 
 
 def run(module: LightningModule, x: Tensor, neurons: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:

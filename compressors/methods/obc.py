@@ -15,10 +15,10 @@ from compressors.calibration.network import Network
 from compressors.network.layers import Layer
 from compressors.options import require_known
 from compressors.second_order.budget_split import BY_LOSS, BudgetSplit, density_in, require_one_round
-from compressors.second_order.curvature import CORRECTION, Curvature
+from compressors.second_order.curvature import CORRECTION, Curvature, ProblemsInParts
 from compressors.second_order.layer_solver import LayerSolver
 from compressors.second_order.problem import Pattern, Problem
-from compressors.second_order.solution_cache import SolutionCache
+from compressors.second_order.solution_cache import SolutionCache, digest_of
 from compressors.second_order.solvers import AUTO, SOLVERS
 from compressors.weights.allocation import ALLOCATIONS
 from compressors.weights.parts import LayerBudget, LayerResult
@@ -32,9 +32,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class OBCState(PrunerState):
-    """As of every pruner, and the dense weights by qualified name, which calibration looks at."""
+    """As of every pruner, and what calibration looks at and finds.
+
+    Args:
+        dense: the dense weights by qualified name.
+        problems: problems by the hash of the network and all else that they depend on but the calibration data, for
+            whoever compresses one network many times on the same data; None where none are kept.
+    """
 
     dense: Mapping[str, Tensor] = field(default_factory=dict)
+    problems: dict[str, Mapping[str, Problem]] | None = None
 
 
 class OBC(Pruner):
@@ -161,6 +168,18 @@ class OBC(Pruner):
     def calibrate(self, network: Network) -> Mapping[str, Problem]:
         """Every layer's problem: its weight and its damped Hessian."""
         self.state.dense = {f"{layer.name}.weight": layer.module.weight.detach().clone() for layer in network.layers}
+        if self.state.problems is None:
+            return self._problems(network)
+        names = " ".join(layer.name for layer in network.layers)
+        key = digest_of(f"{type(self).__name__} {self.curvature} {names}", [*network.module.state_dict().values()])
+        if key in self.state.problems:
+            return self.state.problems[key]
+        found = self._problems(network)
+        if found.in_one_part:  # more than memory holds are measured as they are asked for
+            self.state.problems[key] = dict(found)
+        return found
+
+    def _problems(self, network: Network) -> ProblemsInParts:
         return self.curvature.problems(network, self.response, self.state.dense)
 
     def split_budget(self, network: Network, statistics: Mapping[str, Problem]) -> dict[str, LayerBudget]:

@@ -49,6 +49,20 @@ def membrane_filter(layer: Layer) -> Tensor | None:
         raise LayerError(f"layer {layer.name!r}: {error}") from error
 
 
+def filter_matrix(neuron: nn.Module, timesteps: int) -> Tensor:
+    """What a neuron's membrane makes of a train of impulses, as a matrix over time: ``[T, T]`` float64, on the CPU.
+
+    Trains of spikes are compared after it, so that spikes near in time are near: the van Rossum distance. Where no
+    filter describes the neuron, it is the identity, and spikes are compared step by step.
+    """
+    try:
+        response = impulse_response(neuron, timesteps).cpu()
+    except LayerError:
+        response = torch.eye(timesteps, dtype=torch.float64)[0]
+    delay = torch.arange(timesteps)[:, None] - torch.arange(timesteps)
+    return torch.where(delay >= 0, response[delay.clamp_min(0)], 0.0)
+
+
 def _hides_potentials(neuron: nn.Module) -> LayerError:
     return LayerError(
         f"the neuron {type(neuron).__name__} does not show its potentials: it needs a `v_threshold`, and "

@@ -163,6 +163,11 @@ class ProblemsInParts(Mapping[str, Problem]):
         self._parts, self._measure = parts, measure
         self._held: dict[str, Problem] = {}
 
+    @property
+    def in_one_part(self) -> bool:
+        """Whether all of them are held at once."""
+        return len({tuple(layer.name for layer in part) for part in self._parts.values()}) == 1
+
     def __getitem__(self, name: str) -> Problem:
         if name not in self._held:
             self._held = {}  # first, so that two parts are never held at once

@@ -63,7 +63,7 @@ class SolutionCache:
             return {"order": trace.order, "losses": trace.losses}
 
         options = "" if (batch, width) == (1, 1) else f"{batch} {width}"
-        key = _digest(options, (problem.weight, problem.hessian))
+        key = digest_of(options, (problem.weight, problem.hessian))
         if key not in self._traces:  # splitting a budget by losses asks for it first, and pruning the layer again
             self._traces[key] = self._read_or_solve(key, solve)
         order, losses = (self._traces[key][name].to(problem.weight.device) for name in ("order", "losses"))
@@ -82,7 +82,7 @@ class SolutionCache:
         Raises:
             CacheError: the file is damaged.
         """
-        solution = self._read_or_solve(_digest(options, depends), solve)
+        solution = self._read_or_solve(digest_of(options, depends), solve)
         return {name: tensor.to(depends[0].device) for name, tensor in solution.items()}
 
     def get_or_quantize(
@@ -153,13 +153,13 @@ def _write(solution: dict[str, Tensor], seconds: float, path: Path) -> None:
 
 def _digest_of_solution(solution: dict[str, Tensor]) -> str:
     names = sorted(solution)
-    return _digest(" ".join(names), [solution[name] for name in names])
+    return digest_of(" ".join(names), [solution[name] for name in names])
 
 
-def _digest(options: str, depends: Sequence[Tensor]) -> str:
+def digest_of(options: str, depends: Sequence[Tensor]) -> str:
     """Hash of the bits that a solution depends on: kept files are named by it, so it must not change."""
     digest = hashlib.blake2b(options.encode(), digest_size=16)
     for tensor in depends:
         digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().data)
+        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

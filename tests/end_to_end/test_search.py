@@ -3,12 +3,14 @@
 import json
 import shlex
 
+import nir
+import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-import wandb
 from benchmark.networks.weights import checkpoints
 from datamodules.base import BenchmarkDataModule
 from tests.benchmark.tracking.wandb_files import read, run_files
@@ -89,6 +91,31 @@ def test_limits_are_kept_within(searched):
     assert path[summary["search"]["best"]]["accuracy"] == max(step["accuracy"] for step in kept)
 
 
+def test_a_search_in_whole_numbers_hands_everything_over(searched, snnbench, tmp_path):
+    """What is judged, tested and written are the whole numbers, in both formats; and the command repeats them."""
+    whole = ("--fixed-point", "--potential-bits", "14", "--output", "small.nir")
+    wish = ("--max-memory-bits", "3KiB", "--fit", "loihi1", "--max-drop", "5")
+    summary = searched("--method", "magnitude", *wish, *whole)
+    path, best = summary["search"]["path"], summary["search"]["best"]
+    bits = path[best].get("bits", 8)
+    assert summary["fixed_point"]["weight_bits"] == bits
+    assert path[best]["stored_bits"] == summary["compressed"]["stored_bits"] <= 8 * 3 * 1024
+    assert not any("weight_bits" in step["verdict"] for step in path)  # which floats would break
+    told = nir.read(tmp_path / "small.nir").nodes
+    codes = [node.metadata["weight_codes"] for node in told.values() if "weight_codes" in (node.metadata or {})]
+    assert sum(map(np.count_nonzero, codes)) == sum(layer["kept"] for layer in summary["compression"]["layers"])
+    assert summary["also"] == {"small.nir": (tmp_path / "small.nir").stat().st_size}
+    (fit,) = summary["profile"]["chips"]
+    assert (fit["chip"], fit["fits"]) == ("loihi1", None)  # some of its limits nobody knows
+    assert summary["profile"]["accuracy"] == summary["compressed"]["accuracy"]
+
+    before = (tmp_path / "small.nir").read_bytes()
+    done = snnbench(*shlex.split(summary["search"]["command"])[1:], "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["compressed"]["accuracy"] == summary["compressed"]["accuracy"]
+    assert len((tmp_path / "small.nir").read_bytes()) == len(before)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -100,6 +127,8 @@ def test_limits_are_kept_within(searched):
         (("--method", "rtn", "--method", "rtn", "--max-drop", "1"), 2, "given twice"),
         (("--method", "magnitude", "--max-drop", "1", "--synops", "0.3"), 2, "--synops is a budget"),
         (("--method", "magnitude", "--max-drop", "1", "--devices", "2"), 2, "a search works on one device"),
+        (("--method", "magnitude", "--max-drop", "1", "--fixed-point", "--weight-bits", "4"), 2, "weights is searched"),
+        (("--method", "magnitude", "--density", "0.5", "--output", "a.nir", "--output", "a.nir"), 2, "a.nir twice"),
         (("--method", "magnitude", "--fit", "lohi1"), 2, "unknown chip 'lohi1': did you mean 'loihi1'?"),
         (("--method", "magnitude", "--max-memory-bits", "64 KiX"), 2, "'64 KiX' is no size"),
         (("--method", "rtn", "--max-drop", "1", "--density", "0.5"), 2, "there is nothing to search for 'rtn'"),

@@ -22,7 +22,7 @@ from benchmark.boards.styles import style
 from benchmark.boards.summary import summarize
 from benchmark.questions.reading import FLOAT
 from benchmark.questions.suite import digest
-from benchmark.records import Answer, RunRecord
+from benchmark.records import Answer, NeuronSpikes, RunRecord, SpikeAccount
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 from compressors.budget import Budget
 from compressors.registry import COMPRESSORS, OWN
@@ -72,7 +72,14 @@ _GAINS = {
     "accuracy": _Measure("accuracy [%]", percent, "accuracy [%]", 100),
     "difference": _Measure("Δ dense [points]", points, "difference to dense [points]", 100),
 }
-_MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)}
+_SPIKES = {
+    "spike_mismatch": _Measure("spikes that differ [%]", percent),
+    "van_rossum": _Measure("van Rossum", rounded),
+    "earth_mover": _Measure("rates, earth mover", rounded),
+    "dead_neurons": _Measure("dead neurons [%]", percent),
+    "saturated_neurons": _Measure("saturated neurons [%]", percent),
+}
+_MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)} | _SPIKES
 
 LAYER_BARS = {
     "kept": "kept",
@@ -355,6 +362,7 @@ def _run(record: RunRecord, places: Mapping[str, int], energy_profile: str) -> d
         "facts": _facts(record, answer),
         "environment": places[repr(record.environment)],
         "layers": _layers(answer, energy_profile),
+        "spikes": None if record.spikes is None else _spikes(record.spikes),
         "command": command(record),
     }
 
@@ -423,4 +431,37 @@ def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None
         "input": layer.inputs,
         "weights": count(layer.weights),
         "format": layer.best_format if layer.memory_bits else "",
+    }
+
+
+def _spikes(account: SpikeAccount) -> dict[str, Any]:
+    """A table of the layers of neurons, as :func:`_layers` makes one of those with weights."""
+    bars = {
+        "spikes that differ": [layer.mismatch or 0.0 for layer in account.layers],
+        "van Rossum": [layer.van_rossum or 0.0 for layer in account.layers],
+        "dead": [layer.dead / max(1, layer.neurons) for layer in account.layers],
+    }
+    cells = [_spike_cells(layer) for layer in account.layers]
+    return {
+        "samples": account.samples,
+        "heads": [*(cells[0] if cells else ())],
+        "rows": [[*row.values()] for row in cells],
+        "bars": {head: [_short(value) for value in values] for head, values in bars.items()},
+    }
+
+
+def _spike_cells(layer: NeuronSpikes) -> dict[str, str]:
+    def worded(value: float | None, form: Callable[[float], str]) -> str:
+        return "–" if value is None else form(value)
+
+    lowest, highest = (worded(value, rounded) for value in (layer.lowest_potential, layer.highest_potential))
+    return {
+        "neurons": layer.name,
+        "number": count(layer.neurons),
+        "spikes that differ": worded(layer.mismatch, lambda share: f"{percent(share)} %"),
+        "van Rossum": worded(layer.van_rossum, rounded),
+        "rates, earth mover": rounded(layer.earth_mover),
+        "dead": count(layer.dead),
+        "saturated": count(layer.saturated),
+        "potentials": f"{lowest} to {highest}" if layer.lowest_potential is not None else "–",
     }

@@ -14,7 +14,8 @@ async function drawRuns(ids) {
   byId("run-body").replaceChildren(
     ...(alone ? [facts(shown[0])] : differences([...shown, ...dense])),
     element("h2", { textContent: dense.length ? "Layers, per sample, beside the dense network's" : "Layers, per sample" }),
-    layers([...shown, ...dense]),
+    layers([...shown, ...dense], "layers"),
+    ...spikes([...shown, ...dense]),
     ...(alone ? provenance(shown[0][1], environments) : []),
   );
 }
@@ -45,18 +46,25 @@ function differences(shown) {
   return [table, element("details", { className: "note" }, element("summary", { textContent: "The same for all of them" }), definitions(same))];
 }
 
+function spikes(shown) {
+  const known = shown.filter(([, run]) => run.spikes);
+  if (!known.length) return [];
+  const samples = [...new Set(known.map(([, run]) => run.spikes.samples))].join(", ");
+  return [element("h2", { textContent: `Spikes beside the dense network's, on ${samples} test samples` }), layers(known, "spikes")];
+}
+
 // One line a layer and run; a column's bars are as long as their share of the column's longest, over all runs shown.
-function layers(shown) {
-  const [, { layers: { heads } }] = shown[0];
-  const names = [...new Set(shown.flatMap(([, run]) => run.layers.rows.map(([name]) => name)))];
-  const longest = Object.fromEntries(Object.keys(shown[0][1].layers.bars).map((head) =>
-    [head, Math.max(...shown.flatMap(([, run]) => run.layers.bars[head]))]));
+function layers(shown, part) {
+  const [, { [part]: { heads } }] = shown[0];
+  const names = [...new Set(shown.flatMap(([, run]) => run[part].rows.map(([name]) => name)))];
+  const longest = Object.fromEntries(Object.keys(shown[0][1][part].bars).map((head) =>
+    [head, Math.max(...shown.flatMap(([, run]) => run[part].bars[head]))]));
   const many = shown.length > 1;
   const lines = names.flatMap((name) => shown.flatMap(([, run]) => {
-    const at = run.layers.rows.findIndex(([other]) => other === name);
+    const at = run[part].rows.findIndex(([other]) => other === name);
     if (at < 0) return [];
     const look = content.ofMethod[run.family];
-    const cells = run.layers.rows[at].map((text, i) => barred(text, heads[i], run.layers.bars, at, longest, look));
+    const cells = run[part].rows[at].map((text, i) => barred(text, heads[i], run[part].bars, at, longest, look));
     return [many ? [cells[0], whose(run, look), ...cells.slice(1)] : cells];
   }));
   return simpleTable(many ? [heads[0], "run", ...heads.slice(1)] : heads, lines, many ? 2 : 1);

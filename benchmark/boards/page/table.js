@@ -24,7 +24,7 @@ function allColumns() {
     { name: "runs", label: "runs by seed", text: true, value: (row) => row.runs.length,
       show: (row) => row.runs.map(([seed]) => seed).join(" "), cell: runCell },
     ...["density", "bits", "synops_ac", "synops_mac", "total_bits", "weight_bits", "energy_j", "compression_seconds",
-      "peak_memory_bytes"].map(measured),
+      "peak_memory_bytes", "spike_mismatch", "van_rossum", "earth_mover", "dead_neurons", "saturated_neurons"].map(measured),
     { name: "calibration", label: "calibration", value: (row) => row.calibration,
       show: (row) => (row.dense ? "" : String(row.calibration)) },
   ];

@@ -62,6 +62,18 @@ def multi_step(node: Any, x: Tensor) -> Tensor:
     return spikes
 
 
+def charged(node: Any, x: Tensor) -> Tensor | None:
+    """Potentials before each reset, ``[T, B, ...]``, of a neuron at rest that takes ``x [T, B, ...]``.
+
+    None where the loop does not know the neuron. Its state is left alone.
+    """
+    if type(node) not in NEURONS or not _known(node, x):
+        return None
+    potentials = x.new_empty(x.shape)
+    _fired(x, x.new_full(x.shape[1:], node.v_reset or 0), _Kind.of(node), potentials)
+    return potentials
+
+
 def _known(node: Any, x: Tensor) -> bool:
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and x[0].is_contiguous()
     if not plain or not sends_binary_spikes(node) or node.store_v_seq:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from benchmark.boards.tabular import as_csv, as_json
 from benchmark.boards.terminal import WIDE, terminal
 from benchmark.files import StoreError
 from benchmark.questions.suite import FineTuning, FromScratch, Training
-from benchmark.records import RecordStore
+from benchmark.records import RecordStore, RunRecord, SpikeAccount
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
@@ -438,3 +439,28 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="leaderboard"):
         leaderboard.write(standings([make_record()]), tmp_path)
     assert not (tmp_path / "leaderboard.md").exists()
+
+
+def test_what_became_of_spikes_is_a_measure_where_every_seed_knows_it() -> None:
+    def layer(name: str, mismatch: float | None, dead: int) -> dict[str, Any]:
+        known = {"mismatch": mismatch, "van_rossum": mismatch, "earth_mover": 0.25}
+        return {"name": name, "neurons": 10, "dead": dead, "saturated": 0, **known,
+                "lowest_potential": -1.0, "highest_potential": 2.5}  # fmt: skip
+
+    def record(method: str, seed: int, mismatch: float | None) -> RunRecord:
+        layers = (layer("2", 0.25, 1), layer("5", mismatch, 4))
+        return make_record(method, 0.1, seed, spikes=SpikeAccount(samples=18, layers=layers))
+
+    board = standings(
+        [
+            *(record("sbc", seed, 0.75) for seed in (0, 1)),
+            *(record("obc", seed, 0.75 if seed else None) for seed in (0, 1)),
+            make_record("qpsnn", 0.1, 0),
+        ]
+    )
+    rows = {row.method: row.measured for row in board.tables[0].rows}
+    assert rows["sbc"]["spike_mismatch"].mean == rows["sbc"]["van_rossum"].mean == 0.5
+    assert rows["sbc"]["dead_neurons"].mean == 0.25
+    assert "spike_mismatch" not in rows["obc"]
+    assert rows["obc"]["earth_mover"].mean == 0.25
+    assert not rows["qpsnn"].keys() & {"spike_mismatch", "dead_neurons"}

@@ -12,6 +12,7 @@ import pytest
 
 from benchmark.boards.claims.statements import load_claims
 from benchmark.boards.standings import standings
+from benchmark.records import NeuronSpikes, SpikeAccount
 from tests.benchmark.boards.browser import go, opened, until
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
@@ -354,3 +355,17 @@ def test_it_fits_a_phone_and_follows_the_colour_scheme(chromium: Any, tmp_path: 
     assert page.evaluate("byId('plot').layout.font.color") == {"light": "#1b1f24", "dark": "#e6eaf0"}[scheme]
     assert page.complaints == []
     page.context.close()
+
+
+def test_a_run_shows_what_became_of_its_spikes(chromium: Any, tmp_path: Path) -> None:
+    layer = {"name": "network.2", "neurons": 9248, "dead": 5000, "saturated": 3, "earth_mover": 0.125,
+             "mismatch": 0.25, "van_rossum": None, "lowest_potential": -4.5, "highest_potential": 3.5}  # fmt: skip
+    spikes = SpikeAccount(samples=18, layers=(NeuronSpikes(**layer),))
+    compressed = make_record("sbc", 0.1, spikes=spikes)
+    page = opened(chromium, tmp_path, [make_record(), compressed])
+    go(page, f"#/run/{compressed.id}")
+    page.wait_for_selector("text=Spikes beside the dense network's, on 18 test samples")
+    cells = page.locator("#run-body table").last.locator("tbody td, tbody th").all_inner_texts()
+    assert cells[0] == "network.2"
+    assert cells[-7:] == ["9.25 k", "25.00 %", "–", "0.125", "5 k", "3", "-4.5 to 3.5"]
+    assert page.complaints == []

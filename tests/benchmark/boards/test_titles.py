@@ -70,7 +70,7 @@ def test_a_name_that_looks_like_a_format_is_shown_as_it_is():
 def test_methods_of_a_family_share_a_mark_and_have_colours_of_their_own():
     for family, methods in FAMILIES.items():
         looks = [style(method) for method in methods]
-        assert {(look.mark, look.symbol) for look in looks} == {MARKS[family]}
+        assert {(look.mark, look.symbol, look.glyph) for look in looks} == {MARKS[family]}
         assert len({look.colour for look in looks}) == len(methods)
     assert len(set(MARKS.values())) == len(MARKS)
     assert style("somebody_elses").family == "other"

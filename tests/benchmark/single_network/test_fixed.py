@@ -229,7 +229,10 @@ def test_spikes_that_only_one_network_fires_are_a_share_of_those_of_either():
         (["--method", "sbc", "--weight-bits", "4"], "--weight-bits is of whole numbers: give --fixed-point too"),
         (["--method", "sbc", "--fixed-point", "--weight-bits", "9"], "weights of 9 bits: give 2 to 8"),
         (["--method", "sbc", "--fixed-point", "--potential-bits", "7"], "potentials of 7 bits: give 8 to 24"),
-        (["--method", "sbc", "--fixed-point", "--max-drop", "1"], "a search judges networks in floats"),
+        (
+            ["--method", "sbc", "--fixed-point", "--max-drop", "1", "--weight-bits", "4"],
+            "the width of weights is searched",
+        ),
     ],
 )
 def test_mistakes_in_the_call(words, message, tmp_path):

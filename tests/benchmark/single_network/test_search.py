@@ -33,6 +33,7 @@ from benchmark.single_network.search import (
 from benchmark.single_network.searching import Space, _in_vain, _lines
 from benchmark.single_network.trials import Bench, Candidate, Trial, TrialError
 from compressors.budget import Budget, BudgetError
+from compressors.second_order import curvature
 from datamodules.base import HeldOut
 from hardware import HardwareCost
 from tests.compressors.networks import QUIET, RandomEvents, classifier
@@ -303,3 +304,28 @@ def test_the_path_is_a_table_that_fits_a_narrow_terminal():
         assert rows[0][8 + len(energy) :] == ["−0.60", "−1.52", "+0.21", "too", "lossy,", "over", "memory"]
         assert rows[1][:4] == ["*", "sbc", "1", "3"]
         assert rows[2] == ["3", "sbc", "0.02", "float", "failed:", "weights", "are", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("options", "measured"),
+    [
+        ({}, 1),
+        ({"hessian": "fisher"}, 1),
+        ({"max_memory": 1}, 18),
+    ],  # three layers, held one at a time, for the split and again
+)
+def test_candidates_share_what_calibration_found(bench, options, measured, monkeypatch):
+    """One bench measures Hessians once for all densities and widths, and finds what a bench for each would find."""
+    sbc = Named(name="sbc", **options)
+    candidates = [Candidate(sbc, budget) for budget in (Budget(0.5), Budget(0.3), Budget(0.5, 4))]
+    alone = [bench()._tried(bench().compressor(candidate)) for candidate in candidates]
+    calls = []
+    for name in ("hessians", "fisher_hessians"):
+        measure = getattr(curvature, name)
+        told = lambda *given, measure=measure, **more: calls.append(1) or measure(*given, **more)  # noqa: E731
+        monkeypatch.setattr(curvature, name, told)
+    shared = bench()
+    together = [shared._tried(shared.compressor(candidate)) for candidate in candidates]
+    assert [trial.cost for trial in together] == [trial.cost for trial in alone]
+    assert [trial.loss for trial in together] == [trial.loss for trial in alone]
+    assert len(calls) == measured

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from lightning.pytorch import Callback, Trainer
 
-import wandb
 from benchmark.tracking import live
 from benchmark.tracking.live import LiveRun
 from compressors import LAMP, OBC, Mimic

@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
-import wandb
 from benchmark.boards.standings import standings
 from benchmark.questions.build import questions_of
 from benchmark.questions.suite import Suite

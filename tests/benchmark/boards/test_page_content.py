@@ -10,7 +10,8 @@ import yaml
 
 from benchmark.boards.columns import COLUMNS, summary_cells
 from benchmark.boards.page import render, render_folder
-from benchmark.boards.page.content import command, content
+from benchmark.boards.page.content import content
+from benchmark.boards.page.runs import command
 from benchmark.boards.page.usage import usage
 from benchmark.boards.standings import standings
 from benchmark.questions.suite import FineTuning, FromScratch, Suite, Training, load_suite

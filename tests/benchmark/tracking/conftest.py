@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 import wandb
+
 from benchmark.tracking import runs as wandb_board
 from tests.benchmark.tracking.wandb_server import Backend, Server
 

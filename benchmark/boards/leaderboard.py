@@ -84,7 +84,8 @@ def write(board: Board, out: Path, whole: Board | None = None, *, single_file: b
         StoreError: the folder is read-only or full.
     """
     pictures = {out / PICTURES / f"{table.slug}.png": plot(table) for table in board.tables}
-    page = {NAME: render(board)} if single_file else render_folder(board)
+    found = claims(whole or board)
+    page = {NAME: render(board, found)} if single_file else render_folder(board, found)
     texts = {"leaderboard.csv": as_csv(board), "leaderboard.md": markdown(board), **page}
     boards = {out / name: text for name, text in texts.items()}
-    write_together(pictures | boards | claim_files(claims(whole or board), out))
+    write_together(pictures | boards | claim_files(found, out))

@@ -8,9 +8,10 @@ from typing import Any
 
 from benchmark.files import sha256
 from benchmark.networks.errors import CheckpointError
+from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
 from benchmark.questions.build import OptionError
-from benchmark.records import RecordError, RunRecord, read_record
+from benchmark.records import DenseNetwork, RecordError, RunRecord, read_record
 from benchmark.runs.dense import dense_path
 from benchmark.single_network import compression_map
 from compressors.registry import COMPRESSORS, PluginError, UnknownName
@@ -236,8 +237,20 @@ def _check_dense(record: RunRecord) -> Iterator[Check]:
     if not kept.is_file():
         yield Check("checkpoint", None, "the dense network's file is not on this machine")
         return
-    same = sha256(kept) == dense.sha256
-    yield Check("checkpoint", same, "its hash is the record's" if same else f"{kept} is another file")
+    yield _check_file(dense, kept)
+
+
+def _check_file(dense: DenseNetwork, kept: Path) -> Check:
+    """Whether a file is the dense network's: of the same bytes or, trained once more, of the same tensors."""
+    if sha256(kept) == dense.sha256:
+        return Check("checkpoint", True, "its hash is the record's")
+    if dense.tensors_sha256 is None:
+        return Check("checkpoint", False, f"{kept} is another file")
+    try:
+        same = checkpoints.load(kept).tensors_sha256 == dense.tensors_sha256
+    except CheckpointError as error:
+        return Check("checkpoint", False, str(error))
+    return Check("checkpoint", same, "its tensors' hash is the record's" if same else f"{kept} is another network")
 
 
 def _check_repetition(runs: Sequence[RunRecord]) -> Check:

@@ -13,7 +13,7 @@ from benchmark.boards.claims.verdicts import judged
 from benchmark.boards.markdown import markdown
 from benchmark.boards.standings import Board
 from benchmark.boards.styles import style
-from benchmark.tracking.layers import BARS, HISTOGRAMS
+from benchmark.tracking.layers import BARS, HISTOGRAMS, SPIKES
 
 Panel = Any  # the packages' own unions of panels are invariant lists, which no typed helper can build
 TITLE = "snnbench leaderboard"
@@ -52,7 +52,7 @@ def workspace(entity: str, project: str, board: Board) -> workspaces.Workspace:
         "Trade-offs": [*_scatters(), reports.MediaBrowser(title="as on the page", media_keys=["trade-offs"])],
         "Leaderboard": [_table("leaderboard")],
         "Claims": [_table("claims")],
-        "Layers": [_table("layers"), *_layer_bars(), *_histograms()],
+        "Layers": [_table("layers"), _table("spikes"), *_layer_bars(), *_histograms()],
         "While it runs": _lines(),
         "By method": _bars(),
     }
@@ -99,7 +99,7 @@ def report(entity: str, project: str, board: Board) -> reports.Report:
             reports.P(verdicts),
             grid([_table("claims")]),
             reports.H1("Layers"),
-            grid([_table("layers"), *_layer_bars(), *_histograms()]),
+            grid([_table("layers"), _table("spikes"), *_layer_bars(), *_histograms()]),
             reports.H1("While it runs"),
             grid(_lines()),
         ],
@@ -167,12 +167,15 @@ def _layer_bars() -> list[Panel]:
     """The bars that each run has of its layers (:mod:`benchmark.tracking.layers`)."""
     return [
         reports.CustomChart(
-            query={"summaryTable": {"tableKey": f"layers/{column}_table"}},
+            query={"summaryTable": {"tableKey": f"{table}/{column}_table"}},
             chart_name="wandb/bar/v0",
             chart_fields={"label": "layer", "value": column},
             chart_strings={"title": title},
         )
-        for column, title in BARS.items()
+        for table, column, title in (
+            *(("layers", column, title) for column, title in BARS.items()),
+            *(("spikes", column, f"{column} by layer of neurons") for column in SPIKES),
+        )
     ]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records import NeuronSpikes, SpikeAccount
 from hardware.energy import energy
 from hardware.report import CostReport
 from hardware.table import COLUMNS, table_rows
@@ -21,8 +22,26 @@ RATE_BINS = 20
 HISTOGRAMS = ("operations over time", "firing rates")
 
 
+SPIKES = ("mismatch", "van_rossum", "earth_mover")
+"""What has a bar of each layer of neurons, of :class:`benchmark.records.NeuronSpikes`."""
+
+
+def spike_charts(account: SpikeAccount) -> dict[str, Any]:
+    """Keys and charts of what compression did to spikes: the table ``spikes``, and ``spikes/...``, bars of it."""
+    import wandb
+
+    columns = [*NeuronSpikes.model_fields]
+    rows = [layer.model_dump() for layer in account.layers]
+    table = wandb.Table(columns=[*columns], data=[[row[name] for name in columns] for row in rows])
+    bars = {
+        f"spikes/{column}": _bar([[row["name"], row[column]] for row in rows], column, f"{column} by layer of neurons")
+        for column in SPIKES
+    }
+    return {"spikes": table, **bars}
+
+
 def layer_charts(cost: CostReport) -> dict[str, Any]:
-    """Keys and charts of a run.
+    """Keys and charts of what was counted.
 
     ``layers`` is the table that ``snnbench profile`` shows; ``layers/...`` are bars of it. ``operations over time`` is
     a histogram of the synaptic operations over the time steps, ``firing rates`` one of the neuron layers' spikes per
@@ -36,14 +55,18 @@ def layer_charts(cost: CostReport) -> dict[str, Any]:
 
 
 def _bars(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        f"layers/{column}": _bar([[row["layer"], row[column]] for row in rows], column, title)
+        for column, title in BARS.items()
+    }
+
+
+def _bar(cells: list[list[Any]], column: str, title: str) -> Any:
+    """Bars of a column, of the layers that have it."""
     import wandb
 
-    charts = {}
-    for column, title in BARS.items():
-        known = [[row["layer"], row[column]] for row in rows if row[column] is not None]
-        table = wandb.Table(columns=["layer", column], data=known)
-        charts[f"layers/{column}"] = wandb.plot.bar(table, "layer", column, title=title)
-    return charts
+    known = [cell for cell in cells if cell[1] is not None]
+    return wandb.plot.bar(wandb.Table(columns=["layer", column], data=known), "layer", column, title=title)
 
 
 def _histograms(cost: CostReport, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmark.boards.standings import DENSE
 from benchmark.records import RunRecord
 from benchmark.tracking.artifacts import add_text, network_artifact
-from benchmark.tracking.layers import layer_charts
+from benchmark.tracking.layers import layer_charts, spike_charts
 from benchmark.tracking.layout import look_of, subject_of, tags_of
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def _log_results(run: "wandb.Run", record: RunRecord) -> None:
         if name != "density":
             run.define_metric(name, step_metric="density")
     if record.cost is not None:
-        run.log({**metrics, **layer_charts(record.cost)})
+        spikes = {} if record.spikes is None else spike_charts(record.spikes)
+        run.log({**metrics, **layer_charts(record.cost), **spikes})
 
 
 def _is_dense(record: RunRecord) -> bool:
@@ -197,5 +198,6 @@ def _metrics(record: RunRecord) -> dict[str, float]:
     metrics = {f"seconds/{phase}": value for phase, value in record.seconds.items()}
     if record.status == "done":
         answer = record.answer
+        metrics |= {} if record.spikes is None else record.spikes.summary()
         metrics |= answer.metrics.model_dump() | answer.cost.totals() | {"density": answer.compression.density}
     return metrics

@@ -9,13 +9,16 @@ import time
 import pytest
 import torch
 
+from benchmark.questions.suite import load_suite
 from benchmark.records import RecordStore
 from benchmark.runs.executors.grouping import shared_work
 from benchmark.runs.executors.local import LocalExecutor
 from benchmark.runs.executors.processes import Place, ProcessExecutor, places
+from benchmark.runs.job import Means, run_suite
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.run import silent
 from tests.benchmark.factory import make_suite_records
+from tests.benchmark.tracking.wandb_files import read, run_files
 from tests.end_to_end.conftest import REPOSITORY, RUNS, NoDisplay, hear_interrupts, records, tiny_questions
 
 ALIKE = ("id", "question", "metrics", "cost", "dense", "data")
@@ -48,6 +51,20 @@ def test_two_jobs_give_the_records_of_one_process(tiny, tmp_path, cache):
     outcome = ProcessExecutor(two, setting, data, NoDisplay(), places(2, 2, []))("tiny", questions)
     assert len(set(outcome.done)) == len(outcome.done) == RUNS
     assert answers(tmp_path / "two") == answers(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_workers_log_a_training_while_it_happens(tiny, tmp_path, cache, monkeypatch):
+    for name, value in {"WANDB_MODE": "offline", "WANDB_DATA_DIR": str(tmp_path / "staging")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SNNBENCH_CACHE", str(tmp_path / "own"))
+    tiny.write_text(tiny.read_text().replace("[identity, random, magnitude, obc]", "[identity]"))
+    run_suite(load_suite(tiny), tmp_path, {}, Means(jobs=2, threads=2), use_wandb=True)
+    found = [read(file) for file in run_files(tmp_path)]
+    assert sorted(run["run"].job_type for run in found) == ["dense", "dense training"]
+    (training,) = (run for run in found if run["run"].job_type == "dense training")
+    assert training["exit_code"] == 0
+    assert training["summary"]["epoch"] == 1
 
 
 HUNGRY = '''

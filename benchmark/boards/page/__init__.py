@@ -7,12 +7,13 @@ needed and keep, or a single file with all of them inside.
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any
 
+from benchmark.boards.claims.verdicts import Judged
 from benchmark.boards.markdown import PICTURES
 from benchmark.boards.page.content import content
 from benchmark.boards.standings import Board
@@ -23,18 +24,18 @@ DETAILS = ("runs", "environments")
 """Of the content, what is needed once a run is opened."""
 
 
-def render(board: Board) -> str:
-    """The page of a board as a single file.
+def render(board: Board, claims: Sequence[Judged] = ()) -> str:
+    """The page of a board as a single file; ``claims`` stand on the pages of their methods.
 
     Names from records reach the page as data and are shown as text, never as markup; the page's own policy keeps it
     from loading anything. Data and the plotting library travel compressed.
     """
-    return _page("".join(f"<script>{script}</script>\n" for script in _parts(board).values()), sources="")
+    return _page("".join(f"<script>{script}</script>\n" for script in _parts(board, claims).values()), sources="")
 
 
-def render_folder(board: Board) -> dict[str, str]:
+def render_folder(board: Board, claims: Sequence[Judged] = ()) -> dict[str, str]:
     """The page of a board and the files beside it, by their paths: the same page, whose parts are loaded once."""
-    parts = {f"{PICTURES}/{name}.js": script for name, script in _parts(board).items()}
+    parts = {f"{PICTURES}/{name}.js": script for name, script in _parts(board, claims).items()}
     page = _page(f'<script src="{PICTURES}/content.js"></script>\n', sources=" 'self' file:")
     return {NAME: page, **parts}
 
@@ -50,9 +51,9 @@ def _page(parts: str, sources: str) -> str:
     )
 
 
-def _parts(board: Board) -> dict[str, str]:
+def _parts(board: Board, claims: Sequence[Judged]) -> dict[str, str]:
     """Name of a part -> the script that hands it to the page."""
-    whole = content(board)
+    whole = content(board, claims)
     details = {name: whole.pop(name) for name in DETAILS}
     return {"content": _handed("content", _json(whole)), "runs": _handed("runs", _json(details)), "plotly": _plotly()}
 

@@ -2,36 +2,26 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import yaml
-
+from benchmark.boards.claims.pages import UNJUDGED
+from benchmark.boards.claims.verdicts import Judged
 from benchmark.boards.columns import EARLIER_HEADS, SUMMARY_HEADS, earlier_cells, named, summary_cells, with_spread
 from benchmark.boards.leaders import Leader, by_network, in_order, leaders
 from benchmark.boards.noise import of_test_set, tied
-from benchmark.boards.repeatable import origin
+from benchmark.boards.page.runs import run, short
+from benchmark.boards.page.usage import usage
 from benchmark.boards.reported import as_points, beside
 from benchmark.boards.standings import DENSE, Board, Row, Table
 from benchmark.boards.styles import style
 from benchmark.boards.summary import summarize
-from benchmark.questions.reading import FLOAT
 from benchmark.questions.suite import digest
-from benchmark.records import Answer, NeuronSpikes, RunRecord, SpikeAccount
 from benchmark.wording import count, joules, percent, points, rounded, seconds, size
 from compressors.budget import Budget
-from compressors.registry import COMPRESSORS
-from hardware.energy import energy, load_profile
-from hardware.report import LayerCost
-
-
-class _YAML(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the compiled one is ten times as fast
-    """Quotes every text that a suite would be read otherwise with."""
-
-
-_YAML.add_implicit_resolver(*FLOAT)
+from compressors.registry import COMPRESSORS, OWN
+from hardware.energy import load_profile
 
 
 @dataclass(frozen=True)
@@ -78,19 +68,8 @@ _SPIKES = {
 }
 _MEASURES = _GAINS | _COSTS | {"bits": _Measure("bits", rounded)} | _SPIKES
 
-LAYER_BARS = {
-    "kept": "kept",
-    "bits": "bits",
-    "AC": "ac",
-    "MAC": "mac",
-    "memory": "stored_bits",
-    "energy": "joules",
-    "energy share": "share",
-}
-"""Columns of a run's layers that have a bar."""
 
-
-def content(board: Board) -> dict[str, Any]:
+def content(board: Board, claims: Sequence[Judged] = ()) -> dict[str, Any]:
     """Networks, tables, methods, runs and what stands apart. Environments, which many runs share, are listed once."""
     shown = _shown(board)
     environments = {repr(board.runs[run_id].environment): board.runs[run_id].environment for run_id in shown}
@@ -99,7 +78,7 @@ def content(board: Board) -> dict[str, Any]:
     subjects = {run: table.subject for table in board.tables for row in table.rows for run in row.runs.values()}
     runs = {
         run_id: {"subject": subjects[run_id], "dense": dense.get(run_id)}
-        | _run(board.runs[run_id], places, board.energy_profile)
+        | run(board.runs[run_id], places, board.energy_profile)
         for run_id in shown
     }
     return {
@@ -112,7 +91,7 @@ def content(board: Board) -> dict[str, Any]:
         "energy": {"profile": board.energy_profile, "uncertainty": load_profile(board.energy_profile).uncertainty},
         "networks": _networks(board.tables),
         "tables": [_table(table) for table in board.tables],
-        "methods": _methods(board),
+        "methods": _methods(board, claims),
         "runs": runs,
         "environments": [*environments.values()],
         "apart": [vars(item) for item in board.apart],
@@ -182,14 +161,23 @@ def _dense_runs(tables: Iterable[Table]) -> dict[str, str]:
     return found
 
 
-def _methods(board: Board) -> list[dict[str, Any]]:
-    """Each method with what it is, its options as its plain runs had them, and where it stands in every table."""
+def _methods(board: Board, claims: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Each method with what it is, its options as its plain runs had them, where it stands, and its claims."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for table in board.tables:
         for row in table.rows:
             rows[row.family].append(row)
     standing = _standing(board.tables)
-    return [_method(name, own, board, standing[name]) for name, own in sorted(rows.items()) if name != DENSE]
+    said: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for found in claims:
+        said[found.claim.method].append(
+            {"id": found.claim.id, "says": found.claim.says, "verdict": found.verdict or UNJUDGED}
+        )
+    return [
+        _method(name, own, board, standing[name]) | {"claims": said[name]}
+        for name, own in sorted(rows.items())
+        if name != DENSE
+    ]
 
 
 def _method(name: str, rows: Sequence[Row], board: Board, standing: list[dict[str, Any]]) -> dict[str, Any]:
@@ -208,12 +196,18 @@ def _method(name: str, rows: Sequence[Row], board: Board, standing: list[dict[st
         "version": newest.version,
         "options": {option: _plainly(value) for option, value in (newest.options or {}).items()},
         "variants": sorted({row.label for row in rows}),
+        "usage": usage(name, entry.load()) if entry is not None and entry.origin == OWN else {},
         "standing": standing,
     }
 
 
 def _plainly(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list | bool) or value is None else str(value)
+    """An option's value, in words."""
+    if isinstance(value, list):
+        return ", ".join(map(_plainly, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _standing(tables: Iterable[Table]) -> dict[str, list[dict[str, Any]]]:
@@ -227,37 +221,8 @@ def _standing(tables: Iterable[Table]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def command(record: RunRecord) -> str:
-    """Shell lines that ask a record's question again, into a results folder of their own."""
-    question = record.question
-    suite = {
-        "name": record.suite,
-        "data": [question.data.model_dump(mode="json")],
-        "models": [question.model.model_dump(mode="json")],
-        "compressors": [question.compressor.model_dump(mode="json")],
-        **{kind: [_plain(budget) for budget in budgets] for kind, budgets in question.budgets().items() if budgets},
-        "seeds": [question.seed],
-        "calibration_samples": question.calibration_samples,
-        "training": question.training.model_dump(mode="json"),
-        **question.model_dump(mode="json", include={"aftercare", "finetuning", "from_scratch"}, exclude_defaults=True),
-    }
-    text = "".join(_yaml(json.dumps({key: value})) for key, value in suite.items())
-    name = f"run-{record.id}"
-    return f"cat > {name}.yaml <<'{name}'\n{text}{name}\nsnnbench run {name}.yaml --results {name}"
-
-
-@lru_cache(maxsize=1024)
-def _yaml(text: str) -> str:
-    """JSON as YAML; thousands of runs share what little there is."""
-    return yaml.dump(json.loads(text), Dumper=_YAML, sort_keys=False, width=100)
-
-
 def _shown(board: Board) -> list[str]:
     return sorted({run_id for table in board.tables for row in table.rows for run_id in row.runs.values()})
-
-
-def _plain(budget: Budget | float) -> Any:
-    return dict(budget.limits) if isinstance(budget, Budget) else budget
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -316,134 +281,11 @@ def _row(row: Row) -> dict[str, Any]:
 def _interval(row: Row) -> tuple[float, str]:
     """Half of the accuracy's 95 % interval over the choice of test samples, and in words."""
     half = of_test_set(row.measured["accuracy"].mean, row.samples)
-    return _short(half), f"± {percent(half)}"
+    return short(half), f"± {percent(half)}"
 
 
 def _measured(row: Row, name: str) -> tuple[float, float, str]:
     """Mean, standard deviation (0 for a single seed) and the two in words; of what is no gain, the mean alone."""
     spread, form = row.measured[name], _MEASURES[name].form
     words = with_spread(spread, form) if name in _GAINS else form(spread.mean)
-    return _short(spread.mean), _short(spread.std or 0.0), words
-
-
-def _short(value: float) -> float:
-    """Eight digits are more than anyone reads, and less than half the bytes."""
-    return float(f"{value:.8g}")
-
-
-def _run(record: RunRecord, places: Mapping[str, int], energy_profile: str) -> dict[str, Any]:
-    """A run; ``places`` are those of the environments in their list, by their text."""
-    answer, question = record.answer, record.question
-    return {
-        "name": "dense"
-        if question.compressor.label == DENSE
-        else f"{question.compressor.label} at {question.budget.short}",
-        "family": question.compressor.name,
-        "condition": question.condition,
-        "suite": record.suite,
-        "facts": _facts(record, answer),
-        "environment": places[repr(record.environment)],
-        "layers": _layers(answer, energy_profile),
-        "spikes": None if record.spikes is None else _spikes(record.spikes),
-        "command": command(record),
-    }
-
-
-def _facts(record: RunRecord, answer: Answer) -> dict[str, Any]:
-    cost = answer.cost
-    return {
-        "accuracy": f"{percent(answer.metrics.accuracy)} % of {cost.samples:,} test samples",
-        "loss": rounded(answer.metrics.loss),
-        "density": rounded(answer.compression.density),
-        "synaptic operations": f"{count(cost.synops / cost.samples)} a sample",
-        "memory": size(cost.stored_bits),
-        "seed": record.question.seed,
-        "calibration samples": record.question.calibration_samples,
-        "compressor version": record.version,
-        "data fingerprint": str(record.data["fingerprint"]),
-        "dense network": answer.dense.id,
-        **origin(record),
-        "dense checkpoint (SHA-256)": answer.dense.sha256,
-        **{f"time to {phase}": seconds(spent) for phase, spent in record.seconds.items()},
-        "made": record.created,
-    }
-
-
-def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
-    """A table of the layers, in words, and the values of those columns that have bars."""
-    loss = {layer.name: layer.loss for layer in answer.compression.layers}
-    priced = energy(answer.cost, energy_profile)
-    layers, joules_of = answer.cost.layers, priced.joules_by("layer")
-    costs = [
-        _layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0), priced.joules) for layer in layers
-    ]
-    cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(layers, costs, strict=True)]
-    return {
-        "heads": [*(cells[0] if cells else ())],
-        "rows": [[*row.values()] for row in cells],
-        "bars": {head: [_short(cost[name]) for cost in costs] for head, name in LAYER_BARS.items()},
-    }
-
-
-def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float, whole: float) -> dict[str, float]:
-    stored = layer.stored_bits if layer.memory_bits else layer.bias_bits
-    return {
-        "kept": layer.nonzero / max(1, layer.weights),
-        "bits": layer.bits,
-        "ac": layer.ac / samples,
-        "mac": layer.mac / samples,
-        "stored_bits": stored,
-        "joules": joules_per_sample,
-        "share": joules_per_sample / whole if whole else 0.0,
-    }
-
-
-def _layer_cells(layer: LayerCost, cost: Mapping[str, float], loss: float | None) -> dict[str, str]:
-    return {
-        "layer": layer.name,
-        "kept": f"{percent(cost['kept'])} %",
-        "bits": str(layer.bits),
-        "AC": count(cost["ac"]),
-        "MAC": count(cost["mac"]),
-        "memory": size(cost["stored_bits"]),
-        "energy": joules(cost["joules"]),
-        "energy share": f"{percent(cost['share'])} %",
-        "loss estimate": "–" if loss is None else rounded(loss),
-        "kind": layer.kind,
-        "input": layer.inputs,
-        "weights": count(layer.weights),
-        "format": layer.best_format if layer.memory_bits else "",
-    }
-
-
-def _spikes(account: SpikeAccount) -> dict[str, Any]:
-    """A table of the layers of neurons, as :func:`_layers` makes one of those with weights."""
-    bars = {
-        "spikes that differ": [layer.mismatch or 0.0 for layer in account.layers],
-        "van Rossum": [layer.van_rossum or 0.0 for layer in account.layers],
-        "dead": [layer.dead / max(1, layer.neurons) for layer in account.layers],
-    }
-    cells = [_spike_cells(layer) for layer in account.layers]
-    return {
-        "samples": account.samples,
-        "heads": [*(cells[0] if cells else ())],
-        "rows": [[*row.values()] for row in cells],
-        "bars": {head: [_short(value) for value in values] for head, values in bars.items()},
-    }
-
-
-def _spike_cells(layer: NeuronSpikes) -> dict[str, str]:
-    def worded(value: float | None, form: Callable[[float], str]) -> str:
-        return "–" if value is None else form(value)
-
-    lowest, highest = (worded(value, rounded) for value in (layer.lowest_potential, layer.highest_potential))
-    return {
-        "neurons": layer.name,
-        "number": count(layer.neurons),
-        "spikes that differ": worded(layer.mismatch, lambda share: f"{percent(share)} %"),
-        "van Rossum": worded(layer.van_rossum, rounded),
-        "rates, earth mover": rounded(layer.earth_mover),
-        "dead": count(layer.dead),
-        "saturated": count(layer.saturated),
-        "potentials": f"{lowest} to {highest}" if layer.lowest_potential is not None else "–",
-    }
+    return short(spread.mean), short(spread.std or 0.0), words

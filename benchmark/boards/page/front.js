@@ -93,6 +93,14 @@ function swatch(method) {
   return shown;
 }
 
+function claimsOf({ claims }) {
+  if (!claims.length) return [];
+  const lines = claims.map(({ id, says, verdict }) => element("li", {},
+    element("span", { className: `verdict ${verdict.replaceAll(" ", "-")}`, textContent: verdict }), " ",
+    link(`claims.html#${encodeURIComponent(id)}`, says)));
+  return [element("h2", { textContent: "Claims about it, and whether they held here" }), element("ul", { className: "plain" }, ...lines)];
+}
+
 function drawMethod([name]) {
   const method = Object.hasOwn(content.ofMethod, name) ? content.ofMethod[name] : null;
   byId("method-title").textContent = method ? method.name : `No method ${name}`;
@@ -106,13 +114,16 @@ function drawMethod([name]) {
   byId("method-body").replaceChildren(
     element("p", {}, swatch(method), method.summary),
     element("p", { className: "note", textContent: [method.class, `family: ${method.family}`, `version ${method.version}`].filter(Boolean).join(" · ") }),
+    element("h2", { textContent: "How to use it" }),
+    ...Object.entries(method.usage).flatMap(([what, lines]) => [element("p", { className: "note", textContent: what }), copyable(lines)]),
+    ...(Object.keys(method.usage).length ? [] : [element("p", { className: "note", textContent: "It comes from another package, which says how." })]),
+    element("h2", { textContent: "Where it stands" }),
+    element("p", { className: "note", textContent: `On this board: ${method.variants.join(", ")}` }),
+    element("p", { className: "note", textContent: "Place: by mean accuracy over operations, among the methods and variants of the table." }),
+    ...standing,
+    ...claimsOf(method),
     element("h2", { textContent: "Options" }),
     options.length ? simpleTable(["option", "as its plain runs have it"], options.map((pair) => pair), 2)
       : element("p", { className: "note", textContent: "Older records do not tell its options; it stood at its defaults." }),
-    element("p", { className: "note", textContent: `On this board: ${method.variants.join(", ")}` }),
-    element("h2", { textContent: "Where it stands" }),
-    element("p", { className: "note", textContent: "Place: by mean accuracy over operations, among the methods and variants of the table." }),
-    ...standing,
-    element("p", {}, link(`claims.html#of-${encodeURIComponent(method.name)}`, "Claims about it, and whether they held here")),
   );
 }

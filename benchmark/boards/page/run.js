@@ -71,7 +71,7 @@ function layers(shown, part) {
 }
 
 function whose(run, look) {
-  return element("td", { className: "text" }, ...(look ? [swatch(look)] : []), run.name);
+  return element("td", { className: "text whose" }, ...(look ? [swatch(look)] : []), run.name);
 }
 
 function barred(text, head, bars, at, longest, look) {

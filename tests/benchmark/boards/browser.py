@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from benchmark.boards.claims.statements import load_claims
+from benchmark.boards.claims.verdicts import judged
 from benchmark.boards.page import render, render_folder
 from benchmark.boards.standings import standings
 
@@ -13,7 +15,9 @@ from benchmark.boards.standings import standings
 def opened(chromium: Any, tmp_path: Path, records: list, single: bool = False, **settings: Any) -> Any:
     """The page of these records in a fresh context without network; complaints are gathered in ``page.complaints``."""
     board = standings(records)
-    for name, text in ({"leaderboard.html": render(board)} if single else render_folder(board)).items():
+    claims = judged(load_claims(), board)
+    page = {"leaderboard.html": render(board, claims)} if single else render_folder(board, claims)
+    for name, text in page.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     return visited(chromium, tmp_path / "leaderboard.html", **settings)

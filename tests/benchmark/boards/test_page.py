@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.boards.claims.statements import load_claims
 from benchmark.boards.standings import standings
 from benchmark.records import NeuronSpikes, SpikeAccount
 from tests.benchmark.boards.browser import go, opened, until
@@ -270,6 +271,13 @@ def test_methods_have_pages_by_family(front: Any) -> None:
     assert "Spiking Brain Compression" in text
     assert "N-MNIST · MLP · T = 10 · post-training" in text
     assert "sbc[fast]" in text
+    claims = [claim for claim in load_claims() if claim.method == "sbc"]
+    assert front.locator("[data-view=method] .verdict").count() == len(claims)
+    assert all(claim.says in text for claim in claims)
+    addresses = front.eval_on_selector_all(
+        "[data-view=method] li .verdict + a", "found => found.map(a => a.getAttribute('href'))"
+    )
+    assert addresses == [f"claims.html#{claim.id}" for claim in claims]
 
 
 def test_summaries_and_failures_are_shown(page: Any) -> None:

@@ -10,12 +10,17 @@ import yaml
 
 from benchmark.boards.columns import COLUMNS, summary_cells
 from benchmark.boards.page import render, render_folder
-from benchmark.boards.page.content import command, content
+from benchmark.boards.page.content import content
+from benchmark.boards.page.runs import command
+from benchmark.boards.page.usage import usage
 from benchmark.boards.standings import standings
 from benchmark.questions.suite import FineTuning, FromScratch, Suite, Training, load_suite
 from benchmark.wording import count
+from compressors.registry import COMPRESSORS
+from hardware.registry import Entry
 from tests.benchmark.boards.test_page import NASTY
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
+from tests.end_to_end.pages import parse
 
 
 def test_content_has_every_row_and_every_run_once() -> None:
@@ -154,3 +159,24 @@ def test_data_and_library_stand_beside_the_page_of_a_folder() -> None:
     other = render_folder(standings(make_suite_records(seeds=(1,))))
     same = {name for name in parts if parts[name] == other[name]}
     assert same == {"leaderboard.html", "leaderboard/plotly.js"}  # what changes with the records is the data alone
+
+
+def test_every_method_says_how_it_is_used_in_lines_that_are_right() -> None:
+    for name, entry in COMPRESSORS.items():
+        method = entry.load()
+        said = usage(name, method)
+        python = next(lines for what, lines in said.items() if "Python" in what)
+        *_, call = python.splitlines()
+        made = eval(call.partition("callbacks=[")[2].partition("]")[0], {method.__name__: method})
+        assert isinstance(made, method)
+        shell = said.get("Compress a network of yours")
+        assert (shell is None) == method.from_scratch
+        if shell is not None:
+            parse(shell)
+
+
+def test_a_method_of_another_package_is_not_loaded_for_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Entry("no_such_module:Broken", "breaks where it is loaded", origin="somebody")
+    monkeypatch.setattr(type(COMPRESSORS), "get", lambda self, name, default=None: broken)
+    (method,) = content(standings([make_record(), make_record("sbc", 0.1)]))["methods"]
+    assert method["usage"] == {}

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from benchmark.boards.repeatable import REPORTED, is_report, obstacles, origin
 from benchmark.files import sha256
+from benchmark.networks.weights import checkpoints
 from benchmark.records import RecordStore, RunRecord, Submission, read_record
 from benchmark.runs.dense import dense_path
 from benchmark.single_network.compression_map import write_map
@@ -217,6 +219,17 @@ def test_the_checkpoints_hash_is_compared_where_the_file_is(tmp_path: Path, cach
     assert told(only(check_all(twice(tmp_path, one), [])))["checkpoint"][0] is False
     right = one.model_copy(update={"dense": one.answer.dense.model_copy(update={"sha256": sha256(kept)})})
     assert told(only(check_all(twice(tmp_path, right), [])))["checkpoint"][0] is True
+
+
+def test_a_network_that_was_trained_once_more_is_the_same_by_its_tensors(tmp_path: Path, cache: Path) -> None:
+    one = record()
+    path = dense_path(cache, one.answer.dense.id)
+    path.parent.mkdir(parents=True)
+    made = checkpoints.save(path, nn.Linear(2, 2), {"seconds": 1.0})
+    for tensors, passed in ((made.tensors_sha256, True), ("0" * 64, False)):
+        dense = one.answer.dense.model_copy(update={"tensors_sha256": tensors})
+        again = one.model_copy(update={"dense": dense})
+        assert told(only(check_all(twice(tmp_path, again), [])))["checkpoint"][0] is passed
 
 
 # origin --------------------------------------------------------------------------------------------------------------

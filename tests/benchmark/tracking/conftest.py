@@ -28,8 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def backend(server: Server, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """What the stand-in was told in this test."""
+def backend(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """What the stand-in was told in this test; nothing may be asked for that it does not know."""
     vars(server.backend).update(vars(Backend(url=server.backend.url)))
     monkeypatch.setattr(wandb_board, "PATIENCE_S", 5.0)
-    return server.backend
+    yield server.backend
+    assert server.backend.unknown == []

@@ -29,6 +29,7 @@ class Backend:
     views: list[dict[str, Any]] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)  # path -> content
     operations: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)  # what was asked for that this stand-in does not know
     refuses: Callable[[str], bool] = lambda operation: False
     status: int = 404
     url: str = ""
@@ -36,8 +37,10 @@ class Backend:
     def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         """The ``data`` of a GraphQL response."""
         handler = getattr(self, f"on_{operation}", None)
-        given = given.get("input", given)
-        return handler(given) if handler else {}
+        if handler is None:
+            self.unknown.append(operation)
+            return {}
+        return handler(given.get("input", given))
 
     def on_Viewer(self, given: dict[str, Any]) -> dict[str, Any]:
         viewer = {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from math import ceil, inf
+from math import ceil, inf, isfinite
 from types import MappingProxyType
 from typing import Any
 
@@ -28,8 +28,9 @@ MOST_SAMPLES = 256
 class SpikeStatistics(Callback):
     """Holds a network's spikes against those of the network that it was made from, after its test.
 
-    One of 32 test samples is looked at, 256 at most, from all over the test part. They are few, so that the test takes
-    hardly longer; and both networks run on them with nobody counting. Samples are taken on one device alone.
+    One of 32 test samples is looked at (of a smaller batch one), 256 at most, from all over the test part. They are
+    few, so that the test takes hardly longer; and both networks run on them with nobody counting. Samples are taken on
+    one device alone.
 
     Args:
         dense: the network as it was.
@@ -54,7 +55,7 @@ class SpikeStatistics(Callback):
         size = max(1, len(x) // ONE_OF)
         batches = sum(trainer.num_test_batches)
         if batch_idx % ceil(batches * size / MOST_SAMPLES) == 0:
-            self._taken.append(x[:size])
+            self._taken.append(x[:size].clone())  # a view would keep the whole batch in memory
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run both networks on what was kept. Whoever counts the network's operations has let go of it by now."""
@@ -119,7 +120,7 @@ class _Observed:
 
     Args:
         spikes: bool ``[T, B, C, ...]``.
-        potentials: the lowest and the highest before firing; None where that is not known.
+        potentials: the lowest and the highest before firing; None where that is not known, or not finite.
     """
 
     spikes: Tensor
@@ -145,11 +146,17 @@ def _observed(module: SNNClassifier, x: Tensor, names: Sequence[str]) -> dict[st
         name, steps = neurons[neuron], output if neuron.step_mode == "m" else output[None]
         potentials = charged(neuron, inputs[0]) if neuron.step_mode == "m" and name not in spikes else None
         spikes[name].append(steps != 0)
-        ranges[name] = None if potentials is None else (float(potentials.min()), float(potentials.max()))
+        ranges[name] = None if potentials is None else _range(potentials)
 
     with evaluating(module.network), hooks([*neurons], note):
         module(x)
     return {name: _Observed(torch.cat(parts), ranges[name]) for name, parts in spikes.items()}
+
+
+def _range(potentials: Tensor) -> tuple[float, float] | None:
+    """The lowest and the highest; None where one of them is not finite: such potentials fire, and have no range."""
+    lowest, highest = float(potentials.min()), float(potentials.max())
+    return (lowest, highest) if isfinite(lowest) and isfinite(highest) else None
 
 
 def _filter(neuron: nn.Module, timesteps: int) -> Tensor:

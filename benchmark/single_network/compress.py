@@ -197,9 +197,10 @@ def _check_outputs(outputs: Sequence[Path], dense: Path) -> None:
     Raises:
         OutputError, StoreError: see `compress_checkpoint`.
     """
-    if len({*outputs}) < len(outputs):
-        raise OutputError(f"cannot write {outputs[0]} twice: give each --output a name of its own")
-    for output in outputs:
+    places = [output.resolve() for output in outputs]
+    for output, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
+            raise OutputError(f"cannot write {output} twice: give each --output a name of its own")
         require_writable(output, ".safetensors", ".nir")
         if output.exists() and dense.exists() and output.samefile(dense):
             raise OutputError(f"cannot write {output}: it is the dense network; give another --output")

@@ -201,6 +201,9 @@ def _along(line: Sequence[Candidate], attempt: Attempt, wish: Wish, steps: list[
 
 
 def _dearer(step: Step, best: Step | None, wish: Wish) -> bool:
+    """Whether a candidate costs no less than the best one; of what failed nobody knows."""
+    if step.error is not None:
+        return False
     return wish.max_drop is not None and best is not None and step.price >= best.price
 
 

@@ -36,8 +36,8 @@ class OBCState(PrunerState):
 
     Args:
         dense: the dense weights by qualified name.
-        problems: problems by the hash of the network and all else that they depend on but the calibration data, for
-            whoever compresses one network many times on the same data; None where none are kept.
+        problems: the last problems by the hash of the network and all else that they depend on but the calibration
+            data, for whoever compresses one network many times on the same data; None where none are kept.
     """
 
     dense: Mapping[str, Tensor] = field(default_factory=dict)
@@ -174,6 +174,7 @@ class OBC(Pruner):
         key = digest_of(f"{type(self).__name__} {self.curvature} {names}", [*network.module.state_dict().values()])
         if key in self.state.problems:
             return self.state.problems[key]
+        self.state.problems.clear()  # first, so that no more are held than one run may hold
         found = self._problems(network)
         if found.in_one_part:  # more than memory holds are measured as they are asked for
             self.state.problems[key] = dict(found)

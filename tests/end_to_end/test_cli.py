@@ -289,6 +289,14 @@ def test_outputs_that_cannot_be_are_refused_before_the_work(words, output, messa
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_one_file_by_two_names_is_no_two_outputs(tmp_path, no_work):
+    (tmp_path / "folder").mkdir()
+    names = [tmp_path / "a.nir", tmp_path / "folder" / ".." / "a.nir"]
+    done = CliRunner().invoke(main, [*COMPRESS, *(word for name in names for word in ("--output", str(name)))])
+    assert done.exit_code == 2, done.output
+    assert f"cannot write {names[0]} twice" in done.output
+
+
 @pytest.mark.parametrize(
     ("words", "name"),
     [

@@ -211,3 +211,16 @@ def test_samples_are_from_all_over_the_test_part_and_few(batches, size, taken):
     for index in range(batches):
         statistics.on_test_batch_end(trainer, None, None, (x, None), index)
     assert sum(len(part) for part in statistics._taken) == taken <= MOST_SAMPLES
+    held = sum(part.untyped_storage().nbytes() // part.itemsize for part in statistics._taken)
+    assert held == taken, "of the batches nothing else stays in memory"
+
+
+def test_a_network_whose_potentials_overflow_has_no_range_and_is_scored_as_without():
+    module = classifier()
+    dense = deepcopy(module)
+    with torch.no_grad():
+        next(module.network.parameters()).mul_(1e38)
+    watched = compress_and_measure(deepcopy(module), RandomEvents(), Identity(), 0, reference=dense)
+    first = watched.spikes.layers[0]
+    assert (first.lowest_potential, first.highest_potential) == (None, None)
+    assert watched.metrics == compress_and_measure(module, RandomEvents(), Identity(), 0).metrics

@@ -220,6 +220,19 @@ def test_a_candidate_that_fails_is_a_step_and_the_search_goes_on(bench):
     assert best_of(steps, wish).candidate.budget.density >= 0.1
 
 
+def test_of_what_failed_nobody_knows_the_price_so_that_its_line_is_searched_on():
+    wish = Wish(max_drop=0.01)
+
+    def attempt(candidate):
+        if candidate.budget.bits == 4 and candidate.budget.density < 0.1:
+            return Step(candidate, lossy=True, error="the network's loss is nan")
+        return Step(candidate, SimpleNamespace(accuracy=1.0), None, candidate.budget.bits)
+
+    lines = [line for bits in (8, 4) for line in lines_of(METHODS[0], None, bits, lambda candidate: True)]
+    best = best_of(search([lines], attempt, wish), wish)
+    assert best.candidate.budget.bits == 4
+
+
 def test_limits_are_told_by_name_and_hopeless_ones_before_any_trial(bench):
     cost = bench().dense.cost
     wish = Wish(chip="loihi2", max_memory_bits=10, max_synops=1)
@@ -329,3 +342,6 @@ def test_candidates_share_what_calibration_found(bench, options, measured, monke
     assert [trial.cost for trial in together] == [trial.cost for trial in alone]
     assert [trial.loss for trial in together] == [trial.loss for trial in alone]
     assert len(calls) == measured
+    shared._tried(shared.compressor(Candidate(Named(name="obc", **options), Budget(0.5))))
+    held = sum(len(problems) for problems in shared._problems.values())
+    assert held == (0 if "max_memory" in options else 3), "one method's Hessians at a time"

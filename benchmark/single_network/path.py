@@ -23,6 +23,9 @@ PRICES = {
 }
 """What is minimised -> how it is called and worded."""
 
+_LONG_NAME = 9
+"""Letters of a method's name up to which columns at 80 characters may stand two spaces apart."""
+
 _LINEAR = 3.0
 """Points of accuracy up to which the picture's scale is linear; beyond, it is logarithmic."""
 
@@ -35,15 +38,16 @@ def change_of(step: Account) -> PairedChange:
 def table(account: Account) -> Table:
     """What was tried, in its order; a star marks the winner."""
     title = f"{len(account['path'])} candidates, {judged(account)}"
+    gap = 1 if max(len(step["method"]["name"]) for step in account["path"]) <= _LONG_NAME else 0
     shown = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0)
     )
     for heading in ("", "method", "density", "bits"):
-        shown.add_column(heading, justify="left" if heading == "method" else "right")
+        shown.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     energy = account["wish"]["minimise"] == "energy"
-    for heading in ("memory", "SynOps", *(["energy"] if energy else []), "points", "from", "to"):
-        shown.add_column(heading, justify="right")
-    shown.add_column("verdict")
+    for heading in ("memory", "energy" if energy else "SynOps", "points", "from", "to"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("verdict", overflow="fold")
     width = account.get("whole_numbers", {}).get("weight_bits", "float")
     for number, step in enumerate(account["path"]):
         shown.add_row("*" if number == account["best"] else str(number + 1), *_row(step, energy, width))
@@ -56,16 +60,14 @@ def _row(step: Account, energy: bool, width: int | str) -> Iterator[str]:
     yield f"{step.get('density', 1):g}"
     yield str(step.get("bits", width))
     if "change" not in step:
-        yield from [""] * (6 if energy else 5)
+        yield from [""] * 5
     else:
         change = change_of(step)
         yield size(step["stored_bits"])
-        yield count(step["synops"])
-        if energy:
-            yield joules(step["price"])
+        yield joules(step["price"]) if energy else count(step["synops"])
         yield points(change.change)
         yield from (points(change.low), points(change.high))
-    yield step["verdict"]
+    yield step["verdict"] if "change" in step else "failed"
 
 
 def lines(account: Account) -> list[str]:
@@ -74,7 +76,8 @@ def lines(account: Account) -> list[str]:
     change, test = change_of(best), change_of({"change": account["test"]})
     kept = sum(step.get("reused", False) for step in account["path"])
     told = [
-        f"{len(account['path'])} candidates tried in {seconds(account['seconds'])}, {kept} of them kept from before"
+        *(f"{number} {step['verdict']}" for number, step in enumerate(account["path"], 1) if "change" not in step),
+        f"{len(account['path'])} candidates tried in {seconds(account['seconds'])}, {kept} of them kept from before",
     ]
     told += [f"held-out training samples: {change}", *decided(change, wish["max_drop"])]
     told.append(f"test samples, asked once: {test}")

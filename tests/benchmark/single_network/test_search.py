@@ -33,6 +33,7 @@ from benchmark.single_network.search import (
 from benchmark.single_network.searching import Space, _in_vain, _lines
 from benchmark.single_network.trials import Bench, Candidate, Trial, TrialError
 from compressors.budget import Budget, BudgetError
+from compressors.registry import COMPRESSORS
 from compressors.second_order import curvature
 from datamodules.base import HeldOut
 from hardware import HardwareCost
@@ -312,11 +313,30 @@ def test_the_path_is_a_table_that_fits_a_narrow_terminal():
         told = console.file.getvalue().splitlines()
         assert told[0].startswith("3 candidates, judged on 1,000 held-out training samples, 780 of which the dense")
         rows = [line.split() for line in told if "magnitude" in line or "sbc" in line]
-        energy = ["1.5", "nJ"] if minimise == "energy" else []
-        assert rows[0][: 8 + len(energy)] == ["1", "magnitude", "0.025", "4", "2", "KiB", "12.3", "k", *energy]
-        assert rows[0][8 + len(energy) :] == ["−0.60", "−1.52", "+0.21", "too", "lossy,", "over", "memory"]
+        price = ["1.5", "nJ"] if minimise == "energy" else ["12.3", "k"]
+        assert rows[0][:8] == ["1", "magnitude", "0.025", "4", "2", "KiB", *price]
+        assert rows[0][8:] == ["−0.60", "−1.52", "+0.21", "too", "lossy,", "over", "memory"]
         assert rows[1][:4] == ["*", "sbc", "1", "3"]
-        assert rows[2] == ["3", "sbc", "0.02", "float", "failed:", "weights", "are", "nan"]
+        assert rows[2] == ["3", "sbc", "0.02", "float", "failed"]
+    more = {"wish": {"max_drop": None}, "test": change.to_dict(), "seconds": 1.0, "command": ""}
+    assert path.lines(account | more)[0] == "3 failed: weights are nan"
+
+
+@pytest.mark.parametrize("minimise", ["memory", "energy"])
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_no_name_and_no_figure_is_cut_at_80_columns(minimise, name):
+    change = PairedChange(1000, 5, 411)
+    cost = {"stored_bits": 8e6, "synops": 123_400.0, "price": 1.534e-9, "reused": False, "change": change.to_dict()}
+    verdict = "too lossy, over loihi1 mean_fan_out, over memory"
+    step = {"method": {"name": name}, "density": 0.025, "verdict": verdict, **cost}
+    account = {"path": [step] * 10, "best": 1, "samples": {"unseen": 220, "seen": 780}}
+    console = Console(width=80, file=io.StringIO())
+    console.print(path.table({**account, "wish": {"minimise": minimise}}))
+    told = console.file.getvalue()
+    price = "1.53 nJ" if minimise == "energy" else "123 k"
+    figures = ["0.025", "float", "977 KiB", price, "−40.60", "−43.73", "−37.52"]
+    assert "…" not in told
+    assert all(f" {word} " in told for word in (name, *figures))
 
 
 @pytest.mark.parametrize(

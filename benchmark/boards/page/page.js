@@ -86,12 +86,16 @@ const VIEWS = {
 
 let here = null; // the view and names drawn last
 
+function trouble(words) {
+  byId("trouble").textContent = words;
+  byId("trouble").hidden = false;
+}
+
 async function draw() {
   try {
     await drawn();
   } catch (error) {
-    byId("trouble").textContent = error.message;
-    byId("trouble").hidden = false;
+    trouble(error.message);
   }
 }
 

@@ -49,6 +49,7 @@ function drawTable([key], query) {
   const table = content.tables.find((other) => other.key === key)
     ?? content.tables.find((other) => other.key === content.networks[0]?.tables[0]);
   if (!table) return;
+  if (key && key !== table.key) trouble(`There is no table ${key} here (any more): this is another one.`);
   if (state.table !== table) { state.limit = LIMIT; state.chosen.clear(); }
   state.table = table;
   state.query = query;

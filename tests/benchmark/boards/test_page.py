@@ -297,6 +297,9 @@ def test_addresses_of_nothing_are_answered(front: Any) -> None:
     front.wait_for_selector("[data-view=front]:not([hidden])")
     go(front, "#/table/nothing")
     front.wait_for_selector("[data-view=table]:not([hidden])")
+    assert "no table nothing" in front.inner_text("[role=alert]")
+    go(front, "#/table")
+    until(front, "!document.querySelector('[role=alert]:not([hidden])')")
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["folder", "single file"])

@@ -285,6 +285,11 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an exception comes of an interrupt: a Trainer makes a silent exit of it, and cleaning up may fail."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _interrupted(error.__context__))
+
+
 def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """End a user's mistake with its message and exit status rather than a traceback.
 
@@ -296,10 +301,10 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on where this one stopped", err=True)
-            sys.exit(130)
-        except Exception as error:
+        except BaseException as error:
+            if _interrupted(error):
+                click.echo("interrupted; the same command goes on where this one stopped", err=True)
+                sys.exit(130)
             status = getattr(error, "exit_status", None)  # an error without one is a defect, and is raised on
             if status is None:
                 raise

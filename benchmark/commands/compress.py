@@ -264,7 +264,7 @@ def _wish(arguments: dict[str, Any]) -> "Wish":
 
 def _command_of(candidate: "Candidate") -> str:
     """The call that compresses as a candidate of the search did that this call is."""
-    budget = [word for name, value in candidate.budget.limits.items() for word in (f"--{name}", f"{value:g}")]
+    budget = [word for name, value in candidate.budget.limits.items() for word in (f"--{name}", str(value))]
     left_out = {*OF_SEARCHES, "methods", "density", "bits", "as_json"}
     return call_without(click.get_current_context(), left_out, ["--method", candidate.method.name, *budget])
 

@@ -11,7 +11,11 @@ import wandb
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+from benchmark.commands.compress import _command_of, compress
 from benchmark.networks.weights import checkpoints
+from benchmark.questions.suite import Named
+from benchmark.single_network.trials import Candidate
+from compressors.budget import Budget
 from datamodules.base import BenchmarkDataModule
 from tests.benchmark.tracking.wandb_files import read, run_files
 from tests.end_to_end.conftest import records
@@ -209,3 +213,11 @@ def test_a_range_is_searched_by_what_was_seen(snnbench, tmp_path):
     sweep = yaml.safe_load(done.stdout)
     assert sweep["method"] == "bayes"
     assert sweep["parameters"]["damping"] == {"min": 0.001, "max": 1, "distribution": "log_uniform_values"}
+
+
+def test_the_command_says_the_budget_to_the_last_digit():
+    asked = ["--checkpoint", "a.ckpt", "--method", "sbc", "--max-drop", "1", "--output", "b.nir"]
+    with compress.make_context("compress", asked):
+        command = _command_of(Candidate(Named(name="sbc"), Budget(0.123456789, 4)))
+    again = compress.make_context("compress", shlex.split(command)[2:]).params
+    assert (again["density"], again["bits"], again["max_drop"]) == (0.123456789, 4, None)

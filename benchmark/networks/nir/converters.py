@@ -1,7 +1,7 @@
 """How each kind of a NIR graph's nodes becomes a module of SpikingJelly's."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
 
 from benchmark.networks.errors import NIRError
+from compressors.quantization.grids import Grid
+from compressors.quantization.widths import MAX_BITS, MIN_BITS
+from hardware.storage import StoredWeights, note
 
 RESETS = ("value", "subtract")
 Reset = Literal["value", "subtract"]
@@ -120,7 +123,26 @@ def _filled(module: Any, node: Any) -> nn.Module:
         if numbers.shape != parameter.shape:
             raise NIRError(f"its {name} has the shape {tuple(numbers.shape)} instead of {tuple(parameter.shape)}")
         parameter.data = numbers
+    stored = _stored(module.weight, node.metadata)
+    if stored is not None:
+        note(module, stored)
     return module
+
+
+def _stored(weight: Tensor, metadata: Mapping[str, Any]) -> StoredWeights | None:
+    """How weights are stored that metadata say to be whole numbers times one step; None where they are not, or no more.
+
+    The metadata are those that :meth:`benchmark.networks.fixed_point.network.FixedNetwork.metadata` writes.
+    """
+    codes, bits = (metadata.get(name) for name in ("weight_codes", "weight_bits"))
+    if not isinstance(codes, np.ndarray) or codes.dtype != np.int8 or codes.shape != weight.shape or not codes.any():
+        return None
+    if not isinstance(bits, int | np.integer) or not MIN_BITS <= bits <= MAX_BITS:
+        return None
+    largest = int(np.abs(codes.astype(int)).argmax())
+    scale = (weight.flatten()[largest] / int(codes.flat[largest])).detach().view(1, 1)
+    stored = Grid(int(bits), scale, torch.full_like(scale, 2.0 ** (int(bits) - 1))).stored()
+    return stored if stored.hold(weight) else None
 
 
 def _floats(node: nir.NIRNode, name: str) -> Tensor:

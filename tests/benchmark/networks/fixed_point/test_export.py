@@ -13,6 +13,7 @@ from benchmark.networks.inference.multistep import multistep
 from benchmark.networks.nir.reading import nir_network
 from benchmark.networks.nir.writing import write_nir
 from datamodules import NMNIST
+from hardware.storage import noted
 from tests.benchmark.networks.fixed_point.test_network import events, run
 from tests.conftest import REAL_DATA
 
@@ -74,6 +75,20 @@ def test_the_whole_numbers_stand_beside_what_they_stand_for(written):
     assert said["bias_integers"].any()
     below = 0 if numbers.neurons["2"].reset is None else 0.5
     assert np.all(graph.nodes["2"].v_threshold == (fired["threshold_integer"] - below) * unit)
+
+
+def test_weights_are_counted_as_narrow_as_they_were_written_while_they_are_those(written, tmp_path):
+    path, _, _, numbers = written
+    found = [*noted(nir_network(SHAPE, 5, path=str(path))).values()]
+    for (module, stored), one in zip(found, numbers.layers.values(), strict=True):
+        assert stored.coding.bits == 4
+        assert torch.equal(module.weight / stored.scale, one.codes.float())
+    graph = nir.read(path)
+    graph.nodes["0"].weight[0, 0, 0, 0] += 0.01
+    graph.nodes["4"].metadata["weight_bits"] = 2  # fewer than its codes have
+    graph.nodes["8"].metadata["weight_codes"] = graph.nodes["8"].metadata["weight_codes"][:1]
+    nir.write(tmp_path / "other.nir", graph)
+    assert noted(nir_network(SHAPE, 5, path=str(tmp_path / "other.nir"))) == {}
 
 
 def test_sinabs_fires_alike(written):

@@ -183,6 +183,12 @@ class NeuronSpikes(BaseModel):
     lowest_potential: float | None = Field(allow_inf_nan=False, strict=True)
     highest_potential: float | None = Field(allow_inf_nan=False, strict=True)
 
+    @model_validator(mode="after")
+    def _possible(self) -> "NeuronSpikes":
+        if self.dead + self.saturated > self.neurons:
+            raise ValueError(f"{self.dead} dead and {self.saturated} saturated of {self.neurons} neurons")
+        return self
+
 
 class SpikeAccount(BaseModel):
     """What compression did to spikes: on so many test samples, layer by layer."""

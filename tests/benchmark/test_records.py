@@ -5,16 +5,18 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from benchmark import records
 from benchmark.files import StoreError, write_atomically
-from benchmark.records import NoAnswer, RecordError, RecordStore, read_record
+from benchmark.records import NeuronSpikes, NoAnswer, RecordError, RecordStore, read_record
 from hardware import CostReport
 from tests.benchmark.factory import make_failed, make_record
 
@@ -152,6 +154,14 @@ def test_the_account_of_a_run_is_typed_and_keeps_what_a_method_adds(tmp_path):
     (layer,) = read_record(path).answer.compression.layers
     assert (layer.shape, layer.before, layer.kept, layer.bits) == ((10, 64), (10, 256), 640, 4)
     assert layer.model_extra == {"solver": "exact", "change": {"spikes": 0.5}}
+
+
+@pytest.mark.parametrize(("dead", "saturated", "possible"), [(1, 1, True), (3, 0, False), (0, 3, False), (1, 2, False)])
+def test_no_more_neurons_are_dead_or_saturated_than_there_are(dead, saturated, possible):
+    distances = dict.fromkeys(("mismatch", "van_rossum", "lowest_potential", "highest_potential")) | {"earth_mover": 0.0}
+    layer = {"name": "lif", "neurons": 2, "dead": dead, "saturated": saturated, **distances}
+    with nullcontext() if possible else pytest.raises(ValidationError, match="of 2 neurons"):
+        NeuronSpikes.model_validate(layer)
 
 
 def test_a_cost_report_comes_back_as_it_was_counted(tmp_path):

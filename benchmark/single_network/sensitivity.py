@@ -27,6 +27,8 @@ from compressors.registry import COMPRESSORS
 
 DENSITIES = (0.5, 0.2, 0.1, 0.05)
 WIDTHS = (8, 4, 3, 2)
+_FEW = 6
+"""Budgets up to which columns at 80 characters may stand two spaces apart."""
 
 Account = Mapping[str, Any]
 Told = Callable[[str, Step], None]
@@ -148,10 +150,10 @@ def tables(account: Account) -> list[Table]:
 
 def _table(account: Account, title: str, shown: Callable[[Account], str]) -> Table:
     rows = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    rows.padding = (0, 1, 0, 0)
-    rows.add_column("layer", no_wrap=True)
+    rows.padding = (0, 1 if len(account["budgets"]) <= _FEW else 0, 0, 0)
+    rows.add_column("layer", overflow="fold")
     for heading in ("weights", *map(heading_of, account["budgets"])):
-        rows.add_column(heading, justify="right")
+        rows.add_column(heading, justify="right", no_wrap=True)
     for layer in account["layers"]:
         cells = [shown(cell) if "change" in cell else "failed" for cell in layer["cells"]]
         rows.add_row(layer["name"], count(layer["weights"]), *cells)

@@ -158,7 +158,9 @@ def test_the_account_of_a_run_is_typed_and_keeps_what_a_method_adds(tmp_path):
 
 @pytest.mark.parametrize(("dead", "saturated", "possible"), [(1, 1, True), (3, 0, False), (0, 3, False), (1, 2, False)])
 def test_no_more_neurons_are_dead_or_saturated_than_there_are(dead, saturated, possible):
-    distances = dict.fromkeys(("mismatch", "van_rossum", "lowest_potential", "highest_potential")) | {"earth_mover": 0.0}
+    distances = dict.fromkeys(("mismatch", "van_rossum", "lowest_potential", "highest_potential")) | {
+        "earth_mover": 0.0
+    }
     layer = {"name": "lif", "neurons": 2, "dead": dead, "saturated": saturated, **distances}
     with nullcontext() if possible else pytest.raises(ValidationError, match="of 2 neurons"):
         NeuronSpikes.model_validate(layer)

@@ -133,3 +133,20 @@ def test_the_layers_to_exclude_are_named_with_what_the_samples_can_tell(tmp_path
     sensitivity.draw(account, picture)
     drawn = picture.read_text()
     assert "<svg" in drawn
+
+
+def test_no_figure_is_cut_at_80_columns_whatever_a_layer_is_called():
+    """Eight budgets are those that are tried by default."""
+    name = "network.blocks.11.attention.projection"
+    account = told({name: [LOST] * 8})
+    account["budgets"] = [
+        *({"density": share} for share in sensitivity.DENSITIES),
+        *({"bits": bits} for bits in (8, 4, 3, 2)),
+    ]
+    for table in sensitivity.tables(account):
+        console = Console(width=80, file=io.StringIO())
+        console.print(table)
+        words = console.file.getvalue()
+        assert "…" not in words
+        assert words.count("−8.00!") + words.count("+0.050") == 8
+        assert name in "".join(line.split(" ")[0] for line in words.splitlines())

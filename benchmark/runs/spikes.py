@@ -53,8 +53,9 @@ class SpikeStatistics(Callback):
         x, _ = batch
         self._batch_size = max(self._batch_size, len(x))
         size = max(1, len(x) // ONE_OF)
-        batches = sum(trainer.num_test_batches)
-        if batch_idx % ceil(batches * size / MOST_SAMPLES) == 0:
+        batches = sum(trainer.num_test_batches)  # of a stream nobody knows how many there will be
+        every = 1 if batches == inf else ceil(batches * size / MOST_SAMPLES)
+        if batch_idx % every == 0 and sum(map(len, self._taken)) < MOST_SAMPLES:
             self._taken.append(x[:size].clone())  # a view would keep the whole batch in memory
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,14 +103,15 @@ def spike_account(
         batches: samples ``[B, ...]`` as :class:`~benchmark.networks.classifier.SNNClassifier` takes them.
         left: see :func:`channels_left`.
     """
-    names = [name for name, module in compressed.named_modules() if is_neuron(module)]
-    tallies = {name: _Tally(lru_cache(partial(_filter, dense.get_submodule(name)))) for name in names}
+    before = dict(dense.named_modules())
+    names = [name for name, module in compressed.named_modules() if is_neuron(module) and name in before]
+    tallies = {name: _Tally(lru_cache(partial(_filter, before[name]))) for name in names}
     samples = 0
     for x in batches:
         samples += len(x)
-        before, after = _observed(dense, x, names), _observed(compressed, x, names)
-        for name in after.keys() & before.keys():
-            tallies[name].add(before[name].of(left.get(name)), after[name])
+        whole, own = _observed(dense, x, names), _observed(compressed, x, names)
+        for name in own.keys() & whole.keys():
+            tallies[name].add(whole[name].of(left.get(name)), own[name])
     accounts = (tally.account(name) for name, tally in tallies.items())
     return SpikeAccount(samples=samples, layers=tuple(account for account in accounts if account is not None))
 
@@ -161,6 +163,12 @@ def _range(potentials: Tensor) -> tuple[float, float] | None:
 
 def _filter(neuron: nn.Module, timesteps: int) -> Tensor:
     return filter_matrix(neuron, timesteps).float()
+
+
+def _range(potentials: Tensor) -> tuple[float, float] | None:
+    """Lowest and highest; None where they are no numbers, which the test's scores will tell of."""
+    lowest, highest = float(potentials.min()), float(potentials.max())
+    return (lowest, highest) if isfinite(lowest) and isfinite(highest) else None
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What README, CONTRIBUTING and the pages of docs/ tell people to do works, and what they show is so."""
 
 import importlib.util
+import json
 import re
 import sys
 from statistics import mean
@@ -134,3 +135,18 @@ def test_the_picture_on_mimics_page_is_of_committed_records_that_end_no_further_
         assert after <= before
     distances.draw(rounds, tmp_path / "mimic.svg")
     assert b"van Rossum" in (tmp_path / "mimic.svg").read_bytes()
+
+
+def test_the_table_of_widths_has_the_kept_figures():
+    """Each cell of the page's first table is the accuracy in the file of its column."""
+    page = (REPOSITORY / "docs" / "whole_numbers.md").read_text()
+    table = page.partition("## On real recordings")[2].partition("Of the spikes")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "|" in line][2:]
+    names = ("nir", "nir-sbc", "conv", "conv-sbc", "mlp", "mlp-sbc")
+    kept = [json.loads((REPOSITORY / "results" / "whole_numbers" / f"{name}.json").read_text()) for name in names]
+    shown = {(width, potential): cells for width, potential, *cells in lines}
+    assert shown["float", "float"] == [f"{100 * account['floats']['accuracy']:.1f}" for account in kept]
+    assert len(shown) == 1 + len(kept[0]["rows"])
+    for rows in zip(*(account["rows"] for account in kept), strict=True):
+        key = str(rows[0]["weight_bits"]), str(rows[0]["potential_bits"] or "float")
+        assert shown[key] == [f"{100 * row['accuracy']:.1f}" for row in rows]

@@ -1,5 +1,6 @@
 """What is said of spikes: against spikes and potentials that SpikingJelly's own neurons give, counted one by one."""
 
+import math
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from benchmark.contract.subject import Method
 from benchmark.networks.classifier import SNNClassifier
-from benchmark.runs.run import compress_and_measure
+from benchmark.runs.run import ScoreError, compress_and_measure
 from benchmark.runs.spikes import MOST_SAMPLES, SpikeStatistics, channels_left, spike_account
 from compressors import SBC, Identity, Magnitude
 from compressors.compression import Compression
@@ -175,6 +176,21 @@ def test_channels_that_are_left_are_compared_with_themselves():
     assert first == spike_account(blind, done.module, batches, left).layers[0]
 
 
+def test_a_network_that_is_broken_is_told_by_its_scores():
+    module, dense = classifier(), classifier()
+    with torch.no_grad():
+        module.network[1].bias.fill_(math.inf)
+    with pytest.raises(ScoreError, match="not finite"):
+        compress_and_measure(module, RandomEvents(), Identity(), 0, reference=dense)
+
+
+def test_neurons_that_the_dense_network_does_not_have_are_left_out():
+    net = network()
+    more = nn.Sequential(*net, neuron.IFNode(step_mode="m"))
+    account = spike_account(module_of(net), module_of(more), [events()])
+    assert [layer.name for layer in account.layers] == ["network.2", "network.4"]
+
+
 def test_silent_and_saturated_neurons_are_told():
     net = network()
     with torch.no_grad():
@@ -202,13 +218,15 @@ def test_the_test_of_a_network_is_the_same_with_and_without(method):
     assert watched.metrics == plain.metrics
 
 
-@pytest.mark.parametrize(("batches", "size", "taken"), [(3, 64, 6), (3, 5, 3), (10_000, 64, 2 * 127), (300, 1, 150)])
+@pytest.mark.parametrize(
+    ("batches", "size", "taken"), [(3, 64, 6), (3, 5, 3), (10_000, 64, 2 * 127), (300, 1, 150), (math.inf, 64, 256)]
+)
 def test_samples_are_from_all_over_the_test_part_and_few(batches, size, taken):
     statistics = SpikeStatistics(module_of(network()), Compression(()))
 
     trainer = SimpleNamespace(num_test_batches=[batches])
     x = torch.zeros(size, 1)
-    for index in range(batches):
+    for index in range(min(batches, 10_000)):
         statistics.on_test_batch_end(trainer, None, None, (x, None), index)
     assert sum(len(part) for part in statistics._taken) == taken <= MOST_SAMPLES
     held = sum(part.untyped_storage().nbytes() // part.itemsize for part in statistics._taken)

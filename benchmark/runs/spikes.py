@@ -165,12 +165,6 @@ def _filter(neuron: nn.Module, timesteps: int) -> Tensor:
     return filter_matrix(neuron, timesteps).float()
 
 
-def _range(potentials: Tensor) -> tuple[float, float] | None:
-    """Lowest and highest; None where they are no numbers, which the test's scores will tell of."""
-    lowest, highest = float(potentials.min()), float(potentials.max())
-    return (lowest, highest) if isfinite(lowest) and isfinite(highest) else None
-
-
 @dataclass
 class _Tally:
     """Running sums of one layer of neurons over batches.

@@ -155,18 +155,12 @@ def _observed(module: SNNClassifier, x: Tensor, names: Sequence[str]) -> dict[st
     return {name: _Observed(torch.cat(parts), ranges[name]) for name, parts in spikes.items()}
 
 
-def _range(potentials: Tensor) -> tuple[float, float] | None:
-    """The lowest and the highest; None where one of them is not finite: such potentials fire, and have no range."""
-    lowest, highest = float(potentials.min()), float(potentials.max())
-    return (lowest, highest) if isfinite(lowest) and isfinite(highest) else None
-
-
 def _filter(neuron: nn.Module, timesteps: int) -> Tensor:
     return filter_matrix(neuron, timesteps).float()
 
 
 def _range(potentials: Tensor) -> tuple[float, float] | None:
-    """Lowest and highest; None where they are no numbers, which the test's scores will tell of."""
+    """Lowest and highest; None where they are not finite: an infinite one fires and has no range."""
     lowest, highest = float(potentials.min()), float(potentials.max())
     return (lowest, highest) if isfinite(lowest) and isfinite(highest) else None
 

@@ -195,11 +195,11 @@ def _layers(a: RunRecord, b: RunRecord) -> dict[str, dict[str, tuple[float | Non
 
 
 def _layer_counts(record: RunRecord) -> dict[str, dict[str, float]]:
-    report = record.answer.cost
+    report, densities = record.answer.cost, record.answer.densities
     return {
         layer.name: {
             "nonzero weights": layer.nonzero,
-            "density": layer.density,
+            "density": densities[layer.name],
             "AC per sample": layer.ac / report.samples,
             "MAC per sample": layer.mac / report.samples,
             "stored bits": layer.stored_bits if layer.memory_bits else 0,

@@ -224,6 +224,12 @@ class Answer:
     compression: CompressionAccount
     cost: CostReport
 
+    @property
+    def densities(self) -> dict[str, float]:
+        """Of each counted layer with weights, the share of the dense layer's that are left; channels may be gone."""
+        before = {layer.name: layer.weights for layer in self.compression.layers}
+        return {layer.name: layer.nonzero / max(1, before.get(layer.name, layer.weights)) for layer in self.cost.layers}
+
 
 def packed_answers(correct: Sequence[bool]) -> str:
     """Whether each test sample is classified right, as text: eight samples a byte, the first one in the highest bit."""

@@ -79,8 +79,11 @@ def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
     loss = {layer.name: layer.loss for layer in answer.compression.layers}
     priced = energy(answer.cost, energy_profile)
     layers, joules_of = answer.cost.layers, priced.joules_by("layer")
+    densities = answer.densities
     costs = [
-        _layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0), priced.joules) for layer in layers
+        _layer_costs(layer, answer.cost.samples, joules_of.get(layer.name, 0.0), priced.joules)
+        | {"kept": densities[layer.name]}
+        for layer in layers
     ]
     cells = [_layer_cells(layer, cost, loss.get(layer.name)) for layer, cost in zip(layers, costs, strict=True)]
     return {
@@ -93,7 +96,6 @@ def _layers(answer: Answer, energy_profile: str) -> dict[str, Any]:
 def _layer_costs(layer: LayerCost, samples: int, joules_per_sample: float, whole: float) -> dict[str, float]:
     stored = layer.stored_bits if layer.memory_bits else layer.bias_bits
     return {
-        "kept": layer.nonzero / max(1, layer.weights),
         "bits": layer.bits,
         "ac": layer.ac / samples,
         "mac": layer.mac / samples,

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from benchmark.boards.columns import COLUMNS, summary_cells
+from benchmark.boards.compare import compare
 from benchmark.boards.page import render, render_folder
 from benchmark.boards.page.content import content
 from benchmark.boards.page.runs import command
@@ -59,6 +60,21 @@ def test_layers_of_a_run_are_worded_and_have_bars() -> None:
         assert layers["bars"]["AC"][place] == layer.ac / report.samples
         assert layers["bars"]["kept"][place] == pytest.approx(layer.density)
     assert set(layers["bars"]) <= set(layers["heads"])
+
+
+def test_what_is_kept_of_a_layer_is_of_the_dense_one_though_channels_are_gone() -> None:
+    """Counted is the layer as it is, of which a method that takes out channels prunes nothing."""
+    record = make_record("qpsnn", 0.5)
+    counted = record.answer.cost.layers[0]
+    narrowed = {"name": counted.name, "shape": [1], "weights": 2 * counted.weights, "kept": counted.nonzero,
+                "density": 0.5, "loss": None}  # fmt: skip
+    record = make_record("qpsnn", 0.5, compression={"density": 0.5, "seconds": 1.0, "layers": [narrowed]})
+    kept = counted.nonzero / (2 * counted.weights)
+    layers = content(standings([record]))["runs"][record.id]["layers"]
+    assert layers["bars"]["kept"][0] == pytest.approx(kept)
+    assert dict(zip(layers["heads"], layers["rows"][0], strict=True))["kept"] == f"{100 * kept:.2f} %"
+    compared = compare([record, dense := make_record()], record.id, dense.id)
+    assert compared.layers[counted.name]["density"] == (pytest.approx(kept), pytest.approx(1.0))
 
 
 def test_no_figure_for_people_has_more_than_four_digits_after_its_point() -> None:

@@ -39,6 +39,7 @@ def train(results: Path, epochs: int, *more: Callback) -> None:
 
 def history(path: Path) -> list[dict[str, Any]]:
     """What was logged at each step, as numbers."""
+    read(path)  # which waits until all of it is written
     steps = [record.history for record in logged(path) if record.WhichOneof("record_type") == "history"]
     return [{item.key or ".".join(item.nested_key): item.value_json for item in step.item} for step in steps]
 

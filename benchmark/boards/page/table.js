@@ -14,7 +14,7 @@ const measured = (name) => ({
 function allColumns() {
   const rank = (row) => (row.place ? Number.parseInt(row.place, 10) : 0);
   return [
-    { name: "method", label: "method", text: true, value: (row) => row.method, show: (row) => row.name, cell: methodCell },
+    { name: "method", label: "method", text: true, value: (row) => `${familyOf(row)} ${row.method}`, show: (row) => row.name, cell: methodCell },
     { name: "budget", label: "budget", value: (row) => row.order, show: (row) => row.budget },
     { name: "place", label: "place", rising: true, value: rank, show: (row) => row.place },
     ...["accuracy", "difference"].map(measured),

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,13 @@ def test_csv_and_json_are_of_what_is_seen(page: Any) -> None:
 def test_a_cell_that_begins_as_a_formula_is_text_in_a_spreadsheet(page: Any) -> None:
     cells = page.evaluate("['=1+1', '-2', '@x', 'a,b', -3].map(csvCell)")
     assert cells == ["'=1+1", "'-2", "'@x", '"a,b"', "-3"]
+
+
+def test_sorted_by_method_those_of_a_family_stand_together(page: Any) -> None:
+    page.locator("#rows th", has_text="method").first.locator("button").click()
+    families = page.evaluate("sorted(found()).map(row => row.dense ? 'dense' : familyOf(row))")
+    assert len(set(families)) > 2
+    assert len([here for here, after in pairwise(families) if here != after]) == len(set(families)) - 1
 
 
 def test_columns_sort_both_ways_by_number_and_say_so(page: Any) -> None:

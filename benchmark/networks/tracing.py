@@ -39,7 +39,7 @@ def _with_flattening_layers(operations: fx.GraphModule) -> fx.GraphModule:
         name = f"{node.name}_features"
         operations.add_submodule(name, layer.Flatten(step_mode="m"))
         with operations.graph.inserting_before(node):
-            node.replace_all_uses_with(operations.graph.call_module(name, (node.args[0],)))
+            node.replace_all_uses_with(operations.graph.call_module(name, tuple(node.all_input_nodes)))
         operations.graph.erase_node(node)
     if flattening:
         operations.recompile()

@@ -65,7 +65,9 @@ def multi_step(node: Any, x: Tensor) -> Tensor:
 def charged(node: Any, x: Tensor) -> Tensor | None:
     """Potentials before each reset, ``[T, B, ...]``, of a neuron at rest that takes ``x [T, B, ...]``.
 
-    None where the loop does not know the neuron. Its state is left alone.
+    None where the loop does not know the neuron or the device. Its state is left alone. What
+    :func:`compressors.network.neurons.charged` tells of any neuron that shows its potentials, step by step, the loop
+    tells of those that it knows in one pass.
     """
     if type(node) not in NEURONS or not _known(node, x):
         return None

@@ -33,6 +33,7 @@ FUNCTIONS = {
     "method": lambda x: x.flatten(2),
     "by name": lambda x: x.flatten(start_dim=2),
     "function": lambda x: torch.flatten(x, 2, -1),
+    "function by name": lambda x: torch.flatten(input=x, start_dim=2),
 }
 
 

@@ -76,6 +76,7 @@ def log_networks(run: "wandb.Run", summary: Mapping[str, Any]) -> None:
     for suffix in (".json", ".map.json"):
         account.add_file(str(after.with_suffix(suffix)), name=f"compression{suffix}")
     run.log_artifact(account)
-    run.log_artifact(
-        network_artifact(after, sha256(after), kind=kind_of(after, compressed=True), method=summary["method"])
-    )
+    for file in (after, *map(Path, summary.get("also", ()))):
+        run.log_artifact(
+            network_artifact(file, sha256(file), kind=kind_of(file, compressed=True), method=summary["method"])
+        )

@@ -68,6 +68,14 @@ def test_offline_the_network_that_it_came_from_is_named(tmp_path: Path, monkeypa
     assert network(tmp_path / "small.safetensors") in [artifact.name for artifact in found["artifacts"]]
 
 
+def test_every_file_that_was_written_is_logged(backend: Backend, tmp_path: Path) -> None:
+    dense, nir = tmp_path / "dense.safetensors", tmp_path / "small.nir"
+    dense.write_bytes(b"dense")
+    nir.write_bytes(b"graph")
+    assert log_compression(written(tmp_path, dense, "small.safetensors", b"small") | {"also": {str(nir): 5}})
+    assert {network(tmp_path / "small.safetensors"), network(nir)} <= backend.artifacts.keys()
+
+
 def test_a_fault_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dense = tmp_path / "dense.safetensors"
     dense.write_bytes(b"dense")

@@ -107,7 +107,7 @@ class SNNClassifier(LightningModule):
     def _step(self, batch: tuple[Tensor, Tensor], part: str) -> tuple[Tensor, Tensor]:
         """The mean loss of a batch, and whether each sample is classified right ``[B]``."""
         x, y = batch
-        steps = outputs(self.network, x, self.classes, self.timesteps)
+        steps = outputs(self.network, x, self.classes, self.timesteps).float()  # means of few bits would be coarse
         loss, scores = self.loss(steps, y, self.label_smoothing), steps.mean(0)
         mean_loss, accuracy = getattr(self, f"{part}_loss"), getattr(self, f"{part}_accuracy")
         mean_loss.update(loss.detach(), len(y))

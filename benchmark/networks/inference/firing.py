@@ -51,7 +51,11 @@ def multi_step(node: Any, x: Tensor) -> Tensor:
 
     Spikes, potentials and gradients are equal to the class's own to the bit. What the loop does not know (other
     devices and types, surrogate gradients other than the arctangent's, a reset with a gradient) is left to the class.
+    Currents that autocast computed in bfloat16 are added up in float32, as autocast has it for sums, and their spikes,
+    zeros and ones, are bfloat16 again.
     """
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return multi_step(node, x.float()).to(x.dtype)
     if not _known(node, x):
         return type(node).multi_step_forward(node, x)
     (start,) = node.materialize_states((x,), (node.v,), "m")

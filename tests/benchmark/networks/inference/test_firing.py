@@ -65,6 +65,30 @@ def test_spikes_potentials_and_gradients_are_spikingjellys(
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+def test_under_autocast_sixteen_bits_are_added_up_in_thirty_two():
+    node = neuron.LIFNode(step_mode="m", surrogate_function=surrogate.ATan(), detach_reset=True)
+    x = (2 * torch.randn(20, 3, NEURONS)).bfloat16().requires_grad_()
+    weights = torch.randn(20, 3, NEURONS).bfloat16(), torch.randn(3, NEURONS)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = outcome(firing.multi_step, node, x, None, weights)
+    wide = [weight.float() for weight in weights]
+    theirs = outcome(neuron.LIFNode.multi_step_forward, node, x.detach().float().requires_grad_(), None, wide)
+    assert ours[0].dtype == ours[2].dtype == torch.bfloat16
+    assert torch.equal(ours[0].float(), theirs[0])
+    assert torch.equal(ours[1], theirs[1])
+    assert torch.equal(ours[2], theirs[2].bfloat16())
+
+
+def test_without_autocast_sixteen_bits_are_the_classs_own():
+    node = neuron.LIFNode(step_mode="m", surrogate_function=surrogate.ATan(), detach_reset=True)
+    x = torch.randn(4, 3, 50).bfloat16()
+    ours, ours_v = firing.multi_step(node, x), node.v
+    functional.reset_net(node)
+    theirs, theirs_v = neuron.LIFNode.multi_step_forward(node, x), node.v
+    assert torch.equal(ours, theirs)
+    assert torch.equal(ours_v, theirs_v)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -93,6 +93,7 @@ PARTS = {
     "start-up": startup,
     "exact solver": lambda: with_peak(solvers.exact()),
     "fast solver": lambda: with_peak(solvers.fast()),
+    "approximate solvers": lambda: with_peak(solvers.approximate()),
     "counting": counting.measure,
     "data": events,
     "training": training.measure,

@@ -21,10 +21,12 @@ from compressors.second_order.obs import (
 )
 from compressors.second_order.problem import Pattern, Problem
 from compressors.second_order.solution_cache import SolutionCache
-from compressors.second_order.solvers import FixedOrder
+from compressors.second_order.solvers import SOLVERS, FixedOrder
 
 EXACT = [(64, 144), (128, 576), (256, 1152), (256, 2312)]
 FAST = [(64, 144), (128, 576), (256, 1152), (256, 2312), (512, 4608)]
+UNAFFORDABLE = [(512, 4608), (2048, 512)]
+APPROXIMATE = ("fast", "refined", "admm")
 DENSITIES = (0.5, 0.1, 0.03)
 PLAIN_BYTES = 2**26  # of inverses for the plain elimination, beyond any cache; its time is proportional to the rows
 
@@ -49,6 +51,34 @@ def fast() -> Iterator[Callable[[], dict[str, Any]]]:
     """
     least_squares(*random_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))  # compiles
     return (partial(_fast, *shape) for shape in FAST)
+
+
+def approximate() -> Iterator[Callable[[], dict[str, Any]]]:
+    """What takes the place of exact elimination, on layers whose elimination takes minutes: a row of figures a solver.
+
+    Seconds at each density, and the loss of the layer in units of that which the fast solver leaves. Layers of
+    :data:`UNAFFORDABLE`, random in float64.
+    """
+    least_squares(*random_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))  # compiles
+    return (case for shape in UNAFFORDABLE for case in _solvers_on(*shape))
+
+
+def _solvers_on(rows: int, columns: int) -> Iterator[Callable[[], dict[str, Any]]]:
+    of_fast: dict[float, float] = {}  # the first solver's losses, by density
+
+    def measured(name: str) -> dict[str, Any]:
+        weight, hessian = random_problem(rows, columns)
+        problem = Problem.of(weight, hessian, weight.new_ones(rows), damping=0.0)
+        row: dict[str, Any] = {"layer": f"{rows}x{columns}", "solver": name}
+        for density in DENSITIES:
+            keep = round(density * rows * columns)
+            solver = SOLVERS[name](SolutionCache(None))
+            row[f"prune_{density:g}_s"], (result, _) = _timed(partial(solver.prune, problem, keep, Pattern()))
+            loss = layer_loss(weight, result, hessian)
+            row[f"loss_{density:g}"] = loss / of_fast.setdefault(density, loss)
+        return row
+
+    return (partial(measured, name) for name in APPROXIMATE)
 
 
 def _exact(rows: int, columns: int) -> dict[str, Any]:

@@ -26,18 +26,25 @@ def measure(device: str = "cpu", small: bool = False) -> list[dict[str, Any]]:
     repeated T times before), takes the mean of the outputs over time, a step, and resets the network. Both train the
     same layers from the same weights on the same batch, a step of each in turn. Speed is that of the fastest round by
     the clock on the wall; ratios are of processor time, because the machine's other work comes between, and medians
-    over the rounds.
+    over the rounds. Both also train in mixed precision, where the device computes in bfloat16.
 
     Args:
         device: what both train on.
         small: networks and batches for tests.
 
     Returns:
-        Rows with `network`, `timesteps`, `batch`, `ours` and `spikingjelly` in samples per second, and `ratio` of our
-        speed to SpikingJelly's with its `quartiles`.
+        Rows with `network`, `timesteps`, `batch`, `precision`, `ours` and `spikingjelly` in samples per second, and
+        `ratio` of our speed to SpikingJelly's with its `quartiles`.
     """
     width, batch = (4, 2) if small else (32, 16)
-    return [_compare(*case, device) for case in _cases(width, batch)]
+    precisions = ["32-true", "bf16-mixed"] if _computes_bfloat16(device) else ["32-true"]
+    return [_compare(*case, precision, device) for case in _cases(width, batch) for precision in precisions]
+
+
+def _computes_bfloat16(device: str) -> bool:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _cases(width: int, batch: int) -> Iterator[tuple[str, nn.Module, Tensor, int]]:
@@ -48,14 +55,14 @@ def _cases(width: int, batch: int) -> Iterator[tuple[str, nn.Module, Tensor, int
     yield "resnet19", resnet.resnet19(pictures, CLASSES, width=width), torch.rand(batch, *pictures), 4
 
 
-def _compare(name: str, network: nn.Module, x: Tensor, timesteps: int, device: str) -> dict[str, Any]:
-    network, x = network.to(device), x.to(device)
+def _compare(name: str, network: nn.Module, x: Tensor, timesteps: int, precision: str, device: str) -> dict[str, Any]:
+    network, x = copy.deepcopy(network).to(device), x.to(device)
     theirs = copy.deepcopy(network).train()
     ours = SNNClassifier(network, classes=CLASSES, timesteps=timesteps, loss="cross_entropy").train()
     labels = torch.arange(len(x), device=device) % CLASSES
 
     def our_loss() -> Tensor:
-        return ours.loss(outputs(ours.network, x, CLASSES, timesteps), labels, 0.0)
+        return ours.loss(outputs(ours.network, x, CLASSES, timesteps).float(), labels, 0.0)
 
     def their_loss() -> Tensor:
         frames = x.transpose(0, 1) if x.ndim == 5 else x.repeat(timesteps, 1, 1, 1, 1)
@@ -63,7 +70,8 @@ def _compare(name: str, network: nn.Module, x: Tensor, timesteps: int, device: s
         functional.reset_net(theirs)
         return loss
 
-    steps = {"ours": _stepper(network, our_loss), "spikingjelly": _stepper(theirs, their_loss)}
+    mixed = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+    steps = {"ours": _stepper(network, mixed(our_loss)), "spikingjelly": _stepper(theirs, mixed(their_loss))}
     for step in steps.values():
         step()  # compiles
     rounds = [{who: seconds(step, device) for who, step in steps.items()} for _ in range(ROUNDS)]
@@ -72,6 +80,7 @@ def _compare(name: str, network: nn.Module, x: Tensor, timesteps: int, device: s
         "network": name,
         "timesteps": timesteps,
         "batch": len(x),
+        "precision": precision,
         **{who: len(x) / min(times[who].wall for times in rounds) for who in steps},
         "ratio": ratio,
         "quartiles": f"{first:.2f} to {third:.2f}",

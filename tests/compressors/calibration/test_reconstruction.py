@@ -71,6 +71,18 @@ def test_what_makes_it_worse_is_not_kept(monkeypatch):
     assert_same(module, plain)
 
 
+def test_the_start_that_is_ahead_goes_on_as_if_it_were_alone(monkeypatch):
+    """Whichever comes first, and whatever the others led to: nothing of them is left."""
+    results = {}
+    for rates in [(0.1,), (0.1, 1e6), (1e6, 0.1), (1e30, 0.1)]:
+        monkeypatch.setattr(reconstruction, "LEARNING_RATES", rates)
+        results[rates], compressor = compressed("magnitude")
+        assert compressor.compression.stages[0]["learning_rate"] == 0.1
+    alone, *beside = results.values()
+    for other in beside:
+        assert_same(alone, other)
+
+
 def test_a_frozen_network_learns_too_and_stays_frozen():
     plain, _ = compressed("magnitude")
     compressor = COMPRESSORS["magnitude"].load()(**BUDGETS["magnitude"], aftercare=CARE, reconstruction_steps=40)

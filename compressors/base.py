@@ -71,7 +71,7 @@ class Compressor(Configured):
             :mod:`compressors.calibration.aftercare`), ``scales`` (each channel's spikes, by a factor:
             :mod:`compressors.calibration.scales`) and ``reconstruct`` (all that is left learns to act as the dense
             network did: :mod:`compressors.calibration.reconstruction`).
-        reconstruction_steps: of Adam in ``reconstruct``, at most, with each of two learning rates.
+        reconstruction_steps: of Adam in ``reconstruct``, at most, and a quarter more to choose between learning rates.
         augment: what makes more of the same samples in ``reconstruct``, of ``shift`` (by some pixels) and ``flip``
             (left to right): those that leave the class of such data alone.
         unlabelled: number of training samples that ``reconstruct`` learns from, without their labels, in place of the
@@ -205,7 +205,8 @@ class Compressor(Configured):
         stages = () if self.compression is None else self.compression.stages
         if teacher is not None and "reconstruct" in self.aftercare:
             learning = self._learning(network, trainer)
-            stages += (teacher.reconstruct(learning, layers, self.course(learning)).to_dict(),)
+            reached, layers = teacher.reconstruct(learning, layers, self.course(learning))
+            stages += (reached.to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
             layers = tuple(_on_grid(layer, module) for layer in layers)
         seconds = time.perf_counter() - started + self.reused_seconds() - reused

@@ -19,7 +19,7 @@ COMPRESSORS = {
     "masks": set(),
     "threads": set(),
     "quantization": set(),
-    "calibration": {"compression", "network", "progress"},
+    "calibration": {"quantization", "compression", "network", "progress"},
     "progress": set(),
     "annotations": set(),
     "options": {"annotations", "budget"},

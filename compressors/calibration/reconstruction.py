@@ -18,7 +18,7 @@ not been. The state with the smallest distance on the held-out samples is kept: 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
@@ -33,12 +33,17 @@ from compressors.calibration.network import Network
 from compressors.calibration.pairs import neuron_pairs, run
 from compressors.compression import LayerCompression
 from compressors.network.layers import Layer, evaluating
+from compressors.quantization.grids import Grid
+from compressors.quantization.learnt_step import gradients
 
 BATCH = 10
 """Samples of a step, and of a look at the held-out ones."""
 
 LEARNING_RATES = (0.1, 0.03)
 """Of Adam at the start, relative to the root mean square of the weights that a layer has left."""
+
+STEP_SHARE = 0.1
+"""Learning rate of a grid's scale, relative to it, in units of that of weights: it moves all of a row at once."""
 
 LOOKS = 8
 """Looks at the held-out samples on the way."""
@@ -152,8 +157,10 @@ class Teacher:
     def __init__(self, module: LightningModule) -> None:
         self.module = deepcopy(module).eval().requires_grad_(False)
 
-    def reconstruct(self, network: Network, accounts: Sequence[LayerCompression], course: Course) -> Reached:
-        """Let the compressed network learn, in place.
+    def reconstruct(
+        self, network: Network, accounts: Sequence[LayerCompression], course: Course
+    ) -> tuple[Reached, tuple[LayerCompression, ...]]:
+        """Let the compressed network learn, in place; what was reached, and the layers with their grids of now.
 
         Args:
             network: the compressed network, with the samples it learns from.
@@ -164,7 +171,8 @@ class Teacher:
             CalibrationError: an augmentation of samples that are no pictures.
         """
         x, held = (torch.cat(parts) for parts in zip(*split(network.calibration()), strict=True))
-        return _Pupil(network, accounts, self.module, x).learn(held if len(held) else x, course)
+        pupil = _Pupil(network, accounts, self.module, x)
+        return pupil.learn(held if len(held) else x, course), pupil.learnt.on_grids(accounts)
 
 
 class _Pupil:
@@ -272,9 +280,10 @@ class _Pupil:
 
 
 class _Learnt:
-    """What may change: the weights that are left, biases, and scales and shifts of BatchNorm.
+    """What may change: the weights that are left, biases, scales and shifts of BatchNorm, and the scales of grids.
 
-    A quantised weight is the nearest level of a latent one, to which its gradient goes (straight-through).
+    A quantised weight is the nearest level of a latent one. The gradients of both are LSQ's
+    (:func:`compressors.quantization.learnt_step.gradients`).
     """
 
     def __init__(self, layers: Sequence[Layer], accounts: Sequence[LayerCompression]) -> None:
@@ -289,6 +298,8 @@ class _Learnt:
             if layer.norm is not None and layer.norm.weight is not None:
                 self._add(layer.norm.weight, layer.norm.bias, layer.norm.weight.detach())
         self.latent = [parameter.detach().clone() for parameter in self.parameters]
+        grids = {place: account.grid for place, account in self.account.items() if account.grid is not None}
+        self.steps = {place: grid.scale.clone() for place, grid in grids.items()}  # of a parameter's grid
 
     def _add(self, weight: Tensor, bias: Tensor | None, left: Tensor) -> None:
         scale = float(left.square().mean().sqrt()) if left.numel() else 0.0
@@ -296,10 +307,13 @@ class _Learnt:
         self.scales += [scale] * (len(self.parameters) - len(self.scales))
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
-        """The latent values for an optimizer, each with its own rate."""
-        return [
-            {"params": [latent], "lr": rate * scale} for latent, scale in zip(self.latent, self.scales, strict=True)
-        ]
+        """The latent values and the scales of grids for an optimizer, each with its own rate."""
+        sizes = [*self.scales, *(STEP_SHARE * float(step.square().mean().sqrt()) for step in self.steps.values())]
+        return [{"params": [value], "lr": rate * size} for value, size in zip(self._all, sizes, strict=True)]
+
+    @property
+    def _all(self) -> list[Tensor]:
+        return [*self.latent, *self.steps.values()]
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -315,33 +329,44 @@ class _Learnt:
 
     def take_gradients(self, distance: Tensor) -> None:
         """The gradient of a distance, masked, to the latent values."""
-        gradients = torch.autograd.grad(distance, self.parameters, allow_unused=True)
-        for place, (latent, gradient) in enumerate(zip(self.latent, gradients, strict=True)):
+        found = torch.autograd.grad(distance, self.parameters, allow_unused=True)
+        for place, (latent, gradient) in enumerate(zip(self.latent, found, strict=True)):
             latent.grad = torch.zeros_like(latent) if gradient is None else gradient
             if place in self.account:
                 latent.grad *= self.account[place].mask
+            if place in self.steps:
+                latent.grad, self.steps[place].grad = gradients(self._grid(place), latent.grad, latent)
 
     def hold(self) -> None:
         """The network's values are the latent ones, on their grids and masks."""
         with torch.no_grad():
             for place, (parameter, latent) in enumerate(zip(self.parameters, self.latent, strict=True)):
-                account = self.account.get(place)
-                parameter.copy_(latent if account is None or account.grid is None else _rounded(latent, account))
+                parameter.copy_(self._rounded(place, latent) if place in self.steps else latent)
+
+    def _rounded(self, place: int, latent: Tensor) -> Tensor:
+        return self._grid(place).nearest(latent.flatten(1)).view_as(latent) * self.account[place].mask
+
+    def _grid(self, place: int) -> Grid:
+        """A parameter's grid of now; its scale stays above 0 wherever learning has taken it."""
+        grid = self.account[place].grid
+        assert grid is not None
+        least = torch.finfo(grid.scale.dtype).tiny * 2**grid.bits
+        return replace(grid, scale=self.steps[place].clamp_min(least))
+
+    def on_grids(self, accounts: Sequence[LayerCompression]) -> tuple[LayerCompression, ...]:
+        """The accounts with the grids of now."""
+        grids = {self.account[place].name: self._grid(place) for place in self.steps}
+        return tuple(replace(account, grid=grids.get(account.name)) for account in accounts)
 
     def values(self) -> list[Tensor]:
-        """A copy of the latent values."""
-        return [latent.clone() for latent in self.latent]
+        """A copy of the latent values and the scales."""
+        return [value.clone() for value in self._all]
 
     def set(self, values: Sequence[Tensor]) -> None:
         """Go back to such a copy."""
-        for latent, value in zip(self.latent, values, strict=True):
-            latent.copy_(value)
+        for now, value in zip(self._all, values, strict=True):
+            now.copy_(value)
         self.hold()
-
-
-def _rounded(weight: Tensor, account: LayerCompression) -> Tensor:
-    assert account.grid is not None
-    return account.grid.nearest(weight.flatten(1)).view_as(weight) * account.mask
 
 
 def _batches(x: Tensor) -> Iterator[Tensor]:

@@ -57,16 +57,26 @@ class LearntStep:
         return self.grid().nearest(latent.flatten(1)).view_as(latent)
 
     def backward(self, gradient: Tensor, latent: Tensor) -> Tensor:
-        """The gradient of the weight behind, straight through where it is not clamped; writes that of the step.
+        """The gradient of the weight behind, see :func:`gradients`; writes that of the step.
 
-        With ``v = W / s`` the value's derivative by the step is ``round(v) - v`` between the outermost levels, and
-        they themselves at and beyond them. The sum over the weights of a step is multiplied by ``1 / sqrt(n q)``, n
-        their number and q the highest level.
+        That is multiplied by ``1 / sqrt(n q)``, n the number of weights of a step and q the highest level.
         """
-        low, high = -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
-        steps = latent.flatten(1) / self.scale
-        inside = (steps > low) & (steps < high)
-        slope = torch.where(inside, steps.round() - steps, steps.clamp(low, high))
-        of_weights = (gradient.flatten(1) * slope).reshape(len(self.step), -1)
-        self.step.grad = of_weights.sum(1, keepdim=True) / (of_weights.shape[1] * high) ** 0.5
-        return gradient * inside.view_as(gradient)
+        of_weight, of_step = gradients(self.grid(), gradient, latent)
+        high = 2 ** (self.bits - 1) - 1
+        self.step.grad = of_step / (latent.numel() / len(self.step) * high) ** 0.5
+        return of_weight
+
+
+def gradients(grid: Grid, gradient: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the weight behind ``[out, ...]`` and of the grid's scale, from that of the rounded weight.
+
+    That of the weight goes straight through where it is not clamped. With ``v = W / s`` the value's derivative by the
+    scale is ``round(v) - v`` between the outermost levels, and they themselves at and beyond them; it is added up over
+    the weights of a scale.
+    """
+    low, high = -grid.zero, 2**grid.bits - 1 - grid.zero
+    steps = latent.flatten(1) / grid.scale
+    inside = (steps > low) & (steps < high)
+    slope = torch.where(inside, steps.round() - steps, torch.minimum(torch.maximum(steps, low), high))
+    of_scale = (gradient.flatten(1) * slope).reshape(len(grid.scale), -1).sum(1, keepdim=True)
+    return gradient * inside.view_as(gradient), of_scale

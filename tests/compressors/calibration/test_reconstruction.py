@@ -154,7 +154,7 @@ def test_a_network_that_can_be_as_the_dense_one_comes_near_it(monkeypatch):
         moved.network[0].weight.mul_(0.5)
         moved.network[5].weight[3:] = 0
     network, accounts = opened(moved, events)
-    reached = Teacher(dense).reconstruct(network, accounts, Course(300))
+    reached, _ = Teacher(dense).reconstruct(network, accounts, Course(300))
     assert reached.after.total < 0.6 * reached.before.total
 
 

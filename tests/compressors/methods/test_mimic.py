@@ -1,4 +1,4 @@
-"""Mimic: SBC's rounds, learning from the dense network after each."""
+"""Mimic: SBC's cut, made up for layer by layer, then learning from the dense network."""
 
 import pytest
 import torch
@@ -16,8 +16,8 @@ def made(**options):
     return fit(compressor), compressor
 
 
-def test_the_density_halves_down_to_the_budget_and_each_round_learns():
-    module, compressor = made(density=0.2)
+def test_of_several_rounds_each_learns():
+    module, compressor = made(density=0.2, schedule=0.5)
     account = compressor.compression
     assert [round_.density for round_ in compressor.rounds] == [0.5, 0.25, 0.2]
     assert [stage["stage"] for stage in account.stages] == ["reconstruct"] * 3
@@ -27,10 +27,10 @@ def test_the_density_halves_down_to_the_budget_and_each_round_learns():
         assert not module.get_parameter(f"{layer.name}.weight").detach()[~layer.mask].any()
 
 
-def test_without_learning_and_rounds_it_is_sbc(monkeypatch):
+def test_without_learning_it_is_sbc_on_the_inputs_that_cut_layers_leave(monkeypatch):
     monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
-    mimic, _ = made(density=0.3, bits=4, schedule=None)
-    plain = fit(SBC(0.3, bits=4))
+    mimic, _ = made(density=0.3, bits=4)
+    plain = fit(SBC(0.3, bits=4, solver="refined", propagate="auto"))
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(mimic)[name]), name
 
@@ -48,8 +48,14 @@ def test_a_pattern_is_cut_at_once_and_bits_alone_are_one_round():
         Mimic(pattern="1:4", schedule=(0.5,))
 
 
+def test_what_its_own_choices_do_not_go_with_goes_without_them():
+    assert Mimic(0.3, variant="paper").solver == Mimic(0.3, pattern="block4").solver == "exact"
+    assert Mimic(0.3, hessian="fisher").propagate is False
+    assert (Mimic(0.3).solver, Mimic(0.3).propagate) == ("refined", "auto")
+
+
 def test_all_rounds_come_before_fine_tuning_and_hold_in_it():
-    compressor = Mimic(0.2, reconstruction_steps=STEPS)
+    compressor = Mimic(0.2, reconstruction_steps=STEPS, schedule=0.5)
     module = fit(compressor, classifier(), epochs=1)
     assert len(compressor.compression.stages) == 3
     assert compressor.compression.density == pytest.approx(0.2, abs=0.01)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hardware.units import count, joules, size
 
-__all__ = ["count", "joules", "never_active", "percent", "points", "precise", "rounded", "seconds", "size"]
+__all__ = ["count", "joules", "never_active", "number_of", "percent", "points", "precise", "rounded", "seconds", "size"]
 
 
 def percent(value: float) -> str:
@@ -37,10 +37,15 @@ def precise(value: float) -> str:
     return f"{value:,.6g}"
 
 
+def number_of(number: int, thing: str) -> str:
+    """1 -> ``1 input``, 1234 -> ``1,234 inputs``."""
+    return f"{number:,} {thing if number == 1 else thing + 's'}"
+
+
 def never_active(dead_inputs: Mapping[str, int]) -> str:
     """Layer name -> inputs whose weights went as they were silent, on one line; nothing where there are none.
 
     ``9 inputs of layer conv1, 64 inputs of layer fc were never active``.
     """
-    named = [f"{n:,} {'input' if n == 1 else 'inputs'} of layer {name}" for name, n in dead_inputs.items() if n]
+    named = [f"{number_of(n, 'input')} of layer {name}" for name, n in dead_inputs.items() if n]
     return f"{', '.join(named)} {'was' if sum(dead_inputs.values()) == 1 else 'were'} never active" if named else ""

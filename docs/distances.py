@@ -15,13 +15,14 @@ from benchmark.records import RecordStore, RunRecord
 PICTURE = Path(__file__).with_name("pictures") / "mimic.svg"
 METHOD, DATA, MODEL, DENSITY = "mimic", "nmnist", "conv", 0.01
 COLOURS = {"before": "#9aa0a6", "after": "#0072b2"}
-LABELS = {"before": "after the last cut", "after": "after it has learnt"}
+LABELS = {"before": "after the cut", "after": "after it has learnt"}
 
 
 def last_rounds(results: Path) -> list[dict[str, dict[str, list[float]]]]:
-    """What the last round of each seed came to: distances before and after, on held-out samples."""
-    records = [record for record in RecordStore(results) if _is_meant(record)]
-    return [record.answer.compression.stages[-1] for record in sorted(records, key=lambda one: one.question.seed)]
+    """What the last round of each seed came to, by the newest version: distances on held-out samples."""
+    records = sorted((record for record in RecordStore(results) if _is_meant(record)), key=lambda one: one.question.seed)
+    newest = max(record.version for record in records)
+    return [record.answer.compression.stages[-1] for record in records if record.version == newest]
 
 
 def _is_meant(record: RunRecord) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmark.boards.styles import Style, style
 from benchmark.single_network.paired import PairedChange
-from benchmark.wording import count, joules, points, seconds, size
+from benchmark.wording import count, joules, number_of, points, seconds, size
 from compressors.registry import COMPRESSORS
 
 Account = Mapping[str, Any]
@@ -37,7 +37,7 @@ def change_of(step: Account) -> PairedChange:
 
 def table(account: Account) -> Table:
     """What was tried, in its order; a star marks the winner."""
-    title = f"{len(account['path'])} candidates, {judged(account)}"
+    title = f"{number_of(len(account['path']), 'candidate')}, {judged(account)}"
     gap = 1 if max(len(step["method"]["name"]) for step in account["path"]) <= _LONG_NAME else 0
     shown = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0)
@@ -74,10 +74,11 @@ def lines(account: Account) -> list[str]:
     """What the search found, how sure that is, and what the test says."""
     best, wish = account["path"][account["best"]], account["wish"]
     change, test = change_of(best), change_of({"change": account["test"]})
+    tried = number_of(len(account["path"]), "candidate")
     kept = sum(step.get("reused", False) for step in account["path"])
     told = [
         *(f"{number} {step['verdict']}" for number, step in enumerate(account["path"], 1) if "change" not in step),
-        f"{len(account['path'])} candidates tried in {seconds(account['seconds'])}, {kept} of them kept from before",
+        f"{tried} tried in {seconds(account['seconds'])}, {kept} of them kept from before",
     ]
     told += [f"held-out training samples: {change}", *decided(change, wish["max_drop"])]
     told.append(f"test samples, asked once: {test}")

@@ -10,6 +10,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from benchmark.networks.classifier import SNNClassifier, outputs
+from benchmark.networks.precision import computes_bfloat16
 from benchmark.networks.zoo import conv, resnet, vgg
 from benchmark.perf.clock import seconds
 
@@ -37,14 +38,8 @@ def measure(device: str = "cpu", small: bool = False) -> list[dict[str, Any]]:
         `ratio` of our speed to SpikingJelly's with its `quartiles`.
     """
     width, batch = (4, 2) if small else (32, 16)
-    precisions = ["32-true", "bf16-mixed"] if _computes_bfloat16(device) else ["32-true"]
+    precisions = ["32-true", "bf16-mixed"] if computes_bfloat16(device) else ["32-true"]
     return [_compare(*case, precision, device) for case in _cases(width, batch) for precision in precisions]
-
-
-def _computes_bfloat16(device: str) -> bool:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _cases(width: int, batch: int) -> Iterator[tuple[str, nn.Module, Tensor, int]]:

@@ -16,6 +16,7 @@ from spikingjelly.activation_based import functional
 from benchmark.networks.classifier import SNNClassifier
 from benchmark.networks.errors import CheckpointError
 from benchmark.networks.nir.reading import stated_reset
+from benchmark.networks.precision import computes_bfloat16
 from benchmark.networks.soundness import SoundNetwork
 from benchmark.networks.weights import checkpoints
 from benchmark.networks.weights.checkpoints import Checkpoint
@@ -28,6 +29,8 @@ from benchmark.runs.opening import OpenedData, OpenedRun
 from benchmark.runs.resuming import VALIDATION, KeptTraining, kept_training
 from compressors.network.anew import begin_anew
 from datamodules.base import BenchmarkDataModule
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def _fit(
             precision=question.training.precision,
             **trainer_settings(devices),
         )
+        if question.training.precision == "bf16-mixed" and not computes_bfloat16(trainer.strategy.root_device):
+            log.warning("bfloat16 is emulated on this processor: training.precision 32-true is faster here")
         trainer.fit(module, datamodule=data, ckpt_path=kept_training(going), weights_only=True)
         module.load_state_dict(kept.best)
     functional.reset_net(module)

@@ -128,3 +128,14 @@ def test_a_damaged_file_is_as_good_as_none(question, data, undisturbed, tmp_path
     weights, known, trained = fit(question, data, path)
     assert trained == [*range(EPOCHS)]
     assert_as(undisturbed, weights, known)
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_precision_that_the_processor_only_emulates_is_said_to_be_slow(
+    question, data, tmp_path, monkeypatch, caplog, emulated
+):
+    monkeypatch.setattr(dense, "computes_bfloat16", lambda device: not emulated)
+    training = question.training.model_copy(update={"precision": "bf16-mixed", "epochs": 1})
+    fit(question.model_copy(update={"training": training}), data, tmp_path / "net.training")
+    said = [record.message for record in caplog.records if record.name == dense.__name__]
+    assert ["training.precision 32-true is faster here" in line for line in said] == [True] * emulated

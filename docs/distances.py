@@ -20,9 +20,10 @@ LABELS = {"before": "after the cut", "after": "after it has learnt"}
 
 def last_rounds(results: Path) -> list[dict[str, dict[str, list[float]]]]:
     """What the last round of each seed came to, by the newest version: distances on held-out samples."""
-    records = sorted((record for record in RecordStore(results) if _is_meant(record)), key=lambda one: one.question.seed)
-    newest = max(record.version for record in records)
-    return [record.answer.compression.stages[-1] for record in records if record.version == newest]
+    meant = [record for record in RecordStore(results) if _is_meant(record)]
+    newest = max(record.version for record in meant)
+    records = sorted((record for record in meant if record.version == newest), key=lambda one: one.question.seed)
+    return [record.answer.compression.stages[-1] for record in records]
 
 
 def _is_meant(record: RunRecord) -> bool:

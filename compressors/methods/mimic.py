@@ -39,9 +39,9 @@ class Mimic(SBC):
     task's loss, so that its runs stand in the division "post-training, reconstructed".
 
     Every choice was made on the embedded digits before an event camera, on which no table of this project's comparisons
-    rests. What was tried there and left: the exact solver, whose better masks learning evens out, at many times the
-    cost; rounds of falling density (``schedule``), each judged by the network that has learnt, which take several times
-    as long and end no nearer; twice the steps, larger shifts and twice the learning rate.
+    rests. What was tried there and left: the exact solver, no better and many times as slow; rounds of falling density
+    (``schedule``), each judged by the network that has learnt, which take several times as long and end no nearer;
+    twice the steps, larger shifts, and other learning rates.
 
     Args:
         solver: see :class:`~compressors.methods.obc.OBC`; where the pattern ``block4`` or the paper's variant leave

@@ -60,7 +60,7 @@ class Course:
     """How the compressed network learns.
 
     Args:
-        steps: of Adam, at most, with each learning rate; the rate falls along a cosine to zero.
+        steps: of Adam, at most, of the start that goes on; its rate falls along a cosine to zero.
         augment: names of :data:`~compressors.calibration.augmentation.AUGMENTATIONS`: a step sees samples that were
             changed so, and the dense network the same ones. Held-out samples stay as they are.
         starts: how many of :data:`LEARNING_RATES` are tried, from the first on.

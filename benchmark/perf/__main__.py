@@ -92,7 +92,6 @@ def large_networks() -> list[dict[str, Any]]:
 PARTS = {
     "start-up": startup,
     "exact solver": lambda: with_peak(solvers.exact()),
-    "fast solver": lambda: with_peak(solvers.fast()),
     "approximate solvers": lambda: with_peak(solvers.approximate()),
     "counting": counting.measure,
     "data": events,

@@ -21,11 +21,10 @@ from compressors.second_order.obs import (
 )
 from compressors.second_order.problem import Pattern, Problem
 from compressors.second_order.solution_cache import SolutionCache
-from compressors.second_order.solvers import SOLVERS, FixedOrder
+from compressors.second_order.solvers import SOLVERS
 
 EXACT = [(64, 144), (128, 576), (256, 1152), (256, 2312)]
-FAST = [(64, 144), (128, 576), (256, 1152), (256, 2312), (512, 4608)]
-UNAFFORDABLE = [(512, 4608), (2048, 512)]
+BEYOND_EXACT = [(512, 4608), (2048, 512)]
 APPROXIMATE = ("fast", "refined", "admm")
 DENSITIES = (0.5, 0.1, 0.03)
 PLAIN_BYTES = 2**26  # of inverses for the plain elimination, beyond any cache; its time is proportional to the rows
@@ -44,23 +43,13 @@ def exact() -> Iterator[Callable[[], dict[str, Any]]]:
     return (partial(_exact, *shape) for shape in EXACT)
 
 
-def fast() -> Iterator[Callable[[], dict[str, Any]]]:
-    """Fixed-order pruning of the same layers and a larger one, at each density.
-
-    Seconds of the sweep alone, and of the whole solver, which then solves for what is left; and the layer's loss.
-    """
-    least_squares(*random_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))  # compiles
-    return (partial(_fast, *shape) for shape in FAST)
-
-
 def approximate() -> Iterator[Callable[[], dict[str, Any]]]:
-    """What takes the place of exact elimination, on layers whose elimination takes minutes: a row of figures a solver.
+    """What takes the place of exact elimination, on its layers and larger ones: a row of figures a layer and solver.
 
-    Seconds at each density, and the loss of the layer in units of that which the fast solver leaves. Layers of
-    :data:`UNAFFORDABLE`, random in float64.
+    Seconds at each density, and the loss of the layer in units of that which the fast solver leaves.
     """
     least_squares(*random_problem(4, 8), torch.ones(4, 8, dtype=torch.bool))  # compiles
-    return (case for shape in UNAFFORDABLE for case in _solvers_on(*shape))
+    return (case for shape in [*EXACT, *BEYOND_EXACT] for case in _solvers_on(*shape))
 
 
 def _solvers_on(rows: int, columns: int) -> Iterator[Callable[[], dict[str, Any]]]:
@@ -100,19 +89,6 @@ def _exact(rows: int, columns: int) -> dict[str, Any]:
         steps = steps_per_row(trace.losses, round((1 - density) * rows * columns))
         mask = mask_after(trace.order, steps)
         row[f"solve_{density:g}_s"], result = _timed(lambda mask=mask: least_squares(weight, hessian, mask))
-        row[f"loss_{density:g}"] = layer_loss(weight, result, hessian)
-    return row
-
-
-def _fast(rows: int, columns: int) -> dict[str, Any]:
-    weight, hessian = random_problem(rows, columns)
-    problem = Problem.of(weight, hessian, weight.new_ones(rows), damping=0.0)
-    row: dict[str, Any] = {"layer": f"{rows}x{columns}"}
-    for density in DENSITIES:
-        keep = round(density * rows * columns)
-        sweep, _ = _timed(lambda keep=keep: prune_fixed_order(weight, hessian, keep))
-        seconds, (result, _) = _timed(lambda keep=keep: FixedOrder(SolutionCache(None)).prune(problem, keep, Pattern()))
-        row |= {f"sweep_{density:g}_s": sweep, f"prune_{density:g}_s": seconds}
         row[f"loss_{density:g}"] = layer_loss(weight, result, hessian)
     return row
 

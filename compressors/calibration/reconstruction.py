@@ -195,15 +195,15 @@ class _Pupil:
         look_every = max(1, course.steps // LOOKS)
         most = course.steps + max(0, len(rates) - 1) * TRIAL * look_every
         steps = iter(self.track(range(most), "reconstructing what the dense network does"))
+        unmoved = _Start(0.0, iter(()), start, before)
         starts = [_Start(rate, self._looks(rate, held, course, look_every, steps), start, before) for rate in rates]
         with self.learnt.watched():
             for one in starts:
                 self._follow(one, TRIAL)
-            if starts:
-                self._follow(min(starts, key=lambda one: one.distance.known_total), None)
-        best = min(starts, key=lambda one: one.nearest.known_total, default=_Start(0.0, iter(()), start, before))
+            self._follow(min(starts, key=lambda one: one.distance.known_total, default=unmoved), None)
+        best = min([unmoved, *starts], key=lambda one: one.nearest.known_total)
         self.learnt.set(best.kept)
-        return Reached(best.rate if best.steps else 0.0, best.steps, before, best.nearest)
+        return Reached(best.rate, best.steps, before, best.nearest)
 
     def _follow(self, start: "_Start", looks: int | None) -> None:
         """Go on from where a start is, for so many looks or to its end."""

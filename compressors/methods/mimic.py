@@ -44,9 +44,9 @@ class Mimic(SBC):
     twice the steps, larger shifts, and other learning rates.
 
     Args:
-        solver: see :class:`~compressors.methods.obc.OBC`; where the pattern ``block4`` or the paper's variant leave
-            none but their own, that one.
-        propagate: see there; the Fisher Hessian goes without.
+        solver: see :class:`~compressors.methods.obc.OBC`; the pattern ``block4`` and the paper's variant want
+            ``exact``.
+        propagate: see there; the Fisher Hessian wants False.
         augment: see :class:`~compressors.base.Compressor`.
 
     The other options are those of :class:`~compressors.methods.sbc.SBC`.
@@ -61,10 +61,6 @@ class Mimic(SBC):
     augment: Texts = ("shift",)
 
     def __post_init__(self) -> None:
-        if self.solver == "refined" and (self.variant == "paper" or self.pattern == "block4"):
-            self._set("solver", "exact")
-        if self.fisher:
-            self._set("propagate", False)
         care = (self.aftercare,) if isinstance(self.aftercare, str) else tuple(self.aftercare)
         self._set("aftercare", care if "reconstruct" in care else (*care, "reconstruct"))
         super().__post_init__()

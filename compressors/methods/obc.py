@@ -121,12 +121,12 @@ class OBC(Pruner):
         require_known("variant", self.variant, VARIANTS)
         require_known("solver", self.solver, [name for name in (*SOLVERS, AUTO) if name != "paper"])
         if self.variant == "paper" and self.solver != "exact":
-            raise OptionError(f"variant 'paper' is a solver of its own: leave out solver {self.solver!r}")
+            raise OptionError(f"variant 'paper' is a solver of its own: take solver 'exact', not {self.solver!r}")
         if self.synops is not None and self.allocation not in BY_LOSS:
             raise BudgetError(f"the allocation {self.allocation!r} knows no SynOps: take {' or '.join(BY_LOSS)}")
         require_one_round(self.layer_solver.pattern, self.rounds)
         if self.propagate and self.fisher:
-            raise OptionError("propagate aims at the layer's own output: leave it out with hessian 'fisher'")
+            raise OptionError("propagate aims at the layer's own output: take propagate False with hessian 'fisher'")
         _ = self.curvature, self.budget_split  # what contradicts itself is refused here
 
     @property

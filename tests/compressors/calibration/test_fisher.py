@@ -98,7 +98,7 @@ def test_the_account_says_so_and_splits_by_loss_are_possible():
 
 
 def test_what_contradicts_itself_is_refused():
-    with pytest.raises(OptionError, match="propagate aims at the layer's own output: leave it out with hessian 'fish"):
+    with pytest.raises(OptionError, match="propagate aims at the layer's own output: take propagate False with"):
         SBC(0.3, hessian="fisher", propagate=True)
     with pytest.raises(OptionError, match="hessian is 'newton': give 'layer' or 'fisher'"):
         SBC(0.3, hessian="newton")

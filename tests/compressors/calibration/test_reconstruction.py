@@ -83,6 +83,16 @@ def test_the_start_that_is_ahead_goes_on_as_if_it_were_alone(monkeypatch):
         assert_same(alone, other)
 
 
+def test_scales_of_grids_are_learnt_with_the_weights(monkeypatch):
+    scales = {}
+    for share in (0.0, reconstruction.STEP_SHARE):
+        monkeypatch.setattr(reconstruction, "STEP_SHARE", share)
+        _, compressor = compressed("rtn")
+        assert compressor.compression.stages[0]["steps"] > 0
+        scales[share] = [layer.grid.scale for layer in compressor.compression.layers]
+    assert not any(torch.equal(one, other) for one, other in zip(*scales.values(), strict=True))
+
+
 def test_a_frozen_network_learns_too_and_stays_frozen():
     plain, _ = compressed("magnitude")
     compressor = COMPRESSORS["magnitude"].load()(**BUDGETS["magnitude"], aftercare=CARE, reconstruction_steps=40)

@@ -48,10 +48,18 @@ def test_a_pattern_is_cut_at_once_and_bits_alone_are_one_round():
         Mimic(pattern="1:4", schedule=(0.5,))
 
 
-def test_what_its_own_choices_do_not_go_with_goes_without_them():
-    assert Mimic(0.3, variant="paper").solver == Mimic(0.3, pattern="block4").solver == "exact"
-    assert Mimic(0.3, hessian="fisher").propagate is False
-    assert (Mimic(0.3).solver, Mimic(0.3).propagate) == ("refined", "auto")
+@pytest.mark.parametrize(
+    ("asked", "goes_with", "message"),
+    [
+        ({"variant": "paper"}, {"solver": "exact"}, "take solver 'exact', not 'refined'"),
+        ({"pattern": "block4"}, {"solver": "exact"}, "'refined' has no blocks of four"),
+        ({"hessian": "fisher"}, {"propagate": False}, "take propagate False with hessian 'fisher'"),
+    ],
+)
+def test_what_its_own_choices_do_not_go_with_is_refused_with_what_does(asked, goes_with, message):
+    with pytest.raises(ValueError, match=message):
+        Mimic(0.3, **asked)
+    Mimic(0.3, **asked, **goes_with)
 
 
 def test_all_rounds_come_before_fine_tuning_and_hold_in_it():

@@ -322,7 +322,7 @@ def test_a_split_by_loss_without_a_budget_leaves_the_network_as_it_is():
         ({"pattern": "2:4", "density": 0.3}, "2:4 keeps 0.5 of the weights: leave out density 0.3"),
         ({"variant": "papers"}, "variant is 'papers'"),
         ({"solver": "quick"}, "solver is 'quick'"),
-        ({"variant": "paper", "solver": "fast"}, "leave out solver 'fast'"),
+        ({"variant": "paper", "solver": "fast"}, "take solver 'exact', not 'fast'"),
         ({"allocation": "relative_loss", "solver": "fast"}, "'relative_loss' needs the losses of exact"),
         ({"allocation": "lamp", "synops": 0.5}, "'lamp' knows no SynOps: take loss or relative_loss"),
         ({"precision": "float16"}, "precision is 'float16'"),

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressors.quantization.learnt_step import LearntStep
+from compressors.quantization.grids import fit_grid
+from compressors.quantization.learnt_step import LearntStep, gradients
 
 BITS = st.integers(2, 8)
 
@@ -73,3 +74,18 @@ def test_a_step_that_training_has_taken_below_zero_still_gives_finite_weights(st
     assert torch.isfinite(rule.value(latent)).all()
     assert torch.isfinite(rule.backward(torch.ones(2, 3), latent)).all()
     assert torch.isfinite(rule.step.grad).all()
+
+
+@pytest.mark.parametrize("scopes", ["channel", "tensor"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gradients_are_those_of_the_rounded_weight_with_rounding_passed_straight_through(scopes, symmetric):
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(6, 5, 3, generator=generator)
+    grid = fit_grid(latent.flatten(1) + 0.5, 2, per=scopes, symmetric=symmetric)
+    along = torch.randn(latent.shape, generator=generator)
+    weight, scale = latent.clone().requires_grad_(), grid.scale.clone().requires_grad_()
+    steps = torch.minimum(torch.maximum(weight.flatten(1) / scale, -grid.zero), 3 - grid.zero)
+    value = scale * (steps + (steps.round() - steps).detach())
+    wanted = torch.autograd.grad((value * along.flatten(1)).sum(), [weight, scale])
+    for found, expected in zip(gradients(grid, along, latent), wanted, strict=True):
+        torch.testing.assert_close(found, expected)

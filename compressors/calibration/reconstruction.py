@@ -15,7 +15,7 @@ A fifth of the calibration samples is held out. Adam starts from the compressed 
 not been. The state with the smallest distance on the held-out samples is kept: it may be the one before the first step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -37,7 +37,11 @@ from compressors.quantization.grids import Grid
 from compressors.quantization.learnt_step import gradients
 
 BATCH = 10
-"""Samples of a step, and of a look at the held-out ones."""
+"""Samples of a step."""
+
+MEMORY_BYTES = 2 * 2**30
+"""What may be kept of a forward pass for the backward pass. Where a step's samples keep more, they go through the
+network in parts, one sample at least, and their gradients are added up."""
 
 LEARNING_RATES = (0.1, 0.03)
 """Of Adam at the start, relative to the root mean square of the weights that a layer has left."""
@@ -185,6 +189,7 @@ class _Pupil:
         self.track, self.note = network.track, network.note
         self.neurons = [*neuron_pairs(network, accounts, dense)]
         self.learnt = _Learnt(network.layers, accounts)
+        self.at_once = max(1, min(BATCH, MEMORY_BYTES // self._bytes_kept(x[:1])))
         spread, self.energies = self._of_dense(x)
         self.sharpness = 1 / spread
 
@@ -237,15 +242,15 @@ class _Pupil:
     def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step down the distance; the distance before it, on these samples."""
         with evaluating(self.module), torch.enable_grad():
-            distance = self._distance(x).total
-            self.learnt.take_gradients(distance)
+            parts = (len(part) / len(x) * self._distance(part).total for part in x.split(self.at_once))
+            distance = self.learnt.take_gradients(parts)
         optimizer.step()
         self.learnt.hold()
-        return distance.detach()
+        return distance
 
     def _held_out(self, x: Tensor) -> Distance:
         with evaluating(self.module):
-            parts = [(len(part), self._distance(part)) for part in x.split(BATCH)]
+            parts = [(len(part), self._distance(part)) for part in x.split(self.at_once)]
         return Distance(
             torch.stack([n * part.output for n, part in parts]).sum() / len(x),
             torch.stack([n * part.spikes for n, part in parts]).sum(0) / len(x),
@@ -267,11 +272,25 @@ class _Pupil:
         ]
         return Distance(divergence, torch.stack(errors) if errors else divergence.new_zeros(0))
 
+    def _bytes_kept(self, x: Tensor) -> int:
+        """What a backward pass would need of the forward pass of some samples."""
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        saved = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with self.learnt.watched(), evaluating(self.module), torch.enable_grad(), saved:
+            _ = run(self.module, x, [neuron.own for neuron in self.neurons])  # held, so that no address comes twice
+        return max(1, sum(kept.values()))
+
     def _of_dense(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Spread of the dense scores, and the mean energy of the spikes of each neuron that are left."""
         scores, energies = [], [x.new_zeros(()) for _ in self.neurons]
         with evaluating(self.dense):
-            for part in x.split(BATCH):
+            for part in x.split(self.at_once):
                 found, trains = run(self.dense, part, [neuron.dense for neuron in self.neurons])
                 scores.append(found)
                 for place, neuron in enumerate(self.neurons):
@@ -327,15 +346,20 @@ class _Learnt:
             for parameter in frozen:
                 parameter.requires_grad_(False)
 
-    def take_gradients(self, distance: Tensor) -> None:
-        """The gradient of a distance, masked, to the latent values."""
-        found = torch.autograd.grad(distance, self.parameters, allow_unused=True)
-        for place, (latent, gradient) in enumerate(zip(self.latent, found, strict=True)):
-            latent.grad = torch.zeros_like(latent) if gradient is None else gradient
+    def take_gradients(self, distances: Iterable[Tensor]) -> Tensor:
+        """The gradient of the sum of some distances, masked, to the latent values; the sum."""
+        total, sums = torch.zeros(()), [torch.zeros_like(latent) for latent in self.latent]
+        for distance in distances:
+            found = torch.autograd.grad(distance, self.parameters, allow_unused=True)
+            sums = [known if new is None else known + new for known, new in zip(sums, found, strict=True)]
+            total = total + distance.detach()
+        for place, (latent, gradient) in enumerate(zip(self.latent, sums, strict=True)):
+            latent.grad = gradient
             if place in self.account:
                 latent.grad *= self.account[place].mask
             if place in self.steps:
                 latent.grad, self.steps[place].grad = gradients(self._grid(place), latent.grad, latent)
+        return total
 
     def hold(self) -> None:
         """The network's values are the latent ones, on their grids and masks."""

@@ -22,11 +22,21 @@ def photographs(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_large_network_is_pruned_to_the_density(photographs, monkeypatch):
-    monkeypatch.setattr(large, "CASES", [("sew_resnet18", 4)])
+    monkeypatch.setattr(large, "PRUNED", [("sew_resnet18", 4)])
+    monkeypatch.setattr(large, "RECONSTRUCTED", [])
     (row,) = large_networks()
     assert (row["layers"], row["weights"]) == (21, 11_678_912)
     assert row["density"] == pytest.approx(0.35, abs=1e-4)
     assert 0 < row["longest_s"] < row["solving_s"] < row["seconds"]
+
+
+@pytest.mark.slow
+def test_a_large_network_learns_what_the_dense_one_does(photographs, monkeypatch):
+    monkeypatch.setattr(large, "PRUNED", [])
+    monkeypatch.setattr(large, "RECONSTRUCTED", [("sew_resnet18", 4)])
+    (row,) = large_networks()
+    assert (row["method"], row["steps"]) == ("Magnitude reconstruct", 2)
+    assert row["density"] == pytest.approx(0.35, abs=1e-4)
 
 
 def test_without_imagenet_nothing_is_measured(tmp_path, monkeypatch, capsys):

@@ -168,6 +168,32 @@ def test_a_network_that_can_be_as_the_dense_one_comes_near_it(monkeypatch):
     assert reached.after.total < 0.6 * reached.before.total
 
 
+def test_where_memory_is_short_samples_go_through_in_parts_to_the_same_end(monkeypatch):
+    """The gradient of a step is a mean over its samples, however many the network sees at once."""
+    dense, events, learnt, seen = classifier().eval(), RandomEvents(12), {}, {}
+    run = reconstruction.run
+    for room in (reconstruction.MEMORY_BYTES, 1):
+        monkeypatch.setattr(reconstruction, "MEMORY_BYTES", room)
+        sizes = seen[room] = []
+
+        def watched(module, x, neurons, sizes=sizes):
+            sizes.append(len(x))
+            return run(module, x, neurons)
+
+        monkeypatch.setattr(reconstruction, "run", watched)
+        moved = deepcopy(dense)
+        with torch.no_grad():
+            moved.network[0].weight.mul_(0.5)
+        network, accounts = opened(moved, events)
+        Teacher(dense).reconstruct(network, accounts, Course(8, starts=1))
+        learnt[room] = weights(moved)
+    whole, one = seen
+    assert (max(seen[whole]), max(seen[one])) == (10, 1)
+    assert not torch.equal(learnt[whole]["0.weight"], 0.5 * weights(dense)["0.weight"])
+    for name, value in learnt[whole].items():
+        torch.testing.assert_close(learnt[one][name], value, atol=1e-4, rtol=1e-4)
+
+
 def opened(module, events):
     """The network as compressors see it, and the account of nothing done to it."""
     from compressors.calibration.network import open_network

@@ -10,7 +10,7 @@ from compressors.quantization.widths import MAX_BITS, MIN_BITS
 
 
 class OptionError(ValueError):
-    """An option's value that a compressor does not know, or options that contradict each other."""
+    """An option that its compressor, network or data set does not have, a value it refuses, or a contradiction."""
 
     exit_status = 2
 

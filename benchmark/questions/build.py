@@ -20,19 +20,13 @@ from benchmark.questions.builders import check_builder
 from benchmark.questions.suite import BUDGET_KEYS, Data, Model, Named, NamedNetwork, Question, Suite, Training
 from compressors.annotations import Admitted, shown
 from compressors.base import Compressor
-from compressors.budget import Budget
+from compressors.budget import Budget, OptionError
 from compressors.registry import COMPRESSORS, OWN, parameters_of, suggestion
 from datamodules.base import BenchmarkDataModule
 
 GIVEN_TO_DATA = {"batch_size", "calibration_samples", "calibration_seed", "num_workers", "root", "seed"}
 GIVEN_TO_COMPRESSORS = {"density", "bits", "synops", "aftercare", "calibration", "cache"}
 GIVEN_TO_MODELS = {"input_shape", "classes"}
-
-
-class OptionError(ValueError):
-    """An option that its data set, model or compressor does not have, or a value it refuses."""
-
-    exit_status = 2
 
 
 Valid = TypeVar("Valid", bound=BaseModel)

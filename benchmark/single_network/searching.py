@@ -29,7 +29,7 @@ from benchmark.single_network.search import (
 from benchmark.single_network.subject import Source
 from benchmark.single_network.trials import HELD_OUT, Bench, Candidate
 from benchmark.wording import points
-from compressors.budget import Budget, BudgetError
+from compressors.budget import Budget, BudgetError, OptionError
 from compressors.registry import COMPRESSORS
 from hardware.chips import chip_fit, chips
 from hardware.energy import energy
@@ -175,7 +175,7 @@ def _lines(method: Named, space: Space, bench: Bench) -> list[Sequence[Candidate
         OptionError: an option that the method does not have.
     """
     kinds = method.found_in(COMPRESSORS).load().budgets
-    refusals: list[ValueError] = []
+    refusals: list[OptionError] = []
 
     def usable(candidate: Candidate) -> bool:
         budget = candidate.budget
@@ -184,7 +184,7 @@ def _lines(method: Named, space: Space, bench: Bench) -> list[Sequence[Candidate
             return False
         try:
             bench.compressor(candidate)
-        except (BudgetError, build.OptionError) as error:
+        except OptionError as error:
             refusals.append(error)
             return False
         return True

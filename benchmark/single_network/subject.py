@@ -14,6 +14,7 @@ from benchmark.networks.weights.checkpoints import Checkpoint
 from benchmark.questions import build
 from benchmark.questions.names import Data, Named, Told, ToldData
 from benchmark.questions.suite import Training
+from compressors.budget import OptionError
 from datamodules.base import BenchmarkDataModule
 
 DATA_SETTINGS = ("name", "timesteps", "split", "binning", "window_us", "frame_size", "binarize", "image_size")
@@ -76,7 +77,7 @@ class Subject:
             outline = build.outline(
                 self.model, self.data.input_shape, self.data.num_classes, 2 * len(state) + 100 if told else None
             )
-        except build.OptionError as error:
+        except OptionError as error:
             if told:
                 raise CheckpointError(
                     f"{self.path} names a network that cannot be built: {error}; name it yourself with --model"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.boards.repeatable import obstacles
-from benchmark.questions.build import OptionError
 from benchmark.records import RunRecord
 from benchmark.runs.opening import OpenedData, Setting
 from benchmark.runs.run import answer, silent
 from benchmark.submissions.checks import Check, agree
+from compressors.budget import OptionError
 from datamodules.errors import CalibrationTooLarge, DataCorrupt, DataMissing
 
 CHEAP_S = 600.0

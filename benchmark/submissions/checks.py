@@ -10,10 +10,10 @@ from benchmark.files import sha256
 from benchmark.networks.errors import CheckpointError
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
-from benchmark.questions.build import OptionError
 from benchmark.records import DenseNetwork, RecordError, RunRecord, read_record
 from benchmark.runs.dense import dense_path
 from benchmark.single_network import compression_map
+from compressors.budget import OptionError
 from compressors.registry import COMPRESSORS, PluginError, UnknownName
 from datamodules.storage import cache_folder
 from hardware.report import LayerCost

@@ -15,11 +15,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 from benchmark.boards.measures import MEASURES
 from benchmark.boards.standings import DENSE
 from benchmark.catalog import DATA, MODELS
-from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN_TO_MODELS, OptionError, check_options
+from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN_TO_MODELS, check_options
 from benchmark.questions.names import Named, showable
 from benchmark.questions.reading import YAMLFault, line_of, read_yaml
 from benchmark.questions.suite import Aftercare, Count, Division, Strict
-from compressors.budget import Budget
+from compressors.budget import Budget, OptionError
 from compressors.registry import COMPRESSORS, UnknownName, suggestion
 from hardware.registry import Registry
 

@@ -8,6 +8,7 @@ from torch import nn
 from benchmark.questions import build
 from benchmark.questions.builders import BuilderError, check_builder, signature_of
 from benchmark.questions.names import Named
+from compressors.budget import OptionError
 
 SOURCE = """
 import sys
@@ -103,7 +104,7 @@ def test_names_of_nothing_are_answered(nets, target, message):
 def test_a_builder_that_only_its_import_shows_is_looked_at_then():
     with pytest.raises(BuilderError, match=r"takes \(size\)"):
         build.network(Named(name=f"{__name__}:built_elsewhere"), (2, 4, 4), 10)
-    with pytest.raises(build.OptionError, match="its builder returns a str: return a nn.Module"):
+    with pytest.raises(OptionError, match="its builder returns a str: return a nn.Module"):
         build.network(Named(name=f"{__name__}:wrong"), (2, 4, 4), 10)
 
 

@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 from benchmark.catalog import SUITES, suite_path
 from benchmark.cli import main
 from benchmark.networks.errors import CheckpointError
-from benchmark.questions.build import OptionError, check_suite, questions_of
+from benchmark.questions.build import check_suite, questions_of
 from benchmark.questions.reading import line_of, read_yaml
 from benchmark.questions.suite import Question, Suite, SuiteError, digest, load_suite
+from compressors.budget import OptionError
 from compressors.registry import UnknownName
 from tests.conftest import REAL_DATA
 

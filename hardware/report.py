@@ -263,10 +263,15 @@ class CostReport:
         return max((layer.buffer_bits for layer in self.layers), default=0)
 
     @property
+    def synops_per_step(self) -> tuple[int, ...]:
+        """ac + mac of all layers and samples in each time step; a layer that runs once does so in the first."""
+        steps = [layer.synops_per_step for layer in self.layers]
+        return tuple(sum(layer[t] for layer in steps if t < len(layer)) for t in range(self.timesteps))
+
+    @property
     def steps_used(self) -> int:
         """Time steps in which any sample caused a synaptic operation."""
-        steps = [layer.synops_per_step for layer in self.layers]
-        return sum(any(layer[t] for layer in steps if t < len(layer)) for t in range(self.timesteps))
+        return sum(synops > 0 for synops in self.synops_per_step)
 
     @property
     def pipeline_steps(self) -> int:

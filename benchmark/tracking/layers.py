@@ -72,12 +72,11 @@ def _bar(cells: list[list[Any]], column: str, title: str) -> Any:
 def _histograms(cost: CostReport, rows: list[dict[str, Any]]) -> dict[str, Any]:
     import wandb
 
-    steps = np.array([layer.synops_per_step for layer in cost.layers if layer.synops_per_step], dtype=np.float64)
-    per_step = steps.sum(0) / cost.samples if steps.size else np.zeros(0)
+    per_step = np.array(cost.synops_per_step, dtype=np.float64) / cost.samples
     names = {neuron.name for neuron in cost.neurons}
     rates = [row["rate"] for row in rows if row["layer"] in names and row["rate"] is not None]
     shown: dict[str, Any] = {}
-    if per_step.size:
+    if per_step.any():
         shown[HISTOGRAMS[0]] = wandb.Histogram(np_histogram=(per_step, np.arange(per_step.size + 1)))
     if rates:
         shown[HISTOGRAMS[1]] = wandb.Histogram(np_histogram=np.histogram(rates, RATE_BINS, (0, 1)))

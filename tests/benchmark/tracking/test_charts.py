@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,20 @@ def test_histograms_hold_every_operation_and_every_neuron_layer(logged: Backend)
     rates = step["firing rates"]
     assert sum(rates["values"]) == len(cost.neurons)
     assert (rates["bins"][0], rates["bins"][-1]) == (0, 1)
+
+
+def test_operations_over_time_take_layers_that_run_once(backend: Backend, tmp_path: Path) -> None:
+    """A layer that sees a still image computes in the first step alone; others do in every step."""
+    cost = RECORD.answer.cost
+    first, *others = cost.layers
+    still = replace(cost, layers=(replace(first, synops_per_step=(sum(first.synops_per_step),)), *others))
+    record = RECORD.model_copy(update={"cost": still})
+    assert log_run(record, tmp_path)
+    (step,) = [step for step in backend.history[RECORD.id] if "firing rates" in step]
+    values = step["operations over time"]["values"]
+    assert len(values) == cost.timesteps
+    assert sum(values) == pytest.approx(sum(layer.synops for layer in cost.layers) / cost.samples)
+    assert values[0] > values[1]
 
 
 def test_runs_are_tagged_and_named_as_on_the_page(logged: Backend) -> None:

@@ -18,6 +18,7 @@ from compressors.annotations import Count
 from compressors.budget import Budget, BudgetError, OptionError
 from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_means, reestimate_batchnorm
 from compressors.calibration.augmentation import AUGMENTATIONS
+from compressors.calibration.held_out import fitted
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, inputs, open_network
 from compressors.calibration.reconstruction import Course, Teacher
@@ -195,7 +196,8 @@ class Compressor(Configured):
         ``teacher`` is the dense network, where that is another one.
         """
         started, reused = time.perf_counter(), self.reused_seconds()
-        network = self._open(trainer, module)
+        whole = self._open(trainer, module)
+        network = self._without_held_out(whole)
         dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
         teacher = teacher or (Teacher(module) if {"scales", "reconstruct"} & {*self.aftercare} else None)
         layers = self.compress(network)
@@ -204,7 +206,7 @@ class Compressor(Configured):
             care["scales"] = rescale(network, layers, teacher.module)
         stages = () if self.compression is None else self.compression.stages
         if teacher is not None and "reconstruct" in self.aftercare:
-            learning = self._learning(network, trainer)
+            learning = self._learning(whole, trainer)
             reached, layers = teacher.reconstruct(learning, layers, self.course(learning))
             stages += (reached.to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
@@ -222,6 +224,12 @@ class Compressor(Configured):
         description, loader = f"{type(self).__name__}: calibration", self._loader(trainer)
         network = open_network(module, loader, self.include, self.exclude, self.state.track, description)
         return replace(network, layers=self.accepted(network.layers), note=self.state.note)
+
+    def _without_held_out(self, network: Network) -> Network:
+        """The network with the samples to compress it by: reconstruction judges by those that nothing was fitted to."""
+        if "reconstruct" not in self.aftercare:
+            return network
+        return replace(network, calibration=lambda: fitted(network.calibration()))
 
     def accepted(self, layers: Sequence[Layer]) -> Sequence[Layer]:
         """The layers to compress, of all that the options choose: every one, and each must have a weight of its own.

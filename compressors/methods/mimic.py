@@ -29,8 +29,8 @@ class Mimic(SBC):
        (:mod:`compressors.calibration.reconstruction`). The second term is SBC's own measure, the van Rossum distance,
        of the spikes themselves: with the reset, behind all layers before, and relative to what the layer sends, so
        that no layer drowns another. The first says which of the errors that are left matter.
-    3. *Held out.* A fifth of the samples takes no part. The state nearest to the dense network on them is kept, be it
-       the one before the first step: it never ends further away than the cut left it.
+    3. *Held out.* A fifth of the samples takes no part in all this, the cut among it. The state nearest to the dense
+       network on them is kept, be it the one before the first step: it never ends further away than the cut left it.
     4. *Shifts.* A hundred samples are soon known by heart; pictures moved by up to a sixteenth of their side are not,
        and the dense network answers them too. ``augment=()`` where the place of things decides their class. Inputs that
        are no pictures stay as they are.
@@ -54,7 +54,7 @@ class Mimic(SBC):
 
     reconstructs: ClassVar[bool] = True
 
-    version = 4  # after those of OBC and its patterns
+    version = 5  # after those of OBC and its patterns
 
     solver: str = "refined"
     propagate: bool | Share | Literal["auto"] = "auto"

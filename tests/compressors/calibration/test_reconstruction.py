@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration import reconstruction
 from compressors.calibration.augmentation import AUGMENTATIONS, augmented
-from compressors.calibration.held_out import split
+from compressors.calibration.held_out import HELD_OUT, split
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.reconstruction import Course, Teacher
 from compressors.network.neurons import impulse_response
 from compressors.registry import COMPRESSORS
-from tests.compressors.networks import RandomEvents, T, classifier, fit, weights
+from tests.compressors.networks import RandomEvents, T, WithoutHeldOut, classifier, fit, weights
 
 CARE = ("reconstruct",)
 BUDGETS = {
@@ -58,9 +58,28 @@ def test_masks_and_grids_hold_and_the_distance_falls(name):
 def test_without_steps_nothing_changes_to_the_bit(name, monkeypatch):
     monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
     module, compressor = compressed(name)
-    plain, _ = compressed(name, aftercare=())
+    plain, _ = compressed(name, aftercare=(), events=WithoutHeldOut())
     assert_same(module, plain)
     assert compressor.compression.stages[0]["steps"] == 0
+
+
+class OthersHeldOut(RandomEvents):
+    """The same events but for every fifth, which is silent."""
+
+    def __init__(self):
+        super().__init__()
+        self.x[HELD_OUT - 1 :: HELD_OUT] = 0
+
+
+@pytest.mark.parametrize("care", ["batchnorm", "means", "scales"])
+@pytest.mark.parametrize("name", ["sbc", "mimic"])
+def test_nothing_is_fitted_to_the_samples_that_learning_is_judged_by(name, care, monkeypatch):
+    monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
+    networks = [
+        fit(COMPRESSORS[name].load()(0.4, aftercare=(care, "reconstruct")), classifier(), data=events)
+        for events in (RandomEvents(), OthersHeldOut())
+    ]
+    assert_same(*networks)
 
 
 def test_what_makes_it_worse_is_not_kept(monkeypatch):

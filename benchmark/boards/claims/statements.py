@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 from benchmark.boards.measures import MEASURES
 from benchmark.boards.standings import DENSE
 from benchmark.catalog import DATA, MODELS
-from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN_TO_MODELS, check_options
+from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN_TO_MODELS, check_options, compressor
 from benchmark.questions.names import Named, showable
 from benchmark.questions.reading import YAMLFault, line_of, read_yaml
 from benchmark.questions.suite import Aftercare, Count, Division, Strict
@@ -225,6 +225,16 @@ def _told(path: Path, root: yaml.Node | None, fault: Any) -> str:
     return showable(f"{path}:{line_of(root, fault['loc'])}: {'.'.join(place) + ': ' if place else ''}{reason}")
 
 
+SMALL = {
+    "none": Budget(),
+    "density": Budget(density=0.01),
+    "bits": Budget(bits=2),
+    "density+bits": Budget(density=0.01, bits=2),
+    "synops": Budget(synops=0.01),
+}
+"""Kind of budget -> one that options go with, whatever they are."""
+
+
 def _problems(claims: tuple[Claim, ...]) -> Iterator[tuple[Place, str]]:
     """What a file of claims names that there is not: the place and the reason."""
     seen: set[str] = set()
@@ -244,6 +254,9 @@ def _unknown(rows: Rows) -> Iterator[str]:
     """What is wrong with the names and options of some rows."""
     for kind, named, registry, given in rows.named():
         try:
-            check_options(kind, named, registry[named.name].load(), given)
+            target = registry[named.name].load()
+            check_options(kind, named, target, given)
+            if registry is COMPRESSORS:
+                compressor(named, SMALL[target.budgets[0]], seed=0)  # which looks at the values, too
         except (UnknownName, OptionError) as error:
             yield str(error)

@@ -89,6 +89,7 @@ def test_the_lesser_mark_is_no_effect(measure: str, lesser: float) -> None:
         (("method: sbc\n", "method: sbcc\n"), 3, "unknown compressor 'sbcc': did you mean 'sbc'?"),
         (("method: obc", "method: obcc"), 11, "unknown compressor 'obcc': did you mean 'obc'?"),
         (("variant: paper", "varriant: paper"), 10, "has no option 'varriant': did you mean 'variant'?"),
+        (("variant: paper", "variant: papper"), 10, "variant is 'papper': did you mean 'paper'"),
         (("data: nmnist", "data: nmnistt"), 12, "unknown data set 'nmnistt'"),
         (("data: nmnist", "data: {name: nmnist, splitt: pooled}"), 12, "has no option 'splitt'"),
         (("model: conv", "model: {name: conv, width: true}"), 12, "width"),

@@ -10,9 +10,10 @@ others, "A Free Lunch From ANN", ICML 2021). The distance is
 with p the softmax of the scores in units of the dense scores' spread, s_l the spikes after layer l and F_l the filter
 over time of the neuron that sends them: the van Rossum distance relative to the dense trains' own energy.
 
-A fifth of the calibration samples is held out. Adam starts from the compressed network once with each of
-:data:`LEARNING_RATES`; after a few looks at the held-out samples the nearest start goes on alone, as if the others had
-not been. The state with the smallest distance on the held-out samples is kept: it may be the one before the first step.
+A fifth of the calibration samples is held out, and the method was not fitted to them either. Adam starts from the
+compressed network once with each of :data:`LEARNING_RATES`; after a few looks at the held-out samples the nearest start
+goes on alone, as if the others had not been. The state with the smallest distance on the held-out samples is kept: it
+may be the one before the first step.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -22,6 +22,15 @@ class BudgetError(OptionError):
 KINDS = ("none", "density", "bits", "density+bits", "synops")
 """The kinds of budget: what is limited."""
 
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "density": {"density": 0.3},
+    "bits": {"bits": 4},
+    "density+bits": {"density": 0.5, "bits": 3},
+    "synops": {"synops": 0.4},
+    "none": {},
+}
+"""Kind of budget -> an example of it, as arguments of a compressor."""
+
 
 @dataclass(frozen=True)
 class Budget:

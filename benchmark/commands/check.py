@@ -29,10 +29,10 @@ def check(method: str, options: tuple[tuple[str, Any], ...], as_json: bool) -> N
     from rich.console import Console
 
     from benchmark.contract.report import findings, show
-    from benchmark.contract.subject import EXAMPLES, Method
+    from benchmark.contract.subject import Method
     from benchmark.questions import build
     from benchmark.questions.suite import Named
-    from compressors.budget import Budget
+    from compressors.budget import EXAMPLES, Budget
 
     target, named = entry.load(), build.validated("compressor", Named, {"name": method, **once(options)})
     build.check_options("compressor", named, target, build.GIVEN_TO_COMPRESSORS)

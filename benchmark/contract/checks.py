@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from benchmark.contract.subject import EXAMPLES, QUIET, Method, RandomEvents, classifier, fit, weights
+from benchmark.contract.subject import QUIET, Method, RandomEvents, classifier, fit, weights
 from benchmark.networks.classifier import SNNClassifier
 from compressors.base import Compressor
-from compressors.budget import BudgetError
+from compressors.budget import EXAMPLES, BudgetError
 from compressors.calibration.hessians import CalibrationError
 from compressors.compression import Compression
 from compressors.lifecycle import hooks_without_super

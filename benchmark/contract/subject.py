@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmark.networks.classifier import SNNClassifier
 from compressors.base import Compressor
+from compressors.budget import EXAMPLES
 
 T, CLASSES = 4, 3
 QUIET: dict[str, Any] = {
@@ -20,14 +21,6 @@ QUIET: dict[str, Any] = {
     "enable_model_summary": False,
     "enable_checkpointing": False,
 }
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "density": {"density": 0.3},
-    "bits": {"bits": 4},
-    "density+bits": {"density": 0.5, "bits": 3},
-    "synops": {"synops": 0.4},
-    "none": {},
-}
-"""Kind of budget -> an example of it, as arguments of a compressor."""
 
 
 @dataclass(frozen=True)

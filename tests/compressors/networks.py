@@ -5,8 +5,9 @@ from lightning.pytorch import LightningModule
 from spikingjelly.activation_based import functional
 from torch import nn
 
-from benchmark.contract.subject import CLASSES, EXAMPLES, QUIET, Method, RandomEvents, T, classifier, fit, weights
+from benchmark.contract.subject import CLASSES, QUIET, Method, RandomEvents, T, classifier, fit, weights
 from compressors.base import Compressor
+from compressors.budget import EXAMPLES
 from compressors.calibration.held_out import fitted
 from compressors.network.layers import find_layers
 from compressors.registry import COMPRESSORS

@@ -19,7 +19,7 @@ from benchmark.questions.build import GIVEN_TO_COMPRESSORS, GIVEN_TO_DATA, GIVEN
 from benchmark.questions.names import Named, showable
 from benchmark.questions.reading import YAMLFault, line_of, read_yaml
 from benchmark.questions.suite import Aftercare, Count, Division, Strict
-from compressors.budget import Budget, OptionError
+from compressors.budget import EXAMPLES, Budget, OptionError
 from compressors.registry import COMPRESSORS, UnknownName, suggestion
 from hardware.registry import Registry
 
@@ -225,16 +225,6 @@ def _told(path: Path, root: yaml.Node | None, fault: Any) -> str:
     return showable(f"{path}:{line_of(root, fault['loc'])}: {'.'.join(place) + ': ' if place else ''}{reason}")
 
 
-SMALL = {
-    "none": Budget(),
-    "density": Budget(density=0.01),
-    "bits": Budget(bits=2),
-    "density+bits": Budget(density=0.01, bits=2),
-    "synops": Budget(synops=0.01),
-}
-"""Kind of budget -> one that options go with, whatever they are."""
-
-
 def _problems(claims: tuple[Claim, ...]) -> Iterator[tuple[Place, str]]:
     """What a file of claims names that there is not: the place and the reason."""
     seen: set[str] = set()
@@ -255,8 +245,9 @@ def _unknown(rows: Rows) -> Iterator[str]:
     for kind, named, registry, given in rows.named():
         try:
             target = registry[named.name].load()
-            check_options(kind, named, target, given)
-            if registry is COMPRESSORS:
-                compressor(named, SMALL[target.budgets[0]], seed=0)  # which looks at the values, too
+            if registry is COMPRESSORS:  # whose values can be looked at, too
+                compressor(named, Budget(**EXAMPLES[target.budgets[0]]), seed=0)
+            else:
+                check_options(kind, named, target, given)
         except (UnknownName, OptionError) as error:
             yield str(error)

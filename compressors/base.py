@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -21,7 +22,7 @@ from compressors.calibration.augmentation import AUGMENTATIONS
 from compressors.calibration.held_out import fitted
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.network import Network, inputs, open_network
-from compressors.calibration.reconstruction import Course, Teacher
+from compressors.calibration.reconstruction import Course, Reached, Teacher
 from compressors.calibration.scales import rescale
 from compressors.compression import Compression, LayerCompression
 from compressors.lifecycle import CompressorError, hooks_without_super
@@ -150,11 +151,12 @@ class Compressor(Configured):
             super().check_option(name, value)
 
     @classmethod
-    def version_with(cls, options: Mapping[str, Any]) -> int:
-        """The version of what comes out with these options."""
+    def version_with(cls, options: Mapping[str, Any], aftercare: Sequence[str] = ()) -> int:
+        """The version of what comes out with these options, one higher for each change of an after-care."""
         concerned = [name for name in cls.versions if name in options]
         changed = [name for name in concerned if options[name] != cls.options()[name].default]
-        return max([cls.version, *(cls.versions[name] for name in changed)])
+        own = max([cls.version, *(cls.versions[name] for name in changed)])
+        return own + sum(AFTERCARE[care] - 1 for care in aftercare)
 
     @property
     def goal(self) -> Budget:
@@ -196,18 +198,14 @@ class Compressor(Configured):
         ``teacher`` is the dense network, where that is another one.
         """
         started, reused = time.perf_counter(), self.reused_seconds()
-        whole = self._open(trainer, module)
-        network = self._without_held_out(whole)
-        dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
+        network = self._open(trainer, module)
         teacher = teacher or (Teacher(module) if {"scales", "reconstruct"} & {*self.aftercare} else None)
-        layers = self.compress(network)
-        care = self._care(network, _of_kept(dense, layers))
-        if teacher is not None and "scales" in self.aftercare:
-            care["scales"] = rescale(network, layers, teacher.module)
+        reached = self._rehearse(trainer, module, teacher) if teacher and "reconstruct" in self.aftercare else None
+        layers, care = self._compressed(network, teacher)
         stages = () if self.compression is None else self.compression.stages
-        if teacher is not None and "reconstruct" in self.aftercare:
-            learning = self._learning(whole, trainer)
-            reached, layers = teacher.reconstruct(learning, layers, self.course(learning))
+        if teacher is not None and reached is not None:
+            learning = self._learning(network, trainer)
+            layers = teacher.repeat(reached, learning, layers, self.course(learning))
             stages += (reached.to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
             layers = tuple(_on_grid(layer, module) for layer in layers)
@@ -225,11 +223,34 @@ class Compressor(Configured):
         network = open_network(module, loader, self.include, self.exclude, self.state.track, description)
         return replace(network, layers=self.accepted(network.layers), note=self.state.note)
 
-    def _without_held_out(self, network: Network) -> Network:
-        """The network with the samples to compress it by: reconstruction judges by those that nothing was fitted to."""
-        if "reconstruct" not in self.aftercare:
-            return network
-        return replace(network, calibration=lambda: fitted(network.calibration()))
+    def _rehearse(self, trainer: Trainer, module: LightningModule, teacher: Teacher) -> Reached:
+        """Compress a copy by four fifths of the samples and let it learn, judged by those that nothing is fitted to."""
+        stand_in = deepcopy(module)
+        stand_in.trainer = trainer
+        network, understudy = self._open(trainer, stand_in), self.understudy()
+        layers, _ = understudy._compressed(replace(network, calibration=lambda: fitted(network.calibration())), teacher)
+        learning = self._learning(network, trainer)
+        return teacher.reconstruct(learning, layers, self.course(learning))
+
+    def understudy(self) -> Self:
+        """Itself with a state of its own: what it does to a copy of the network leaves no trace."""
+        other = copy(self)
+        other.state = copy(self.state)
+        for name in [name for name in vars(other) if isinstance(getattr(type(other), name, None), cached_property)]:
+            delattr(other, name)
+        return other
+
+    def _compressed(
+        self, network: Network, teacher: Teacher | None
+    ) -> tuple[tuple[LayerCompression, ...], dict[str, list[str]]]:
+        """Compress, and put right what can be without learning: what was done to each layer, and what was put right."""
+        module = network.module
+        dense = output_means(module, network.layers, network.calibration) if "means" in self.aftercare else {}
+        layers = self.compress(network)
+        care = self._care(network, _of_kept(dense, layers))
+        if teacher is not None and "scales" in self.aftercare:
+            care["scales"] = rescale(network, layers, teacher.module)
+        return layers, care
 
     def accepted(self, layers: Sequence[Layer]) -> Sequence[Layer]:
         """The layers to compress, of all that the options choose: every one, and each must have a weight of its own.

@@ -13,17 +13,16 @@ from rich.console import Console
 from benchmark.files import require_writable
 from benchmark.networks.weights import checkpoints
 from benchmark.questions import build
-from benchmark.questions.suite import Named, Suite
+from benchmark.questions.suite import Suite
 from benchmark.records import RecordStore, RunRecord
 from benchmark.runs.distributed import DeviceError, DeviceGroup, Devices
 from benchmark.runs.executors.local import Executor, LocalExecutor, Outcome
 from benchmark.runs.executors.processes import ProcessExecutor, places, visible_gpus
-from benchmark.runs.opening import OpenedData, Setting, unwatched
+from benchmark.runs.opening import OpenedData, Setting, unwatched, version_of
 from benchmark.runs.plan import Plan, plan, show
 from benchmark.runs.progress import SuiteProgress
 from benchmark.tracking.live import live_run
 from benchmark.tracking.runs import SuiteLog
-from compressors.registry import COMPRESSORS
 from datamodules.files import sweep
 from datamodules.storage import cache_folder
 
@@ -107,11 +106,7 @@ def plan_of(
     """
     build.check_suite(suite, load)
     questions = build.questions_of(suite)
-    return plan(suite.name, questions, store, _version)
-
-
-def _version(compressor: Named) -> int:
-    return compressor.found_in(COMPRESSORS).load().version_with(compressor.options)
+    return plan(suite.name, questions, store, version_of)
 
 
 def _executor(

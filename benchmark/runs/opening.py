@@ -144,8 +144,13 @@ class OpenedData:
 def identify(question: Question, fingerprint: str, weights_sha256: str | None) -> tuple[str, str]:
     """A question's run id and its dense network's id, given the hashes of its data and of its network's weights."""
     content = fingerprint if weights_sha256 is None else digest([fingerprint, weights_sha256])
-    version = question.compressor.found_in(COMPRESSORS).load().version_with(question.compressor.options)
-    return question.id(content, version), question.dense_id(content)
+    return question.id(content, version_of(question)), question.dense_id(content)
+
+
+def version_of(question: Question) -> int:
+    """The present version of what a question's method does."""
+    named = question.compressor
+    return named.found_in(COMPRESSORS).load().version_with(named.options, question.aftercare)
 
 
 def _data_key(question: Question) -> str:

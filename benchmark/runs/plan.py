@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from benchmark.questions.suite import Named, Question, digest
+from benchmark.questions.suite import Question, digest
 from benchmark.records import RunRecord
 from benchmark.wording import seconds, size
 
@@ -74,7 +74,7 @@ class Plan:
 
 
 def plan(
-    suite: str, questions: Sequence[Question], records: Iterable[RunRecord], version: Callable[[Named], int]
+    suite: str, questions: Sequence[Question], records: Iterable[RunRecord], version: Callable[[Question], int]
 ) -> Plan:
     """Compare a suite with the records there are.
 
@@ -85,13 +85,11 @@ def plan(
         suite: its name.
         questions: its runs.
         records: earlier records, of this suite or others.
-        version: the present version of a compressor with its options.
+        version: the present version of what a question's method does.
     """
     finished, keys = [record for record in records if record.status == "done"], _Keys()
     answered = {(keys.question(record.question), record.version) for record in finished}
-    todo = [
-        question for question in questions if (keys.question(question), version(question.compressor)) not in answered
-    ]
+    todo = [question for question in questions if (keys.question(question), version(question)) not in answered]
     networks = {keys.network(question): question for question in todo}
     trained = {keys.network(record.question) for record in finished}
     untrained = [

@@ -32,7 +32,7 @@ from benchmark.runs.answers import Answers
 from benchmark.runs.bars import EvaluationBar
 from benchmark.runs.dense import dense_network, new_network, quiet, trainer_settings
 from benchmark.runs.distributed import DeviceGroup, Devices, OneNetwork
-from benchmark.runs.opening import OpenedData, OpenedRun, Setting
+from benchmark.runs.opening import OpenedData, OpenedRun, Setting, version_of
 from benchmark.runs.spikes import SpikeStatistics
 from compressors.base import Compressor
 from compressors.compression import Compression
@@ -255,7 +255,7 @@ def unanswered(run: OpenedRun, suite: str, devices: Devices | None = None) -> Ru
         suite=suite,
         status="failed",
         question=question,
-        version=target.version_with(question.compressor.options),
+        version=version_of(question),
         control=target.control,
         division=RECONSTRUCTED if target.reconstructs and question.course is None else question.division,
         data=dict(run.data),

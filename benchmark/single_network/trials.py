@@ -182,7 +182,7 @@ class Bench:
                 **self._setting,
                 "method": candidate.method.name,
                 "options": compressor.options_to_dict(),
-                "version": compressor.version_with(candidate.method.options),
+                "version": compressor.version_with(candidate.method.options, compressor.aftercare),
                 "dense": [_bits(self.dense.correct), self.dense.loss],
                 **({} if self.scheme is None else {"whole_numbers": asdict(self.scheme)}),
             }

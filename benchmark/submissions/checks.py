@@ -137,7 +137,7 @@ def _check_method(record: RunRecord) -> Iterator[Check]:
     except OptionError as error:
         yield Check("version", False, str(error))
         return
-    present = target.version_with(named.options)
+    present = target.version_with(named.options, question.aftercare)
     told = f"made by version {record.version} of {named.name}; here it is {present}"
     yield Check("version", record.version == present, told if record.version != present else f"{present}")
     options = {key: value for key, value in made.options_to_dict().items() if key in record.options}

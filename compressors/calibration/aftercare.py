@@ -17,8 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compressors.calibration.processes import Batches
 from compressors.network.layers import Layer, evaluating, hooks
 
-AFTERCARE = ("batchnorm", "means", "scales", "reconstruct")
-"""The values of the option, in the order in which they are applied; the last two have modules of their own."""
+AFTERCARE = {"batchnorm": 1, "means": 1, "scales": 1, "reconstruct": 3}
+"""The values of the option, in the order in which they are applied, with the version of what each does. The last two
+have modules of their own."""
 
 
 def reestimate_batchnorm(network: nn.Module, batches: Batches) -> list[str]:

@@ -10,10 +10,11 @@ others, "A Free Lunch From ANN", ICML 2021). The distance is
 with p the softmax of the scores in units of the dense scores' spread, s_l the spikes after layer l and F_l the filter
 over time of the neuron that sends them: the van Rossum distance relative to the dense trains' own energy.
 
-A fifth of the calibration samples is held out, and the method was not fitted to them either. Adam starts from the
-compressed network once with each of :data:`LEARNING_RATES`; after a few looks at the held-out samples the nearest start
-goes on alone, as if the others had not been. The state with the smallest distance on the held-out samples is kept: it
-may be the one before the first step.
+How fast and how long is rehearsed on a copy of the network, compressed by four fifths of the calibration samples
+(:meth:`Teacher.reconstruct`). Adam starts there once with each of :data:`LEARNING_RATES`; after a few looks at the
+samples that were held out the nearest start goes on alone, as if the others had not been. Where the distance on them
+was smallest, be it before the first step, says what to do: the network itself, compressed by all samples, learns from
+all of them at that rate and for so many steps (:meth:`Teacher.repeat`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -162,10 +163,8 @@ class Teacher:
     def __init__(self, module: LightningModule) -> None:
         self.module = deepcopy(module).eval().requires_grad_(False)
 
-    def reconstruct(
-        self, network: Network, accounts: Sequence[LayerCompression], course: Course
-    ) -> tuple[Reached, tuple[LayerCompression, ...]]:
-        """Let the compressed network learn, in place; what was reached, and the layers with their grids of now.
+    def reconstruct(self, network: Network, accounts: Sequence[LayerCompression], course: Course) -> Reached:
+        """Let a compressed network learn, in place, from four fifths of the samples, and judge it by the others.
 
         Args:
             network: the compressed network, with the samples it learns from.
@@ -176,8 +175,26 @@ class Teacher:
             CalibrationError: an augmentation of samples that are no pictures.
         """
         x, held = (torch.cat(parts) for parts in zip(*split(network.calibration()), strict=True))
-        pupil = _Pupil(network, accounts, self.module, x)
-        return pupil.learn(held if len(held) else x, course), pupil.learnt.on_grids(accounts)
+        return _Pupil(network, accounts, self.module, x).learn(held if len(held) else x, course)
+
+    def repeat(
+        self, reached: Reached, network: Network, accounts: Sequence[LayerCompression], course: Course
+    ) -> tuple[LayerCompression, ...]:
+        """Let the compressed network learn, in place, from all samples, at the rate and for the steps that were best.
+
+        Args:
+            reached: where :meth:`reconstruct` came to on a part of the samples.
+            network, accounts, course: see there.
+
+        Returns:
+            The accounts of the layers with their grids of now.
+
+        Raises:
+            CalibrationError: see there.
+        """
+        pupil = _Pupil(network, accounts, self.module, torch.cat([*network.calibration()]))
+        pupil.walk(reached, course)
+        return pupil.learnt.on_grids(accounts)
 
 
 class _Pupil:
@@ -219,18 +236,19 @@ class _Pupil:
             if distance.known_total < start.nearest.known_total:
                 start.nearest, start.kept, start.steps = distance, start.values, steps
 
+    def walk(self, reached: Reached, course: Course) -> None:
+        """The same number of steps at the same rate, judged by nothing."""
+        steps = self.track(range(reached.steps), "reconstructing with all samples")
+        with self.learnt.watched():
+            for _ in zip(steps, self._steps(reached.learning_rate, course), strict=False):
+                pass
+
     def _looks(
         self, rate: float, held: Tensor, course: Course, look_every: int, steps: Iterator[int]
     ) -> Iterator[tuple[int, Distance]]:
         """Steps taken and the held-out distance after them, from look to look, until it has not fallen for a while."""
-        optimizer = torch.optim.Adam(self.learnt.groups(rate))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
-        batches, smallest, since = _batches(self.x), float("inf"), 0
-        for step in range(1, course.steps + 1):
-            next(steps)
-            loss = self._step(augmented(next(batches), course.augment, step), optimizer)
-            self.note({"reconstruct/loss": loss, "reconstruct/start_rate": rate})
-            schedule.step()
+        smallest, since = float("inf"), 0
+        for step, _ in zip(self._steps(rate, course), steps, strict=False):
             if step % look_every == 0:
                 distance = self._held_out(held)
                 self.note(distance.figures())
@@ -239,6 +257,17 @@ class _Pupil:
                 yield step, distance
                 if since == PATIENCE:
                     return
+
+    def _steps(self, rate: float, course: Course) -> Iterator[int]:
+        """Numbers of the steps, each after it was taken."""
+        optimizer = torch.optim.Adam(self.learnt.groups(rate))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
+        batches = _batches(self.x)
+        for step in range(1, course.steps + 1):
+            loss = self._step(augmented(next(batches), course.augment, step), optimizer)
+            self.note({"reconstruct/loss": loss, "reconstruct/start_rate": rate})
+            schedule.step()
+            yield step
 
     def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step down the distance; the distance before it, on these samples."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -182,6 +182,12 @@ class OBC(Pruner):
 
     def _problems(self, network: Network) -> ProblemsInParts:
         return self.curvature.problems(network, self.response, self.state.dense)
+
+    def understudy(self) -> Self:
+        """See :meth:`~compressors.base.Compressor.understudy`; problems on other samples are other ones."""
+        other = super().understudy()
+        other.state.problems = None
+        return other
 
     def split_budget(self, network: Network, statistics: Mapping[str, Problem]) -> dict[str, LayerBudget]:
         """Each layer's part of the budget."""

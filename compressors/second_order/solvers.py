@@ -23,7 +23,7 @@ from compressors.second_order.problem import Pattern, PatternError, Problem
 from compressors.second_order.solution_cache import SolutionCache
 
 EXACT_OPERATIONS = 10**13  # "auto" takes the exact solver for layers whose elimination takes at most as many
-SOLVING_OPERATIONS = 10**12  # the fast solver ends with least squares on its mask where this takes at most as many
+SOLVING_OPERATIONS = 10**12  # at most as many for least squares on a mask, and for the exact rounding of "admm"
 REFINING_OPERATIONS = 2 * 10**11  # rows x (weights left in a row)^3, at most, in the first round of the refined solver
 ROUNDS, HEAD_START = 4, 3
 BLOCK_WIDTH = 4
@@ -186,8 +186,8 @@ class Refined(FixedOrder):
 class ADMM(FixedOrder):
     """The mask of ALPS (:mod:`compressors.second_order.admm`), then the best weights on it.
 
-    Rows are compared behind BatchNorm. Of an N:M pattern the largest of each group stay. Quantising is that of
-    :class:`FixedOrder`.
+    Rows are compared behind BatchNorm. Of an N:M pattern the largest of each group stay. Quantising is OBQ where that
+    takes at most :data:`SOLVING_OPERATIONS`, else GPTQ.
     """
 
     name = "admm"
@@ -199,6 +199,12 @@ class ADMM(FixedOrder):
         if _solving(mask) > SOLVING_OPERATIONS:
             return least_squares_by_gradients(problem.weight, hessian, mask), mask
         return obs.least_squares(problem.weight, hessian, mask), mask
+
+    def quantize(self, problem: Problem, mask: Tensor, weight: Tensor, grid: Grid) -> Tensor:
+        """OBQ on the weights that are left, which takes twice what solving for them does; or GPTQ."""
+        if 2 * _solving(mask) > SOLVING_OPERATIONS:
+            return super().quantize(problem, mask, weight, grid)
+        return Exact(self.cache).quantize(problem, mask, weight, grid)
 
 
 class Paper:

@@ -8,7 +8,6 @@ from torch import nn
 from benchmark.contract.subject import CLASSES, QUIET, Method, RandomEvents, T, classifier, fit, weights
 from compressors.base import Compressor
 from compressors.budget import EXAMPLES
-from compressors.calibration.held_out import fitted
 from compressors.network.layers import find_layers
 from compressors.registry import COMPRESSORS
 
@@ -18,7 +17,6 @@ __all__ = [
     "QUIET",
     "RandomEvents",
     "T",
-    "WithoutHeldOut",
     "classifier",
     "fit",
     "make",
@@ -29,13 +27,6 @@ __all__ = [
 def make(name: str, density: float | None = None, **options) -> Compressor:
     """A registered compressor with a density, or with an example of the first kind of budget that it meets."""
     return Method(COMPRESSORS[name].load()).make(density, **options)
-
-
-class WithoutHeldOut(RandomEvents):
-    """The random events but for every fifth, which reconstruction holds out."""
-
-    def calibration_dataloader(self):
-        return [(x, None) for x in fitted(x for x, _ in self.train_dataloader())]
 
 
 class BatchFirst(LightningModule):

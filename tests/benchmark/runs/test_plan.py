@@ -1,11 +1,11 @@
 """A plan counts what is left, and judges it by the right records."""
 
-from benchmark.questions.suite import FineTuning, Named, NamedNetwork
+from benchmark.questions.suite import FineTuning, NamedNetwork, Question
 from benchmark.runs.plan import plan, show
 from tests.benchmark.factory import make_failed, make_record, make_suite_records
 
 
-def version(compressor: Named) -> int:
+def version(question: Question) -> int:
     return 1
 
 
@@ -44,7 +44,7 @@ def test_failed_runs_and_those_of_another_version_are_to_do_again():
     failed, old = make_failed("obc", 0.5), make_record("obc", 0.2)
     questions = [failed.question, old.question]
     assert planned(questions, [failed, old]).to_do == 1
-    assert planned(questions, [failed, old], version=lambda name: 2).to_do == 2
+    assert planned(questions, [failed, old], version=lambda question: 2).to_do == 2
 
 
 def test_time_is_the_median_of_the_same_work_and_memory_the_most():

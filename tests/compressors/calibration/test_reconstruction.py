@@ -15,7 +15,7 @@ from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.reconstruction import Course, Teacher
 from compressors.network.neurons import impulse_response
 from compressors.registry import COMPRESSORS
-from tests.compressors.networks import RandomEvents, T, WithoutHeldOut, classifier, fit, weights
+from tests.compressors.networks import RandomEvents, T, classifier, fit, weights
 
 CARE = ("reconstruct",)
 BUDGETS = {
@@ -58,7 +58,7 @@ def test_masks_and_grids_hold_and_the_distance_falls(name):
 def test_without_steps_nothing_changes_to_the_bit(name, monkeypatch):
     monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
     module, compressor = compressed(name)
-    plain, _ = compressed(name, aftercare=(), events=WithoutHeldOut())
+    plain, _ = compressed(name, aftercare=())
     assert_same(module, plain)
     assert compressor.compression.stages[0]["steps"] == 0
 
@@ -74,12 +74,41 @@ class OthersHeldOut(RandomEvents):
 @pytest.mark.parametrize("care", ["batchnorm", "means", "scales"])
 @pytest.mark.parametrize("name", ["sbc", "mimic"])
 def test_nothing_is_fitted_to_the_samples_that_learning_is_judged_by(name, care, monkeypatch):
-    monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
-    networks = [
-        fit(COMPRESSORS[name].load()(0.4, aftercare=(care, "reconstruct")), classifier(), data=events)
-        for events in (RandomEvents(), OthersHeldOut())
-    ]
-    assert_same(*networks)
+    rehearsed, reconstruct = [], Teacher.reconstruct
+
+    def watched(teacher, network, accounts, course):
+        rehearsed.append(weights(network.module))
+        return reconstruct(teacher, network, accounts, course)
+
+    monkeypatch.setattr(Teacher, "reconstruct", watched)
+    for events in (RandomEvents(), OthersHeldOut()):
+        options = {"reconstruction_steps": 16, "aftercare": (care, "reconstruct")}
+        fit(COMPRESSORS[name].load()(0.4, **options), classifier(), data=events)
+    one, other = rehearsed
+    for layer, value in one.items():
+        assert torch.equal(value, other[layer]), layer
+
+
+def test_what_was_found_on_a_part_is_done_with_all_samples(monkeypatch):
+    """The network learns from all samples, for as many steps and at the rate that were best on a part of them."""
+    monkeypatch.setattr(reconstruction, "LEARNING_RATES", (0.1,))
+    seen, repeat = [], Teacher.repeat
+
+    def watched(teacher, reached, network, accounts, course):
+        before = [parameter.clone() for parameter in network.module.parameters()]
+        seen.append((reached, sum(map(len, network.calibration()))))
+        accounts = repeat(teacher, reached, network, accounts, course)
+        moved = [not torch.equal(*pair) for pair in zip(before, network.module.parameters(), strict=True)]
+        seen.append(any(moved))
+        return accounts
+
+    monkeypatch.setattr(Teacher, "repeat", watched)
+    _, compressor = compressed("magnitude")
+    (reached, samples), moved = seen
+    assert samples == len(RandomEvents().x)
+    assert moved
+    assert reached.steps > 0
+    assert compressor.compression.stages == (reached.to_dict(),)
 
 
 def test_what_makes_it_worse_is_not_kept(monkeypatch):
@@ -183,7 +212,7 @@ def test_a_network_that_can_be_as_the_dense_one_comes_near_it(monkeypatch):
         moved.network[0].weight.mul_(0.5)
         moved.network[5].weight[3:] = 0
     network, accounts = opened(moved, events)
-    reached, _ = Teacher(dense).reconstruct(network, accounts, Course(300))
+    reached = Teacher(dense).reconstruct(network, accounts, Course(300))
     assert reached.after.total < 0.6 * reached.before.total
 
 

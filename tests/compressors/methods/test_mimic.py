@@ -6,7 +6,7 @@ import torch
 from compressors import SBC, Mimic
 from compressors.budget import BudgetError
 from compressors.calibration import reconstruction
-from tests.compressors.networks import WithoutHeldOut, classifier, fit, weights
+from tests.compressors.networks import classifier, fit, weights
 
 STEPS = 16
 
@@ -30,7 +30,7 @@ def test_of_several_rounds_each_learns():
 def test_without_learning_it_is_sbc_on_the_inputs_that_cut_layers_leave(monkeypatch):
     monkeypatch.setattr(reconstruction, "LEARNING_RATES", ())
     mimic, _ = made(density=0.3, bits=4)
-    plain = fit(SBC(0.3, bits=4, solver="refined", propagate="auto"), data=WithoutHeldOut())
+    plain = fit(SBC(0.3, bits=4, solver="admm", propagate="auto"))
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(mimic)[name]), name
 
@@ -51,8 +51,8 @@ def test_a_pattern_is_cut_at_once_and_bits_alone_are_one_round():
 @pytest.mark.parametrize(
     ("asked", "goes_with", "message"),
     [
-        ({"variant": "paper"}, {"solver": "exact"}, "take solver 'exact', not 'refined'"),
-        ({"pattern": "block4"}, {"solver": "exact"}, "'refined' has no blocks of four"),
+        ({"variant": "paper"}, {"solver": "exact"}, "take solver 'exact', not 'admm'"),
+        ({"pattern": "block4"}, {"solver": "exact"}, "'admm' has no blocks of four"),
         ({"hessian": "fisher"}, {"propagate": False}, "take propagate False with hessian 'fisher'"),
     ],
 )

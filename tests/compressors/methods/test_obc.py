@@ -8,6 +8,7 @@ from benchmark.networks.classifier import SNNClassifier
 from compressors import OBC, SBC
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import activities
+from compressors.calibration.aftercare import AFTERCARE
 from compressors.calibration.held_out import HELD_OUT
 from compressors.calibration.hessians import CalibrationError, drift, vectors
 from compressors.network.layers import find_layers
@@ -141,6 +142,14 @@ def test_blocks_keep_to_the_budget_where_columns_are_no_multiple_of_four(columns
 def test_a_new_version_is_that_of_the_options_it_concerns(pattern, expected):
     assert SBC.version_with({"pattern": pattern}) == expected
     assert SBC.version_with({}) == SBC.version
+
+
+def test_a_change_of_an_aftercare_is_a_new_version_of_what_had_it(monkeypatch):
+    before = {care: SBC.version_with({}, (care,)) for care in AFTERCARE}
+    monkeypatch.setitem(AFTERCARE, "means", AFTERCARE["means"] + 1)
+    assert SBC.version_with({}) == SBC.version
+    for care in AFTERCARE:
+        assert SBC.version_with({}, (care, "batchnorm")) == before[care] + (care == "means")
 
 
 @pytest.mark.parametrize("options", [{"pattern": "2:4"}, {"density": 0.3}, {"density": 0.5, "pattern": "block4"}])

@@ -1,16 +1,17 @@
 """The solvers of a layer against their definitions and each other."""
 
 import logging
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from compressors.quantization.grids import paper_grid
+from compressors.quantization.grids import fit_grid, paper_grid
 from compressors.second_order import obs, solvers
 from compressors.second_order.problem import Pattern, PatternError
 from compressors.second_order.solution_cache import SolutionCache
-from compressors.second_order.solvers import SOLVERS, Exact, FixedOrder, Paper, Refined, SolverError, solver_for
+from compressors.second_order.solvers import ADMM, SOLVERS, Exact, FixedOrder, Paper, Refined, SolverError, solver_for
 from tests.compressors.second_order.oracles import fix_one_by_one, layer_problem
 
 
@@ -135,3 +136,14 @@ def test_losses_of_rows_are_compared_behind_batchnorm():
     losses = torch.rand(6, 3, dtype=torch.float64)
     expected = torch.stack([loss * factor**2 for loss, factor in zip(losses, problem.batchnorm_factor, strict=True)])
     torch.testing.assert_close(problem.after_batchnorm(losses), expected)
+
+
+@pytest.mark.parametrize(("limit", "rounded_as"), [(math.inf, Exact), (0, FixedOrder)])
+def test_admm_rounds_exactly_where_that_is_affordable(limit, rounded_as, monkeypatch):
+    problem = layer_problem()
+    admm = ADMM(SolutionCache(None))
+    weight, mask = admm.prune(problem, 120, Pattern())
+    grid = fit_grid(weight.float(), 3, mask=mask).to(weight)
+    monkeypatch.setattr(solvers, "SOLVING_OPERATIONS", limit)
+    expected = rounded_as(SolutionCache(None)).quantize(problem, mask, weight, grid)
+    assert torch.equal(admm.quantize(problem, mask, weight, grid), expected)

@@ -60,6 +60,10 @@ TRIAL = 2
 PATIENCE = 4
 """Looks without a smaller distance after which it ends."""
 
+AVERAGED = 1 / 16
+"""Share of the steps over which the values are averaged, the last ones most: Adam at a rate that is worth taking hops
+about what it is after, and the mean of its hops is nearer to that than any of them (Polyak averaging)."""
+
 
 @dataclass(frozen=True)
 class Course:
@@ -137,14 +141,14 @@ class _Start:
 
     Args:
         rate: relative to the weights that a layer has left.
-        looks: steps taken and the held-out distance after them.
-        values: what is learnt, at the last look.
-        distance: there.
+        looks: steps taken, the mean of where the last ones led to, and the held-out distance there.
+        values: where the last step led to, to go on from.
+        distance: at the last look.
         steps: after which it was nearest; none, before the first.
     """
 
     rate: float
-    looks: Iterator[tuple[int, Distance]]
+    looks: Iterator[tuple[int, list[Tensor], Distance]]
     values: list[Tensor]
     distance: Distance
     steps: int = 0
@@ -231,43 +235,46 @@ class _Pupil:
     def _follow(self, start: "_Start", looks: int | None) -> None:
         """Go on from where a start is, for so many looks or to its end."""
         self.learnt.set(start.values)
-        for steps, distance in islice(start.looks, looks):
+        for steps, mean, distance in islice(start.looks, looks):
             start.distance, start.values = distance, self.learnt.values()
             if distance.known_total < start.nearest.known_total:
-                start.nearest, start.kept, start.steps = distance, start.values, steps
+                start.nearest, start.kept, start.steps = distance, mean, steps
 
     def walk(self, reached: Reached, course: Course) -> None:
         """The same number of steps at the same rate, judged by nothing."""
-        steps = self.track(range(reached.steps), "reconstructing with all samples")
+        mean, steps = self.learnt.values(), self._steps(reached.learning_rate, course)
         with self.learnt.watched():
-            for _ in zip(steps, self._steps(reached.learning_rate, course), strict=False):
-                pass
+            for _ in self.track(range(reached.steps), "reconstructing with all samples"):
+                _, mean = next(steps)
+        self.learnt.set(mean)
 
     def _looks(
-        self, rate: float, held: Tensor, course: Course, look_every: int, steps: Iterator[int]
-    ) -> Iterator[tuple[int, Distance]]:
-        """Steps taken and the held-out distance after them, from look to look, until it has not fallen for a while."""
+        self, rate: float, held: Tensor, course: Course, look_every: int, numbers: Iterator[int]
+    ) -> Iterator[tuple[int, list[Tensor], Distance]]:
+        """What a :class:`_Start` looks at, from look to look, until the distance has not fallen for a while."""
         smallest, since = float("inf"), 0
-        for step, _ in zip(self._steps(rate, course), steps, strict=False):
+        for (step, mean), _ in zip(self._steps(rate, course), numbers, strict=False):
             if step % look_every == 0:
-                distance = self._held_out(held)
+                distance = self._held_out_at(mean, held)
                 self.note(distance.figures())
                 since = 0 if distance.known_total < smallest else since + 1
                 smallest = min(smallest, distance.known_total)
-                yield step, distance
+                yield step, [value.clone() for value in mean], distance
                 if since == PATIENCE:
                     return
 
-    def _steps(self, rate: float, course: Course) -> Iterator[int]:
-        """Numbers of the steps, each after it was taken."""
+    def _steps(self, rate: float, course: Course) -> Iterator[tuple[int, list[Tensor]]]:
+        """Numbers of the steps, each after it was taken, and the mean of where the last ones led to."""
         optimizer = torch.optim.Adam(self.learnt.groups(rate))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
-        batches = _batches(self.x)
+        batches, mean, memory = _batches(self.x), self.learnt.values(), max(1.0, AVERAGED * course.steps)
         for step in range(1, course.steps + 1):
             loss = self._step(augmented(next(batches), course.augment, step), optimizer)
             self.note({"reconstruct/loss": loss, "reconstruct/start_rate": rate})
             schedule.step()
-            yield step
+            for average, value in zip(mean, self.learnt.all, strict=True):
+                average.lerp_(value, 1 / min(step, memory))
+            yield step, mean
 
     def _step(self, x: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step down the distance; the distance before it, on these samples."""
@@ -276,6 +283,14 @@ class _Pupil:
             distance = self.learnt.take_gradients(parts)
         optimizer.step()
         self.learnt.hold()
+        return distance
+
+    def _held_out_at(self, values: Sequence[Tensor], x: Tensor) -> Distance:
+        """The distance with other values than those of now, which stay."""
+        now = self.learnt.values()
+        self.learnt.set(values)
+        distance = self._held_out(x)
+        self.learnt.set(now)
         return distance
 
     def _held_out(self, x: Tensor) -> Distance:
@@ -358,10 +373,11 @@ class _Learnt:
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """The latent values and the scales of grids for an optimizer, each with its own rate."""
         sizes = [*self.scales, *(STEP_SHARE * float(step.square().mean().sqrt()) for step in self.steps.values())]
-        return [{"params": [value], "lr": rate * size} for value, size in zip(self._all, sizes, strict=True)]
+        return [{"params": [value], "lr": rate * size} for value, size in zip(self.all, sizes, strict=True)]
 
     @property
-    def _all(self) -> list[Tensor]:
+    def all(self) -> list[Tensor]:
+        """The latent values and the scales themselves."""
         return [*self.latent, *self.steps.values()]
 
     @contextmanager
@@ -414,11 +430,11 @@ class _Learnt:
 
     def values(self) -> list[Tensor]:
         """A copy of the latent values and the scales."""
-        return [value.clone() for value in self._all]
+        return [value.clone() for value in self.all]
 
     def set(self, values: Sequence[Tensor]) -> None:
         """Go back to such a copy."""
-        for now, value in zip(self._all, values, strict=True):
+        for now, value in zip(self.all, values, strict=True):
             now.copy_(value)
         self.hold()
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmark.records import RecordStore, RunRecord
 
 PICTURE = Path(__file__).with_name("pictures") / "mimic.svg"
-METHOD, DATA, MODEL, DENSITY = "mimic", "nmnist", "conv", 0.01
+METHOD, DATA, MODEL, SAMPLES, DENSITY = "mimic", "nmnist", "conv", 100, 0.01
 COLOURS = {"before": "#9aa0a6", "after": "#0072b2"}
 LABELS = {"before": "after the cut", "after": "after it has learnt"}
 
@@ -28,9 +28,9 @@ def last_rounds(results: Path) -> list[dict[str, dict[str, list[float]]]]:
 
 def _is_meant(record: RunRecord) -> bool:
     question = record.question
-    names = (question.compressor.label, question.data.name, question.model.name)
+    names = (question.compressor.label, question.data.name, question.model.name, question.calibration_samples)
     asked = question.budget.density == DENSITY and question.budget.bits is None
-    return names == (METHOD, DATA, MODEL) and asked and record.status == "done"
+    return names == (METHOD, DATA, MODEL, SAMPLES) and asked and record.status == "done"
 
 
 def draw(rounds: list[dict[str, dict[str, list[float]]]], picture: Path) -> None:

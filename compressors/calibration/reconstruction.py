@@ -14,7 +14,8 @@ How fast and how long is rehearsed on a copy of the network, compressed by four 
 (:meth:`Teacher.reconstruct`). Adam starts there once with each of :data:`LEARNING_RATES`; after a few looks at the
 samples that were held out the nearest start goes on alone, as if the others had not been. Where the distance on them
 was smallest, be it before the first step, says what to do: the network itself, compressed by all samples, learns from
-all of them at that rate and for so many steps (:meth:`Teacher.repeat`).
+all of them at that rate and for so many steps (:meth:`Teacher.repeat`). What is looked at and kept is a mean of where
+the last steps led to (:data:`AVERAGED`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

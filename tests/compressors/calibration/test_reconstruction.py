@@ -1,6 +1,7 @@
 """What is left of a network learns, without a label, to act as the dense one did."""
 
 from copy import deepcopy
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -12,7 +13,7 @@ from compressors.calibration import reconstruction
 from compressors.calibration.augmentation import AUGMENTATIONS, augmented
 from compressors.calibration.held_out import HELD_OUT, split
 from compressors.calibration.hessians import CalibrationError
-from compressors.calibration.reconstruction import Course, Teacher
+from compressors.calibration.reconstruction import Course, Distance, Reached, Teacher
 from compressors.network.neurons import impulse_response
 from compressors.registry import COMPRESSORS
 from tests.compressors.networks import RandomEvents, T, classifier, fit, weights
@@ -109,6 +110,26 @@ def test_what_was_found_on_a_part_is_done_with_all_samples(monkeypatch):
     assert moved
     assert reached.steps > 0
     assert compressor.compression.stages == (reached.to_dict(),)
+
+
+LAST = [0, 0, 0, 0, 0, 0, 0, 1]
+EVERY = [1 / 8] * 8
+EVERY_OTHER_HALF = [1 / 128, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]
+
+
+@pytest.mark.parametrize(("share", "weights"), [(0, LAST), (1, EVERY), (1 / 4, EVERY_OTHER_HALF)])
+def test_what_is_kept_is_a_mean_of_the_last_steps(share, weights, monkeypatch):
+    monkeypatch.setattr(reconstruction, "AVERAGED", share)
+    module, visited = classifier().eval(), []
+    network, accounts = opened(module, RandomEvents())
+    network = replace(network, note=lambda figures: visited.append([*map(torch.clone, module.parameters())]))
+    nowhere = Distance(torch.zeros(()), torch.zeros(0))
+    with torch.no_grad():
+        module.network[0].weight.mul_(0.9)
+    Teacher(classifier()).repeat(Reached(0.1, 8, nowhere, nowhere), network, accounts, Course(8))
+    for kept, *values in zip(module.parameters(), *visited, strict=True):
+        expected = sum(weight * value for weight, value in zip(weights, values, strict=True))
+        torch.testing.assert_close(kept, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_makes_it_worse_is_not_kept(monkeypatch):

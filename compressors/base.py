@@ -227,15 +227,16 @@ class Compressor(Configured):
         """Compress a copy by four fifths of the samples and let it learn, judged by those that nothing is fitted to."""
         stand_in = deepcopy(module)
         stand_in.trainer = trainer
-        network, understudy = self._open(trainer, stand_in), self.understudy()
+        understudy = self.understudy()
+        network = understudy._open(trainer, stand_in)
         layers, _ = understudy._compressed(replace(network, calibration=lambda: fitted(network.calibration())), teacher)
-        learning = self._learning(network, trainer)
+        learning = understudy._learning(network, trainer)
         return teacher.reconstruct(learning, layers, self.course(learning))
 
     def understudy(self) -> Self:
         """Itself with a state of its own: what it does to a copy of the network leaves no trace."""
-        other = copy(self)
-        other.state = copy(self.state)
+        other, track = copy(self), self.state.track
+        other.state = replace(self.state, track=lambda items, text: track(items, f"rehearsal: {text}"))
         for name in [name for name in vars(other) if isinstance(getattr(type(other), name, None), cached_property)]:
             delattr(other, name)
         return other

@@ -112,6 +112,18 @@ def test_what_was_found_on_a_part_is_done_with_all_samples(monkeypatch):
     assert compressor.compression.stages == (reached.to_dict(),)
 
 
+def test_progress_says_what_is_only_rehearsed():
+    texts = []
+    compressor = COMPRESSORS["sbc"].load()(**BUDGETS["sbc"], aftercare=CARE, reconstruction_steps=8)
+    compressor.state.track = lambda items, text: texts.append(text) or items
+    fit(compressor, classifier())
+    rehearsed = [text.removeprefix("rehearsal: ") for text in texts if text.startswith("rehearsal: ")]
+    done = [text for text in texts if not text.startswith("rehearsal: ")]
+    cut = [text for text in done if "reconstructing" not in text]
+    assert cut
+    assert [text for text in rehearsed if "reconstructing" not in text] == cut
+
+
 LAST = [0, 0, 0, 0, 0, 0, 0, 1]
 EVERY = [1 / 8] * 8
 EVERY_OTHER_HALF = [1 / 128, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]

@@ -1,10 +1,10 @@
 """The callback that every compressor is: what happens to a network in which of Lightning's hooks."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from inspect import signature
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,7 @@ from compressors.calibration.aftercare import AFTERCARE, correct_biases, output_
 from compressors.calibration.augmentation import AUGMENTATIONS
 from compressors.calibration.held_out import fitted
 from compressors.calibration.hessians import CalibrationError
-from compressors.calibration.network import Network, inputs, open_network
+from compressors.calibration.network import Network, open_network
 from compressors.calibration.reconstruction import Course, Reached, Teacher
 from compressors.calibration.scales import rescale
 from compressors.compression import Compression, LayerCompression
@@ -76,8 +76,8 @@ class Compressor(Configured):
         reconstruction_steps: of Adam in ``reconstruct``, at most, and a quarter more to choose between learning rates.
         augment: what makes more of the same samples in ``reconstruct``, of ``shift`` (by some pixels) and ``flip``
             (left to right): those that leave the class of such data alone.
-        unlabelled: number of training samples that ``reconstruct`` learns from, without their labels, in place of the
-            calibration samples, which are among them.
+        unlabelled: number of training samples that stand in for the calibration samples, which are among them; nobody
+            looks at a label. Default: the calibration samples of the datamodule.
         calibration: a loader of ``(x, y)`` batches, for datamodules without one of their own.
 
     Raises:
@@ -128,7 +128,7 @@ class Compressor(Configured):
         """Refuse options of ``reconstruct`` without it."""
         given = {
             name: getattr(self, name)
-            for name in ("reconstruction_steps", "augment", "unlabelled")
+            for name in ("reconstruction_steps", "augment")
             if getattr(self, name) != self.options()[name].default
         }
         if given and "reconstruct" not in self.aftercare:
@@ -204,8 +204,7 @@ class Compressor(Configured):
         layers, care = self._compressed(network, teacher)
         stages = () if self.compression is None else self.compression.stages
         if teacher is not None and reached is not None:
-            learning = self._learning(network, trainer)
-            layers = teacher.repeat(reached, learning, layers, self.course(learning))
+            layers = teacher.repeat(reached, network, layers, self.course(network))
             stages += (reached.to_dict(),)
             care["reconstruct"] = [layer.name for layer in layers]
             layers = tuple(_on_grid(layer, module) for layer in layers)
@@ -230,8 +229,7 @@ class Compressor(Configured):
         understudy = self.understudy()
         network = understudy._open(trainer, stand_in)
         layers, _ = understudy._compressed(replace(network, calibration=lambda: fitted(network.calibration())), teacher)
-        learning = understudy._learning(network, trainer)
-        return teacher.reconstruct(learning, layers, self.course(learning))
+        return teacher.reconstruct(network, layers, self.course(network))
 
     def understudy(self) -> Self:
         """Itself with a state of its own: what it does to a copy of the network leaves no trace."""
@@ -264,29 +262,20 @@ class Compressor(Configured):
         return layers
 
     def _loader(self, trainer: Trainer) -> Iterable[Any]:
+        found = getattr(getattr(trainer, "datamodule", None), "calibration_dataloader", None)
+        if self.unlabelled is not None and (self.calibration is not None or not _takes_a_number(found)):
+            raise CalibrationError(
+                f"unlabelled={self.unlabelled} asks the data module for so many training samples: fit with one whose "
+                "calibration_dataloader takes their number, and leave out `calibration`"
+            )
         if self.calibration is not None:
             return self.calibration
-        datamodule = getattr(trainer, "datamodule", None)
-        if datamodule is None or not hasattr(datamodule, "calibration_dataloader"):
+        if found is None:
             raise CalibrationError(
                 f"{type(self).__name__} needs a calibration_dataloader(): fit with a datamodule that has one, "
                 "or pass calibration=DataLoader(...) of training samples"
             )
-        return datamodule.calibration_dataloader()
-
-    def _learning(self, network: Network, trainer: Trainer) -> Network:
-        """The network with the samples that reconstruction learns from."""
-        if self.unlabelled is None:
-            return network
-        loader = getattr(getattr(trainer, "datamodule", None), "calibration_dataloader", None)
-        if self.calibration is not None or loader is None or not signature(loader).parameters:
-            raise CalibrationError(
-                f"unlabelled={self.unlabelled} asks the data module for further training samples: fit with one whose "
-                "calibration_dataloader takes their number, and leave out `calibration`"
-            )
-        text = f"{type(self).__name__}: unlabelled samples"
-        samples = partial(inputs, network.module, loader(self.unlabelled), network.track, text)
-        return replace(network, calibration=samples)
+        return found() if self.unlabelled is None else found(self.unlabelled)
 
     def _care(self, network: Network, dense: Mapping[str, Tensor]) -> dict[str, list[str]]:
         """Put BatchNorm statistics and output means right, where asked to: what was done, and to which modules."""
@@ -376,3 +365,7 @@ def _of_kept(means: Mapping[str, Tensor], layers: Iterable[LayerCompression]) ->
     """Means ``[out]`` of the dense layers' outputs, of those outputs that are left."""
     kept = {layer.name: layer.outputs for layer in layers}
     return {name: mean if kept[name] is None else mean[kept[name]] for name, mean in means.items()}
+
+
+def _takes_a_number(loader: Callable[..., Any] | None) -> bool:
+    return loader is not None and bool(signature(loader).parameters)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration import reconstruction
 from compressors.calibration.augmentation import AUGMENTATIONS, augmented
-from compressors.calibration.held_out import HELD_OUT, split
+from compressors.calibration.held_out import HELD_OUT
 from compressors.calibration.hessians import CalibrationError
 from compressors.calibration.reconstruction import Course, Distance, Reached, Teacher
 from compressors.network.neurons import impulse_response
@@ -362,24 +362,28 @@ class Growing(RandomEvents):
         return DataLoader(torch.utils.data.TensorDataset(self.x[: samples or 6], self.y[: samples or 6]), batch_size=4)
 
 
-def test_unlabelled_samples_are_learnt_from_in_place_of_the_calibration_samples(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        reconstruction, "split", lambda batches: seen.extend(map(len, batches)) or split([torch.rand(5, T, 2, 6, 6)])
-    )
-    compressed("magnitude", events=Growing(20), unlabelled=15)
-    assert sum(seen) == 15
-    seen.clear()
-    compressed("magnitude", events=Growing(20))
-    assert sum(seen) == 6
+class Fifteen(Growing):
+    """Has so many for everybody."""
+
+    def calibration_dataloader(self, samples=15):
+        return super().calibration_dataloader(samples)
+
+
+@pytest.mark.parametrize(("name", "care"), [("sbc", ()), ("sbc", CARE), ("magnitude", CARE)])
+def test_unlabelled_samples_take_the_place_of_the_calibration_samples(name, care):
+    asked, _ = compressed(name, events=Growing(20), unlabelled=15, aftercare=care)
+    had, _ = compressed(name, events=Fifteen(20), aftercare=care)
+    fewer, _ = compressed(name, events=Growing(20), aftercare=care)
+    assert_same(asked, had)
+    assert any(not torch.equal(value, weights(fewer)[layer]) for layer, value in weights(asked).items())
 
 
 def test_unlabelled_samples_need_a_data_module_that_has_them():
-    with pytest.raises(CalibrationError, match="unlabelled=15 asks the data module for further training samples"):
+    with pytest.raises(CalibrationError, match="unlabelled=15 asks the data module for so many training samples"):
         compressed("magnitude", unlabelled=15)
 
 
-@pytest.mark.parametrize("option", [{"reconstruction_steps": 3}, {"augment": "shift"}, {"unlabelled": 5}])
+@pytest.mark.parametrize("option", [{"reconstruction_steps": 3}, {"augment": "shift"}])
 def test_options_of_reconstruction_without_it_are_refused(option):
     with pytest.raises(OptionError, match=f"{next(iter(option))} is for aftercare 'reconstruct'"):
         compressed("magnitude", aftercare=("means",), **option)

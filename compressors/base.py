@@ -124,11 +124,16 @@ class Compressor(Configured):
         if budget.synops is not None and "synops" not in self.budgets:
             raise BudgetError(f"{name} has no SynOps budget: give a density")
 
+    @property
+    def only_for_reconstruction(self) -> tuple[str, ...]:
+        """Options that ask for nothing without ``reconstruct``."""
+        return ("reconstruction_steps", "augment")
+
     def _check_reconstruction(self) -> None:
         """Refuse options of ``reconstruct`` without it."""
         given = {
             name: getattr(self, name)
-            for name in ("reconstruction_steps", "augment")
+            for name in self.only_for_reconstruction
             if getattr(self, name) != self.options()[name].default
         }
         if given and "reconstruct" not in self.aftercare:

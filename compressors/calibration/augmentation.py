@@ -1,6 +1,6 @@
 """More from the same calibration samples: pictures and recordings changed in ways that leave their class alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,14 @@ def augmented(x: Tensor, names: Sequence[str], seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.stack([_changed(sample, names) for sample in x])
+
+
+def with_copies(batches: Iterable[Tensor], names: Sequence[str], copies: int) -> Iterator[Tensor]:
+    """Each batch, and behind it so many of its kind in which every sample was changed: the same ones each time."""
+    for place, x in enumerate(batches):
+        yield x
+        for number in range(copies):
+            yield augmented(x, names, place * copies + number)
 
 
 def _changed(sample: Tensor, names: Sequence[str]) -> Tensor:

@@ -81,6 +81,8 @@ class OBC(Pruner):
             (QEP, arXiv 2504.09629, here on membranes). A number is the part of the least-squares step that is taken:
             0 is the same as false, true is :data:`~compressors.second_order.curvature.CORRECTION`. ``auto`` chooses
             it for each layer on a held-out fifth of the calibration samples, in closed form.
+        copies: how many copies of each calibration sample the Hessians see besides it, each changed as ``augment``
+            says. Of images a hundred are few, also for a cut.
         damping: added to the Hessian's diagonal, in units of its mean.
         batchnorm_factor: weigh rows by their BatchNorm factor. Default: yes, but for the paper's OBC and for the Fisher
             Hessian, which knows it.
@@ -106,6 +108,7 @@ class OBC(Pruner):
     solver: str = "exact"
     hessian: Literal["layer", "fisher"] = "layer"
     propagate: bool | Share | Literal["auto"] = False
+    copies: Count | None = None
     damping: NotNegative = 0.01
     batchnorm_factor: bool | None = None
     precision: str = "float64"
@@ -140,7 +143,13 @@ class OBC(Pruner):
         weigh_rows = self.batchnorm_factor
         if weigh_rows is None:
             weigh_rows = not self.fisher and (self.paper_batchnorm or self.variant != "paper")
-        return Curvature(self.damping, self.precision, weigh_rows, self.max_memory, self.fisher)
+        copies = self.copies or 0
+        return Curvature(self.damping, self.precision, weigh_rows, self.max_memory, self.fisher, copies, self.augment)
+
+    @property
+    def only_for_reconstruction(self) -> tuple[str, ...]:
+        """See the base class: copies are augmented too."""
+        return tuple(name for name in super().only_for_reconstruction if not (name == "augment" and self.copies))
 
     @cached_property
     def layer_solver(self) -> LayerSolver:

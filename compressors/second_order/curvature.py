@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from compressors.budget import OptionError
+from compressors.calibration.augmentation import with_copies
 from compressors.calibration.fisher import fisher_hessians, groups_of
 from compressors.calibration.held_out import fitted, held_out
 from compressors.calibration.hessians import CalibrationError, Drift, drift, hessians, parts_of
@@ -35,9 +37,11 @@ class Curvature:
         max_memory: bytes of the Hessians held at once.
         fisher: whether an input counts by what an error of the output would cost the network
             (:mod:`compressors.calibration.fisher`).
+        copies: of each sample that are seen besides it, changed as ``augment`` says.
+        augment: see :func:`~compressors.calibration.augmentation.augmented`.
 
     Raises:
-        OptionError: a precision that there is not.
+        OptionError: a precision that there is not, or copies that nothing changes.
     """
 
     damping: float
@@ -45,9 +49,13 @@ class Curvature:
     weigh_rows: bool
     max_memory: int
     fisher: bool = False
+    copies: int = 0
+    augment: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require_known("precision", self.precision, PRECISIONS)
+        if self.copies and not self.augment:
+            raise OptionError("copies are of samples that `augment` changes: say how, or leave them out")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,11 +74,15 @@ class Curvature:
 
         def measured(part: Sequence[Layer]) -> dict[str, Problem]:
             measure = fisher_hessians if self.fisher else hessians
-            by_layer = measure(network.module, part, responses, network.calibration, dtype=self.dtype, parameters=dense)
+            batches = lambda: self._seen(network.calibration())  # noqa: E731
+            by_layer = measure(network.module, part, responses, batches, dtype=self.dtype, parameters=dense)
             return {layer.name: self.problem(layer, dense, by_layer.pop(layer.name)) for layer in part}
 
         parts = parts_of(network.layers, {layer.name: self._bytes(layer) for layer in network.layers}, self.max_memory)
         return ProblemsInParts({layer.name: part for part in parts for layer in part}, measured)
+
+    def _seen(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        return with_copies(batches, self.augment, self.copies)
 
     def _bytes(self, layer: Layer) -> int:
         """What a layer's Hessians take."""
@@ -107,7 +119,7 @@ class Curvature:
         """
 
         def measured(samples: Callable[[Iterable[Tensor]], Iterable[Tensor]]) -> Drift:
-            batches = lambda: samples(network.calibration())  # noqa: E731
+            batches = lambda: self._seen(samples(network.calibration()))  # noqa: E731
             return drift(network.module, layer, response, batches, dense, dtype=self.dtype)
 
         if strength is None:

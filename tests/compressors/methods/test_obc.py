@@ -9,15 +9,16 @@ from compressors import OBC, SBC
 from compressors.budget import BudgetError, OptionError
 from compressors.calibration.activity import activities
 from compressors.calibration.aftercare import AFTERCARE
-from compressors.calibration.held_out import HELD_OUT
+from compressors.calibration.augmentation import with_copies
+from compressors.calibration.held_out import HELD_OUT, held_out
 from compressors.calibration.hessians import CalibrationError, drift, vectors
 from compressors.network.layers import find_layers
-from compressors.second_order import obs
+from compressors.second_order import curvature, obs
 from compressors.second_order.curvature import CORRECTION
 from compressors.second_order.problem import Pattern
 from compressors.second_order.solution_cache import SolutionCache
 from compressors.second_order.solvers import Exact
-from tests.compressors.networks import RandomEvents, classifier, fit
+from tests.compressors.networks import RandomEvents, classifier, fit, weights
 from tests.compressors.second_order.oracles import layer_problem
 
 METHODS = [OBC, SBC]
@@ -350,3 +351,41 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 def test_a_pattern_that_a_solver_lacks_is_refused_with_the_remedy(options):
     with pytest.raises(OptionError, match="take solver 'exact'|take variant 'exact'"):
         SBC(0.5, pattern="block4", **options)
+
+
+class WithCopies(RandomEvents):
+    """Its calibration set holds, behind each batch, what ``copies`` makes of it."""
+
+    def calibration_dataloader(self):
+        batches = (x for x, _ in self.train_dataloader())
+        return [(x, None) for x in with_copies(batches, ("flip",), 2)]
+
+
+@pytest.mark.parametrize("hessian", ["layer", "fisher"])
+def test_copies_are_seen_as_samples_of_their_own(hessian):
+    asked = fit(SBC(0.3, hessian=hessian, copies=2, augment="flip"))
+    had = fit(SBC(0.3, hessian=hessian), data=WithCopies())
+    without = fit(SBC(0.3, hessian=hessian))
+    for name, weight in weights(asked).items():
+        assert torch.equal(weight, weights(had)[name]), name
+    assert any(not torch.equal(weight, weights(without)[name]) for name, weight in weights(asked).items())
+
+
+def test_copies_of_what_is_held_out_are_held_out_too(monkeypatch):
+    seen = []
+
+    def watched(network, layer, response, batches, *args, **options):
+        seen.append(torch.cat([*batches()]))
+        return drift(network, layer, response, batches, *args, **options)
+
+    monkeypatch.setattr(curvature, "drift", watched)
+    fit(SBC(0.3, propagate="auto", copies=2, augment="flip"))
+    others, held = seen[:2]
+    assert len(held) == 3 * sum(map(len, held_out(x for x, _ in RandomEvents().train_dataloader())))
+    either_way = {sample.numpy().tobytes() for part in (held, held.flip(-1)) for sample in part}
+    assert not any(sample.numpy().tobytes() in either_way for sample in others)
+
+
+def test_copies_that_nothing_changes_are_refused():
+    with pytest.raises(OptionError, match="copies are of samples that `augment` changes"):
+        SBC(0.3, copies=2)

@@ -72,8 +72,9 @@ class OBC(Pruner):
             as there.
         solver: ``exact``; ``fast`` (SparseGPT, then the best values of what is left, and GPTQ on the same Hessians);
             ``refined`` (SparseGPT to three times the density, then rounds in which each row judges what it has left);
-            ``admm`` (ALPS, the whole layer at once: :mod:`compressors.second_order.admm`); or ``auto``: exact for each
-            layer that can afford it, see :func:`~compressors.second_order.solvers.solver_for`.
+            ``admm`` (ALPS, the whole layer at once: :mod:`compressors.second_order.admm`; rounded as ``exact`` does
+            where that is affordable); or ``auto``: exact for each layer that can afford it, see
+            :func:`~compressors.second_order.solvers.solver_for`.
         hessian: ``layer``: of the layer's own output error; or ``fisher``: weighed by what that error would cost the
             network, for groups of its outputs (:mod:`compressors.calibration.fisher`). Its losses have one unit, so
             that ``allocation="loss"`` compares layers by what they do to the answer.
